@@ -1,0 +1,158 @@
+"""The safetensors header: 8 bytes of length, then JSON. Parsed as hostile input.
+
+Nothing is trusted: lengths against the file's size, offsets against the data, shapes against offsets, no gap, no
+overlap, no duplicate. Memory used is bounded by the header's own bytes, which must lie inside the file.
+Format: https://github.com/huggingface/safetensors (format section); its limit of 100 MB per header is kept.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from halfbyte.errors import CheckpointError
+
+HEADER_LIMIT_BYTES = 100_000_000
+
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
+    "U32": 4, "I32": 4, "F32": 4,
+    "U64": 8, "I64": 8, "F64": 8,
+}  # fmt: skip
+
+
+class TensorInfo(NamedTuple):
+    """One tensor of one file: dtype as safetensors spells it, and its byte range, counted from the file's start."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def bytes(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+class Header(NamedTuple):
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+
+def header_length(first_bytes: bytes, file_bytes: int, where: str) -> int:
+    """Length of the JSON from a file's first 8 bytes. Raises CheckpointError if it cannot be true."""
+    if len(first_bytes) < 8:
+        raise CheckpointError(f"{where}: {file_bytes} bytes are too few for a safetensors file")
+    length = int.from_bytes(first_bytes[:8], "little")
+    if length > file_bytes - 8:
+        raise CheckpointError(
+            f"{where}: the header claims {length} bytes but the file has {file_bytes}",
+            hint="the file is truncated or not safetensors; download it again",
+        )
+    if length > HEADER_LIMIT_BYTES:
+        raise CheckpointError(f"{where}: a header of {length} bytes is over the limit of {HEADER_LIMIT_BYTES}")
+    return length
+
+
+def parse_header(text: bytes, file_bytes: int, where: str) -> Header:
+    """Parse the JSON part of a header.
+
+    text: exactly the header's bytes. file_bytes: size of the whole file. where: file name for messages.
+    Raises CheckpointError naming the tensor and what is wrong with it.
+    """
+    data_start = 8 + len(text)
+    try:
+        document = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where}: the header is not valid JSON: {_short(error)}") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(f"{where}: the header is not a JSON object")
+    metadata = document.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise CheckpointError(f"{where}: __metadata__ must map strings to strings")
+    tensors = {name: _tensor(entry, data_start, f"{where}: tensor {_short(name)}") for name, entry in document.items()}
+    _check_cover(tensors, data_start, file_bytes, where)
+    return Header(tensors, metadata)
+
+
+def _tensor(entry: Any, data_start: int, where: str) -> TensorInfo:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where}: wanted exactly dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise CheckpointError(f"{where}: unsupported dtype {_short(dtype)}", hint=f"known: {', '.join(DTYPE_BYTES)}")
+    if not _naturals(shape):
+        raise CheckpointError(f"{where}: shape {_short(shape)} is not a list of non-negative integers")
+    if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise CheckpointError(f"{where}: data_offsets {_short(offsets)} are not [start, stop]")
+    size = math.prod(shape) * DTYPE_BYTES[dtype]
+    if size != offsets[1] - offsets[0]:
+        raise CheckpointError(
+            f"{where}: {dtype} {_short(shape)} takes {_short(size)} bytes, data_offsets {_short(offsets)} hold "
+            f"{_short(offsets[1] - offsets[0])}"
+        )
+    return TensorInfo(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+
+
+def _check_cover(tensors: dict[str, TensorInfo], data_start: int, file_bytes: int, where: str) -> None:
+    """The tensors must tile the data section exactly, as the format demands."""
+    position, previous = data_start, None
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if tensor.stop > file_bytes:
+            raise CheckpointError(
+                f"{where}: tensor {_short(name)} ends at byte {_short(tensor.stop)}, the file at {file_bytes}",
+                hint="the shard is truncated; download it again",
+            )
+        if tensor.start < position:
+            raise CheckpointError(f"{where}: tensors {_short(previous)} and {_short(name)} overlap")
+        if tensor.start > position:
+            raise CheckpointError(f"{where}: {tensor.start - position} unused bytes before tensor {_short(name)}")
+        position, previous = tensor.stop, name
+    if position != file_bytes:
+        raise CheckpointError(f"{where}: {file_bytes - position} unused bytes after the last tensor")
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= 64 and all(type(v) is int and 0 <= v < 2**63 for v in value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"duplicate key {_short(key)}")
+            seen.add(key)
+    return result
+
+
+def _short(value: Any) -> str:
+    """A value from a hostile file, made safe to print: bounded, and with no control characters."""
+    try:
+        text = value if isinstance(value, str) else repr(value) if not isinstance(value, Exception) else str(value)
+    except ValueError:  # an integer with thousands of digits
+        text = "(a very large number)"
+    text = text.encode("unicode_escape", "backslashreplace").decode("ascii")
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def serialize_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: dict[str, str]) -> bytes:
+    """The bytes of a header, length prefix included, padded with spaces to 8 bytes.
+
+    tensors: (name, dtype, shape, bytes) in the order in which their data will follow.
+    """
+    document: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    position = 0
+    for name, dtype, shape, size in tensors:
+        offsets = [position, position + size]
+        document[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": offsets}
+        position += size
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

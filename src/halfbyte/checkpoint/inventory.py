@@ -1,0 +1,124 @@
+"""What a checkpoint holds, module by module: role, format, logical parameters, bytes on disk. Headers only.
+
+The tensors of one quantized linear (weight and its scales) form one entry, as the weight they are. Everything else is
+an entry of its own.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from halfbyte.checkpoint.families import Role
+from halfbyte.checkpoint.roles import RoleMap, TensorRole
+from halfbyte.checkpoint.source import Tensor
+from halfbyte.errors import CheckpointError
+from halfbyte.nvfp4.layout import BLOCK_SIZE
+
+SCALE_PARTS = ("weight_scale", "weight_scale_2", "input_scale", "weight_scale_inv")
+FP8_TILE = 128
+
+NVFP4 = "nvfp4"
+FP8_BLOCK = "fp8-block"
+FP8 = "fp8"
+QUANTIZED = (NVFP4, FP8_BLOCK, FP8)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One logical tensor. shape and parameters are those of the unpacked weight; bytes include its scales.
+
+    tensors: part -> the stored tensor ("weight" and, where quantized, its scales).
+    """
+
+    role: TensorRole
+    format: str
+    shape: tuple[int, ...]
+    bytes: int
+    tensors: dict[str, Tensor]
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.tensors.values())).name
+
+    @property
+    def parameters(self) -> int:
+        return prod(self.shape)
+
+
+def inventory(tensors: Iterable[Tensor], roles: RoleMap) -> list[Entry]:
+    """Entries in the order of `tensors`. Raises UnknownTensorError, CheckpointError (scales without weight, shapes)."""
+    modules: dict[str, tuple[TensorRole, dict[str, Tensor]]] = {}
+    for tensor in tensors:
+        role = roles.role(tensor.name)
+        if role.part in SCALE_PARTS or role.part == "weight":
+            modules.setdefault(role.module, (role, {}))[1][role.part] = tensor
+        else:
+            modules[tensor.name] = (role, {role.part: tensor})
+    return [_entry(role, parts) for role, parts in modules.values()]
+
+
+def _entry(role: TensorRole, parts: dict[str, Tensor]) -> Entry:
+    size = sum(tensor.bytes for tensor in parts.values())
+    if len(parts) == 1 and "weight_scale" not in parts and "weight" not in parts:
+        tensor = next(iter(parts.values()))
+        if role.part in SCALE_PARTS:
+            raise CheckpointError(f"{tensor.name}: a scale without its weight")
+        return Entry(role, tensor.dtype.lower(), tensor.shape, size, parts)
+    weight = parts.get("weight")
+    if weight is None:
+        raise CheckpointError(f"{role.module}: has {', '.join(parts)} but no weight")
+    if weight.name != f"{role.module}.weight" and not role.fused:
+        raise CheckpointError(f"{weight.name}: is not the weight of {role.module}")
+    parts = {"weight": weight, **parts}
+    scales = set(parts) - {"weight"}
+    if weight.dtype == "U8" and {"weight_scale", "weight_scale_2"} <= scales <= {*SCALE_PARTS[:3]}:
+        return Entry(role, NVFP4, _nvfp4_shape(parts), size, parts)
+    if weight.dtype == "F8_E4M3" and scales == {"weight_scale_inv"}:
+        _check_tiles(weight, parts["weight_scale_inv"])
+        return Entry(role, FP8_BLOCK, weight.shape, size, parts)
+    if weight.dtype == "F8_E4M3" and "weight_scale" in scales and scales <= {"weight_scale", "input_scale"}:
+        return Entry(role, FP8, weight.shape, size, parts)
+    if scales:
+        raise CheckpointError(f"{weight.name}: {weight.dtype} with {', '.join(sorted(scales))} is no known format")
+    return Entry(role, weight.dtype.lower(), weight.shape, size, parts)
+
+
+def _nvfp4_shape(parts: dict[str, Tensor]) -> tuple[int, ...]:
+    """Logical shape of a packed matrix, its scales checked against it."""
+    weight, scale = parts["weight"], parts["weight_scale"]
+    shape = (*weight.shape[:-1], 2 * weight.shape[-1]) if weight.shape else ()
+    wanted = (*shape[:-1], shape[-1] // BLOCK_SIZE) if shape else ()
+    if len(shape) != 2 or shape[-1] % BLOCK_SIZE or scale.shape != wanted or scale.dtype != "F8_E4M3":
+        raise CheckpointError(
+            f"{weight.name}: packed {list(weight.shape)} with {scale.dtype} block scales {list(scale.shape)}, wanted "
+            f"F8_E4M3 {list(wanted)} (one for {BLOCK_SIZE} elements of a row)"
+        )
+    for part in ("weight_scale_2", "input_scale"):
+        scalar = parts.get(part)
+        if scalar is not None and (scalar.dtype != "F32" or prod(scalar.shape) != 1):
+            raise CheckpointError(f"{scalar.name}: {scalar.dtype} {list(scalar.shape)}, wanted one F32")
+    return shape
+
+
+def _check_tiles(weight: Tensor, scale: Tensor) -> None:
+    wanted = tuple(-(-side // FP8_TILE) for side in weight.shape)
+    if scale.shape != wanted:
+        raise CheckpointError(f"{scale.name}: shape {list(scale.shape)}, wanted {list(wanted)} for {list(weight.shape)}")
+
+
+def grouped(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Totals by (role, mtp, format), in table order: the `groups` of `inspect --json`."""
+    groups: dict[tuple[int, bool, str], dict[str, Any]] = {}
+    order = list(Role)
+    for entry in entries:
+        key = (order.index(entry.role.role), entry.role.mtp, entry.format)
+        group = groups.get(key)
+        if group is None:
+            group = {"role": str(entry.role.role), "mtp": entry.role.mtp, "format": entry.format}
+            groups[key] = group | {"tensors": 0, "parameters": 0, "bytes": 0}
+            group = groups[key]
+        group["tensors"] += 1
+        group["parameters"] += entry.parameters
+        group["bytes"] += entry.bytes
+    return [groups[key] for key in sorted(groups)]

@@ -1,0 +1,270 @@
+"""Compiled NVFP4 kernels: single-threaded, GIL released, bit-equal with `reference`. `codec` is the way in.
+
+BF16 has only 32,768 magnitudes, so under a given `weight_scale_2` the scale byte of a block is one table look-up by
+the block's largest magnitude, and an element's code is seven integer comparisons with thresholds that belong to that
+scale byte. The tables are found with the reference's own float32 division, a few microseconds per tensor, and make
+the bulk of the work exact by construction. float32 (and float16) weights take the same steps in floating point.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from halfbyte.nvfp4 import vector
+from halfbyte.nvfp4.format import (
+    AMAX_TO_SCALE_2,
+    BLOCK_SIZE,
+    E2M1,
+    E4M3,
+    E4M3_MAX,
+    E4M3_MIN,
+    SCALE_FIRST,
+    SCALE_LAST,
+    SCALE_ONE,
+)
+from halfbyte.nvfp4.reference import SWEEP_ABOVE, SWEEP_BELOW
+
+MIDPOINTS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], np.float32)
+TIE_GOES_UP = np.array([False, True, False, True, False, True, False])
+"""Whether the midpoint itself belongs to the upper code: ties go to the even code."""
+
+MAGNITUDES = 0x7F80
+"""Number of finite BF16 magnitudes; 0x7F80 itself is Inf."""
+
+assert E2M1[7] * E4M3[SCALE_LAST] == AMAX_TO_SCALE_2
+
+
+def jit(function: Any) -> Any:
+    """njit without the GIL, compiled once per machine; in memory only where no cache folder can be written."""
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError:  # numba found no writable place for its cache
+        return njit(nogil=True, error_model="numpy")(function)
+
+
+class Tables(NamedTuple):
+    """What one `weight_scale_2` makes of BF16.
+
+    scale_of: uint8 [32768], E4M3 byte of a block by its largest magnitude.
+    thresholds: int16 [128, 8], by scale byte: smallest magnitude that reaches code k + 1; the eighth is padding.
+    half_steps: float32 [128], scale * scale_2 / 2 by scale byte.
+    clamp_below: blocks whose largest magnitude is positive and below this had their scale clamped up to 2**-9.
+    """
+
+    scale_of: npt.NDArray[np.uint8]
+    thresholds: npt.NDArray[np.int16]
+    half_steps: npt.NDArray[np.float32]
+    clamp_below: int
+
+
+class Sums(NamedTuple):
+    """What encoding measured over some blocks: sums over elements, counts of blocks."""
+
+    squared_error: float
+    energy: float
+    clamped_blocks: int
+    zero_blocks: int
+
+
+@jit
+def e4m3_of(ratio: np.float32) -> int:
+    """E4M3 byte of a ratio already clamped to [2**-9, 448]: round to nearest, ties to even."""
+    if ratio < np.float32(2.0**-6):  # subnormal: multiples of 2**-9
+        return int(np.rint(ratio * np.float32(512)))
+    bits = np.float32(ratio).view(np.int32)
+    return (bits + 0x7FFFF + ((bits >> 20) & 1) >> 20) - (120 << 3)
+
+
+@jit
+def block_scale(amax: np.float32, scale_2: np.float32) -> tuple[int, bool]:
+    """Scale byte of a block by the max rule, and whether it was clamped up."""
+    if amax == 0:
+        return SCALE_ONE, False
+    ratio = np.float32(amax / np.float32(np.float32(6) * scale_2))
+    if ratio == 0:  # the quotient underflowed; ModelOpt cannot tell this from an all-zero block
+        return SCALE_ONE, True
+    clamped = ratio < np.float32(E4M3_MIN)
+    return e4m3_of(min(max(ratio, np.float32(E4M3_MIN)), np.float32(E4M3_MAX))), clamped
+
+
+@jit
+def code_of(magnitude: np.float32, step: np.float32) -> int:
+    """E2M1 magnitude code of one element; step = scale * scale_2."""
+    x = np.float32(magnitude / step)
+    code = 0
+    for k in range(7):
+        if x > MIDPOINTS[k] or (TIE_GOES_UP[k] and x == MIDPOINTS[k]):
+            code += 1
+    return code
+
+
+@jit
+def _bf16(magnitude: int) -> np.float32:
+    return np.int32(magnitude << 16).view(np.float32)
+
+
+@jit
+def build_tables(scale_2: np.float32) -> Tables:
+    """Tables for one `weight_scale_2` (float32, positive). See Tables."""
+    scale_of = np.empty(32768, np.uint8)
+    clamp_below = 0
+    for magnitude in range(MAGNITUDES):
+        byte, clamped = block_scale(_bf16(magnitude), scale_2)
+        scale_of[magnitude] = byte
+        if clamped:
+            clamp_below = magnitude + 1
+    scale_of[MAGNITUDES:] = SCALE_LAST
+    thresholds = np.full((128, 8), 0x7FFF, np.int16)
+    half_steps = np.zeros(128, np.float32)
+    for byte in range(SCALE_FIRST, SCALE_LAST + 1):
+        step = np.float32(E4M3[byte] * scale_2)
+        half_steps[byte] = step * np.float32(0.5)
+        for k in range(7):
+            near = np.float32(MIDPOINTS[k] * step).view(np.int32) >> 16
+            magnitude = max(0, min(near, MAGNITUDES) - 1)
+            while magnitude < MAGNITUDES and code_of(_bf16(magnitude), step) <= k:
+                magnitude += 1
+            thresholds[byte, k] = magnitude
+    return Tables(scale_of, thresholds, half_steps, clamp_below)
+
+
+@jit
+def largest_bf16(bits: npt.NDArray[np.uint16]) -> int:
+    """Largest magnitude, as BF16 bits, of a flat array whose size is a multiple of 16. At or above 0x7F80: not finite."""
+    return int(vector.largest_magnitude(bits.ctypes.data, bits.size))
+
+
+@jit
+def encode_bf16(
+    bits: npt.NDArray[np.uint16],
+    tables: Tables,
+    sweep: bool,
+    codes: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.uint8],
+) -> None:
+    """Encode flat BF16 `bits` (finite, size a multiple of 16) into `codes` (size / 2) and `scales` (size / 16)."""
+    source, destination, rows = bits.ctypes.data, codes.ctypes.data, tables.thresholds.ctypes.data
+    for block in range(bits.size // BLOCK_SIZE):
+        at = source + 32 * block
+        byte = np.int64(tables.scale_of[vector.block_magnitude(at)])
+        if sweep:
+            byte = _best_bf16(at, byte, rows, tables.half_steps)
+        scales[block] = byte
+        vector.encode_block(at, rows + 16 * byte, destination + 8 * block)
+
+
+@jit
+def encode_bf16_measured(
+    bits: npt.NDArray[np.uint16],
+    tables: Tables,
+    sweep: bool,
+    codes: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.uint8],
+) -> Sums:
+    """`encode_bf16` that also measures. Lanes are summed in float32 over 256 blocks, then in float64."""
+    source, destination, rows = bits.ctypes.data, codes.ctypes.data, tables.thresholds.ctypes.data
+    lanes = np.zeros(2 * BLOCK_SIZE, np.float32)
+    squared_error, energy, clamped, zero = 0.0, 0.0, 0, 0
+    blocks = bits.size // BLOCK_SIZE
+    for block in range(blocks):
+        at = source + 32 * block
+        magnitude = vector.block_magnitude(at)
+        byte = np.int64(tables.scale_of[magnitude])
+        if magnitude < tables.clamp_below:
+            clamped += magnitude > 0
+        zero += magnitude == 0
+        if sweep:
+            byte = _best_bf16(at, byte, rows, tables.half_steps)
+        scales[block] = byte
+        vector.encode_block_measured(
+            at, rows + 16 * byte, destination + 8 * block, tables.half_steps[byte], lanes.ctypes.data
+        )
+        if block % 256 == 255 or block == blocks - 1:
+            for i in range(BLOCK_SIZE):
+                squared_error += lanes[i]
+                energy += lanes[BLOCK_SIZE + i]
+            lanes[:] = 0
+    return Sums(squared_error, energy, clamped, zero)
+
+
+@jit
+def _best_bf16(at: int, start: int, rows: int, half_steps: npt.NDArray[np.float32]) -> int:
+    best, least = start, vector.block_error(at, rows + 16 * start, half_steps[start])
+    for byte in range(max(SCALE_FIRST, start - SWEEP_BELOW), min(SCALE_LAST, start + SWEEP_ABOVE) + 1):
+        error = vector.block_error(at, rows + 16 * byte, half_steps[byte])
+        if error < least:
+            best, least = byte, error
+    return best
+
+
+@jit
+def encode_float(
+    values: npt.NDArray[np.float32],
+    scale_2: np.float32,
+    sweep: bool,
+    codes: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.uint8],
+) -> Sums:
+    """Encode flat, finite float32 `values` (size a multiple of 16); outputs and result as `encode_bf16_measured`."""
+    squared_error, energy, clamped, zero = 0.0, 0.0, 0, 0
+    for block in range(values.size // BLOCK_SIZE):
+        start = block * BLOCK_SIZE
+        amax = np.float32(0)
+        for i in range(start, start + BLOCK_SIZE):
+            amax = max(amax, abs(values[i]))
+            energy += np.float64(values[i]) * np.float64(values[i])
+        byte, was_clamped = block_scale(amax, scale_2)
+        clamped += was_clamped
+        zero += amax == 0
+        if sweep:
+            first, last = max(SCALE_FIRST, byte - SWEEP_BELOW), min(SCALE_LAST, byte + SWEEP_ABOVE)
+            least = _error_float(values, start, np.float32(E4M3[byte] * scale_2))
+            for candidate in range(first, last + 1):
+                error = _error_float(values, start, np.float32(E4M3[candidate] * scale_2))
+                if error < least:
+                    byte, least = candidate, error
+        scales[block] = byte
+        step = np.float32(E4M3[byte] * scale_2)
+        for i in range(0, BLOCK_SIZE, 2):
+            pair = 0
+            for half in range(2):
+                value = values[start + i + half]
+                code = code_of(abs(value), step)
+                error = np.float64(abs(value)) - np.float64(np.float32(E2M1[code] * step))
+                squared_error += error * error
+                pair |= (code | (8 if value < 0 else 0)) << (4 * half)
+            codes[(start + i) // 2] = pair
+    return Sums(squared_error, energy, clamped, zero)
+
+
+@jit
+def _error_float(values: npt.NDArray[np.float32], start: int, step: np.float32) -> np.float32:
+    """Squared error of one block, lanes added as `reference.squared_errors` does."""
+    lanes = np.empty(BLOCK_SIZE, np.float32)
+    for i in range(BLOCK_SIZE):
+        magnitude = abs(values[start + i])
+        error = np.float32(magnitude - np.float32(E2M1[code_of(magnitude, step)] * step))
+        lanes[i] = error * error
+    half = BLOCK_SIZE // 2
+    while half:
+        for i in range(half):
+            lanes[i] = np.float32(lanes[i] + lanes[i + half])
+        half //= 2
+    return lanes[0]
+
+
+@jit
+def decode(
+    codes: npt.NDArray[np.uint8],
+    scales: npt.NDArray[np.uint8],
+    scale_2: np.float32,
+    values: npt.NDArray[np.float32],
+) -> None:
+    """Decode flat `codes` (size / 2) and `scales` (size / 16) into flat float32 `values`."""
+    source, destination = codes.ctypes.data, values.ctypes.data
+    for block in range(scales.size):
+        vector.decode_block(
+            source + 8 * block, np.float32(E4M3[scales[block]] * scale_2), destination + 64 * block
+        )

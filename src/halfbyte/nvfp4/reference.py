@@ -1,0 +1,134 @@
+"""NVFP4 in plain numpy: slow, and meant to be believed by eye. `codec` must equal it bit for bit.
+
+All arithmetic is float32 in the order ModelOpt 0.47 uses (`NVFP4QTensor.quantize`): a product is rounded before the
+division, the division is a true one, exact midpoints go to the even code. The order is visible in the bytes.
+"""
+
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from halfbyte.errors import NonFiniteError, UnsupportedError
+from halfbyte.nvfp4.format import (
+    AMAX_TO_SCALE_2,
+    BLOCK_SIZE,
+    E2M1,
+    E2M1_MAX,
+    E4M3,
+    E4M3_MAX,
+    E4M3_MIN,
+    SCALE_FIRST,
+    SCALE_LAST,
+    SMALLEST_SCALE_2,
+)
+
+Float32 = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+
+class Encoded(NamedTuple):
+    """One matrix [N, K] in NVFP4: `codes` uint8 [N, K/2], `scales` uint8 (E4M3 bits) [N, K/16], `scale_2` float32."""
+
+    codes: Bytes
+    scales: Bytes
+    scale_2: np.float32
+
+
+def scale_2_of(amax: float | np.float32) -> np.float32:
+    """`weight_scale_2` for a tensor whose largest magnitude is `amax`: amax / 2688, and never 0."""
+    scale_2 = np.float32(amax) / AMAX_TO_SCALE_2
+    return scale_2 if scale_2 > 0 else SMALLEST_SCALE_2
+
+
+def block_scales(blocks: Float32, scale_2: np.float32) -> Bytes:
+    """E4M3 scale byte of each block by ModelOpt's rule: the block's amax maps to 6.
+
+    blocks: float32 [..., 16]. Returns uint8 [...]. A block of zeros stores 1.0.
+    """
+    ratio = np.abs(blocks).max(-1) / (np.float32(E2M1_MAX) * scale_2)
+    ratio = np.where(ratio == 0, np.float32(1), ratio)
+    ratio = np.clip(ratio, np.float32(E4M3_MIN), np.float32(E4M3_MAX))
+    return ratio.astype(ml_dtypes.float8_e4m3fn).view(np.uint8)
+
+
+def encode_e2m1(x: Float32) -> Bytes:
+    """Nearest E2M1 code, ties to the even code; beyond 6 saturates. The sign bit is `x < 0`, so -0.0 gets code 0.
+
+    x: float32, any shape, already divided by its scale. Returns uint8 codes 0..15, same shape.
+    """
+    magnitude = np.abs(x)
+    code = np.zeros(x.shape, np.uint8)
+    code += magnitude > 0.25
+    code += magnitude >= 0.75
+    code += magnitude > 1.25
+    code += magnitude >= 1.75
+    code += magnitude > 2.5
+    code += magnitude >= 3.5
+    code += magnitude > 5.0
+    return code | (x < 0).astype(np.uint8) << 3
+
+
+def codes_for(blocks: Float32, scales: Bytes, scale_2: np.float32) -> Bytes:
+    """Codes of blocks under given scales. blocks: float32 [..., 16], scales: uint8 [...]. Returns uint8 [..., 16]."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return encode_e2m1(blocks / (E4M3[scales] * scale_2)[..., None])
+
+
+def squared_errors(blocks: Float32, scales: Bytes, scale_2: np.float32) -> Float32:
+    """Squared error of each block under given scales: float32, lanes added as a tree (8, 4, 2, 1)."""
+    step = (E4M3[scales] * scale_2)[..., None]
+    lanes = np.abs(blocks) - np.abs(E2M1[codes_for(blocks, scales, scale_2)]) * step
+    lanes = lanes * lanes
+    for half in (8, 4, 2, 1):
+        lanes = lanes[..., :half] + lanes[..., half:]
+    return lanes[..., 0]
+
+
+SWEEP_BELOW, SWEEP_ABOVE = 8, 8
+"""Scale bytes tried below and above the max rule's: half the scale to twice it, since an octave has 8 E4M3 values.
+Wider gains nothing: above, every element but zero moves to coarser codes; below, the largest is clipped by half."""
+
+
+def sweep_scales(blocks: Float32, scale_2: np.float32) -> Bytes:
+    """E4M3 scale byte of each block with the least squared error among the neighbours of the max rule's byte.
+
+    Ties go to the max rule's own byte, then to the smaller byte. Same shapes as `block_scales`.
+    """
+    start = block_scales(blocks, scale_2)
+    best, least = start.copy(), squared_errors(blocks, start, scale_2)
+    for offset in range(-SWEEP_BELOW, SWEEP_ABOVE + 1):
+        candidate = np.clip(start.astype(np.int16) + offset, SCALE_FIRST, SCALE_LAST).astype(np.uint8)
+        error = squared_errors(blocks, candidate, scale_2)
+        better = error < least
+        best, least = np.where(better, candidate, best), np.where(better, error, least)
+    return best
+
+
+def encode(weight: npt.NDArray[np.generic], scale_2: np.float32 | None = None, rounding: str = "max") -> Encoded:
+    """Encode one matrix.
+
+    weight: [N, K] of bfloat16 (ml_dtypes), float16 or float32; K a multiple of 16.
+    scale_2: the tensor's `weight_scale_2` if it is shared (gate and up); by default from the matrix' own amax.
+    Raises UnsupportedError for a bad row length, NonFiniteError for NaN or Inf.
+    """
+    rows, columns = weight.shape
+    if columns % BLOCK_SIZE:
+        raise UnsupportedError(f"row length {columns} is not a multiple of {BLOCK_SIZE}")
+    w = weight.astype(np.float32)
+    if not np.isfinite(w).all():
+        raise NonFiniteError("cannot encode NaN or Inf as E2M1")
+    if scale_2 is None:
+        scale_2 = scale_2_of(np.abs(w).max(initial=0))
+    blocks = w.reshape(rows, columns // BLOCK_SIZE, BLOCK_SIZE)
+    scales = {"max": block_scales, "sweep": sweep_scales}[rounding](blocks, scale_2)
+    codes = codes_for(blocks, scales, scale_2).reshape(rows, columns)
+    return Encoded(codes[:, 0::2] | codes[:, 1::2] << 4, scales, scale_2)
+
+
+def decode(encoded: Encoded) -> Float32:
+    """float32 [N, K]: E2M1[code] * (scale * scale_2), the inner product rounded to float32 first."""
+    codes, scales, scale_2 = encoded
+    unpacked = np.stack([codes & 15, codes >> 4], axis=-1).reshape(codes.shape[0], -1, BLOCK_SIZE)
+    return (E2M1[unpacked] * (E4M3[scales] * scale_2)[..., None]).reshape(codes.shape[0], -1)

@@ -1,0 +1,331 @@
+"""`config.json` dictionaries of published MoE checkpoints, with the keys that decide names, shapes and roles.
+
+`CONFIGS[name]` belongs to the header set of the same name in `headers.py`. Keys are spelled as published, also where
+families disagree (`n_routed_experts` / `num_experts` / `num_local_experts`). A fused set carries the config of the
+checkpoint it was loaded from, because a fused state dict does not change `config.json`.
+"""
+
+import copy
+from typing import Any
+
+Config = dict[str, Any]
+
+FP8_BLOCK: Config = {
+    "activation_scheme": "dynamic",
+    "fmt": "e4m3",
+    "quant_method": "fp8",
+    "weight_block_size": [128, 128],
+}
+
+_GLM_52_FULL_INDEXER_LAYERS = (0, 1, 2, *range(6, 75, 4))
+
+_GLM_51: Config = {
+    "architectures": ["GlmMoeDsaForCausalLM"],
+    "model_type": "glm_moe_dsa",
+    "attention_bias": False,
+    "dtype": "bfloat16",
+    "first_k_dense_replace": 3,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 6144,
+    "index_head_dim": 128,
+    "index_n_heads": 32,
+    "index_topk": 2048,
+    "indexer_rope_interleave": True,
+    "intermediate_size": 12288,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 202752,
+    "moe_intermediate_size": 2048,
+    "moe_layer_freq": 1,
+    "n_group": 1,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_attention_heads": 64,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 78,
+    "num_key_value_heads": 64,
+    "num_nextn_predict_layers": 1,
+    "q_lora_rank": 2048,
+    "qk_head_dim": 256,
+    "qk_nope_head_dim": 192,
+    "qk_rope_head_dim": 64,
+    "rms_norm_eps": 1e-05,
+    "routed_scaling_factor": 2.5,
+    "scoring_func": "sigmoid",
+    "tie_word_embeddings": False,
+    "topk_group": 1,
+    "topk_method": "noaux_tc",
+    "v_head_dim": 256,
+    "vocab_size": 154880,
+}
+
+_GLM_52: Config = {
+    **_GLM_51,
+    "head_dim": 192,
+    "index_share_for_mtp_iteration": True,
+    "index_skip_topk_offset": 3,
+    "index_topk_freq": 4,
+    "index_topk_pattern": None,
+    "indexer_types": ["full" if layer in _GLM_52_FULL_INDEXER_LAYERS else "shared" for layer in range(78)],
+    "max_position_embeddings": 1048576,
+    "mlp_layer_types": ["dense"] * 3 + ["sparse"] * 75,
+}
+
+
+def _glm_52_fp8_skip_list() -> list[str]:
+    """`modules_to_not_convert` of GLM-5.2-FP8: 541 names, with the published misspelling `indexers_proj`."""
+    full = (*_GLM_52_FULL_INDEXER_LAYERS, 78)
+    per_layer = ("input_layernorm", "post_attention_layernorm", "self_attn.q_a_layernorm", "self_attn.kv_a_layernorm")
+    names = ["lm_head", "model.embed_tokens", "model.norm"]
+    names += [f"model.layers.{layer}.{part}" for layer in range(79) for part in per_layer]
+    names += [
+        f"model.layers.{layer}.mlp.{part}"
+        for layer in range(3, 79)
+        for part in ("gate", "gate.e_score_correction_bias")
+    ]
+    names += [
+        f"model.layers.{layer}.self_attn.{part}"
+        for layer in full
+        for part in ("indexers_proj", "indexer.k_norm", "indexer.k_norm.bias")
+    ]
+    return names + [f"model.layers.78.{part}" for part in ("eh_proj", "enorm", "hnorm", "shared_head.norm")]
+
+
+def _glm_52_nvfp4_ignore_list() -> list[str]:
+    """Exclude patterns of nvidia/GLM-5.2-NVFP4: 156 entries; the router is not listed there."""
+    names = ["lm_head", "model.embed_tokens", "model.layers.0*", "model.layers.1.*", "model.layers.2.*"]
+    names += [f"model.layers.{layer}.{part}*" for layer in range(3, 78) for part in ("self_attn", "mlp.shared_experts")]
+    return [*names, "model.layers.78*"]
+
+
+_NVFP4_ARGS: Config = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": 16}
+
+_GLM_52_NVFP4_QUANTIZATION: Config = {
+    "config_groups": {"group_0": {"input_activations": _NVFP4_ARGS, "weights": _NVFP4_ARGS, "targets": ["Linear"]}},
+    "ignore": _glm_52_nvfp4_ignore_list(),
+    "kv_cache_scheme": {"dynamic": False, "num_bits": 8, "type": "float"},
+    "producer": {"name": "modelopt", "version": "0.46.0"},
+    "quant_algo": "NVFP4",
+    "quant_method": "modelopt",
+}
+
+_DEEPSEEK_V3: Config = {
+    "architectures": ["DeepseekV3ForCausalLM"],
+    "model_type": "deepseek_v3",
+    "attention_bias": False,
+    "first_k_dense_replace": 3,
+    "hidden_act": "silu",
+    "hidden_size": 7168,
+    "intermediate_size": 18432,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 163840,
+    "moe_intermediate_size": 2048,
+    "moe_layer_freq": 1,
+    "n_group": 8,
+    "n_routed_experts": 256,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_attention_heads": 128,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 61,
+    "num_key_value_heads": 128,
+    "num_nextn_predict_layers": 1,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "rms_norm_eps": 1e-06,
+    "routed_scaling_factor": 2.5,
+    "scoring_func": "sigmoid",
+    "tie_word_embeddings": False,
+    "topk_group": 4,
+    "topk_method": "noaux_tc",
+    "torch_dtype": "bfloat16",
+    "v_head_dim": 128,
+    "vocab_size": 129280,
+}
+
+_DEEPSEEK_V32: Config = {
+    **_DEEPSEEK_V3,
+    "architectures": ["DeepseekV32ForCausalLM"],
+    "model_type": "deepseek_v32",
+    "index_head_dim": 128,
+    "index_n_heads": 64,
+    "index_topk": 2048,
+    "quantization_config": {**FP8_BLOCK, "scale_fmt": "ue8m0"},
+}
+
+_GLM_47: Config = {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "model_type": "glm4_moe",
+    "attention_bias": True,
+    "first_k_dense_replace": 3,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 5120,
+    "intermediate_size": 12288,
+    "max_position_embeddings": 202752,
+    "moe_intermediate_size": 1536,
+    "n_group": 1,
+    "n_routed_experts": 160,
+    "n_shared_experts": 1,
+    "norm_topk_prob": True,
+    "num_attention_heads": 96,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 92,
+    "num_key_value_heads": 8,
+    "num_nextn_predict_layers": 1,
+    "partial_rotary_factor": 0.5,
+    "rms_norm_eps": 1e-05,
+    "routed_scaling_factor": 2.5,
+    "tie_word_embeddings": False,
+    "topk_group": 1,
+    "torch_dtype": "bfloat16",
+    "use_qk_norm": True,
+    "vocab_size": 151552,
+}
+
+_GLM_45_AIR: Config = {
+    **_GLM_47,
+    "first_k_dense_replace": 1,
+    "hidden_size": 4096,
+    "intermediate_size": 10944,
+    "max_position_embeddings": 131072,
+    "moe_intermediate_size": 1408,
+    "n_routed_experts": 128,
+    "num_hidden_layers": 46,
+    "routed_scaling_factor": 1.0,
+    "use_qk_norm": False,
+}
+
+_QWEN3_235B: Config = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "attention_bias": False,
+    "decoder_sparse_step": 1,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "max_position_embeddings": 40960,
+    "mlp_only_layers": [],
+    "moe_intermediate_size": 1536,
+    "norm_topk_prob": True,
+    "num_attention_heads": 64,
+    "num_experts": 128,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 94,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-06,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+
+_QWEN3_30B: Config = {
+    **_QWEN3_235B,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "moe_intermediate_size": 768,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 48,
+}
+
+_MINIMAX_M25: Config = {
+    "architectures": ["MiniMaxM2ForCausalLM"],
+    "model_type": "minimax_m2",
+    "attn_type_list": [1] * 62,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 3072,
+    "intermediate_size": 1536,
+    "max_position_embeddings": 196608,
+    "mtp_transformer_layers": 1,
+    "num_attention_heads": 48,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 62,
+    "num_key_value_heads": 8,
+    "num_local_experts": 256,
+    "num_mtp_modules": 3,
+    "qk_norm_type": "per_layer",
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 5000000,
+    "rotary_dim": 64,
+    "scoring_func": "sigmoid",
+    "shared_intermediate_size": 0,
+    "tie_word_embeddings": False,
+    "use_mtp": True,
+    "use_qk_norm": True,
+    "use_routing_bias": True,
+    "vocab_size": 200064,
+}
+
+_MINIMAX_FP8: Config = {
+    **FP8_BLOCK,
+    "fmt": "float8_e4m3fn",
+    "modules_to_not_convert": ["gate", "e_score_correction_bias", "lm_head"],
+}
+
+_MIXTRAL_8X7B: Config = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "hidden_act": "silu",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 32,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "num_local_experts": 8,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 1000000.0,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "vocab_size": 32000,
+}
+
+_MIXTRAL_8X22B: Config = {
+    **_MIXTRAL_8X7B,
+    "hidden_size": 6144,
+    "intermediate_size": 16384,
+    "max_position_embeddings": 65536,
+    "num_attention_heads": 48,
+    "num_hidden_layers": 56,
+}
+
+CONFIGS: dict[str, Config] = {
+    "GLM-5.2": _GLM_52,
+    "GLM-5.2-FP8": {
+        **_GLM_52,
+        "quantization_config": {**FP8_BLOCK, "modules_to_not_convert": _glm_52_fp8_skip_list()},
+    },
+    "GLM-5.2-NVFP4": {**_GLM_52, "quantization_config": _GLM_52_NVFP4_QUANTIZATION},
+    "GLM-5.2-fused": _GLM_52,
+    "GLM-5.2-fused-mtp": _GLM_52,
+    "GLM-5.1": _GLM_51,
+    "DeepSeek-V3": {**_DEEPSEEK_V3, "quantization_config": FP8_BLOCK},
+    "DeepSeek-V3-BF16": _DEEPSEEK_V3,
+    "DeepSeek-V3.2": _DEEPSEEK_V32,
+    "GLM-4.7": _GLM_47,
+    "GLM-4.5-Air": _GLM_45_AIR,
+    "Qwen3-235B-A22B": _QWEN3_235B,
+    "Qwen3-235B-A22B-fused": _QWEN3_235B,
+    "Qwen3-30B-A3B": _QWEN3_30B,
+    "Qwen3-30B-A3B-fused": _QWEN3_30B,
+    "MiniMax-M2.5": {**_MINIMAX_M25, "quantization_config": _MINIMAX_FP8},
+    "MiniMax-M2.5-BF16": _MINIMAX_M25,
+    "MiniMax-M2.5-fused": _MINIMAX_M25,
+    "Mixtral-8x7B-v0.1": _MIXTRAL_8X7B,
+    "Mixtral-8x7B-v0.1-fused": _MIXTRAL_8X7B,
+    "Mixtral-8x22B-v0.1": _MIXTRAL_8X22B,
+    "Mixtral-8x22B-v0.1-fused": _MIXTRAL_8X22B,
+}
+
+
+def config(name: str) -> Config:
+    """Return a private copy of one config, safe to change in a test."""
+    return copy.deepcopy(CONFIGS[name])

@@ -1,0 +1,233 @@
+"""Totals of every header set, computed in closed form from the config and never from tensor names.
+
+`expected(name)` returns tensors, parameters, bytes and parameters per `(role, mtp)`. Parameters are logical weights:
+scale tensors do not count, and an NVFP4 byte counts as two. `PUBLISHED` holds exact figures from outside.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from .configs import CONFIGS, Config
+from .headers import Variant, variant
+
+DTYPE_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "U8": 1}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Totals of one header set."""
+
+    tensors: int
+    parameters: int
+    bytes: int
+    roles: dict[tuple[str, bool], int]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A group of tensors with one role, occurring `copies` times.
+
+    `matrices` are the quantizable weights as (rows, columns, how many); `plain` and `plain_tensors` count the
+    elements and tensors beside them, of which `f32` elements are stored in float32. `stored` replaces the number of
+    tensors that hold the matrices when experts are fused.
+    """
+
+    role: str
+    mtp: bool
+    copies: int
+    matrices: tuple[tuple[int, int, int], ...] = ()
+    plain: int = 0
+    plain_tensors: int = 0
+    f32: int = 0
+    stored: int | None = None
+
+    def parameters(self) -> int:
+        """Logical weights in all copies."""
+        return self.copies * (self.plain + sum(rows * columns * n for rows, columns, n in self.matrices))
+
+    def tensors(self, storage: Variant) -> int:
+        """Stored tensors in all copies: one a matrix, two with an FP8 scale, four in NVFP4."""
+        matrices = sum(n for _, _, n in self.matrices) if self.stored is None else self.stored
+        return self.copies * (self.plain_tensors + matrices * self._tensors_a_matrix(storage))
+
+    def bytes(self, storage: Variant) -> int:
+        """Stored bytes in all copies."""
+        total = 2 * self.plain + 2 * self.f32
+        for rows, columns, n in self.matrices:
+            if storage.fp8:
+                total += n * (rows * columns + 4 * ceil(rows / 128) * ceil(columns / 128))
+            elif self._nvfp4(storage):
+                total += n * (rows * columns * 9 // 16 + 8)
+            else:
+                total += n * 2 * rows * columns
+        return self.copies * total
+
+    def _nvfp4(self, storage: Variant) -> bool:
+        return storage.nvfp4 and self.role == "routed_expert" and not self.mtp
+
+    def _tensors_a_matrix(self, storage: Variant) -> int:
+        return 2 if storage.fp8 else 4 if self._nvfp4(storage) else 1
+
+
+def _mlp(hidden: int, width: int, copies: int = 1) -> tuple[tuple[int, int, int], ...]:
+    return (width, hidden, 2 * copies), (hidden, width, copies)
+
+
+def _mla_part(c: Config, layers: int, mtp: bool) -> _Part:
+    h, heads, q, kv = c["hidden_size"], c["num_attention_heads"], c["q_lora_rank"], c["kv_lora_rank"]
+    nope, rope, v = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"]
+    matrices = (
+        (q, h, 1),
+        (heads * (nope + rope), q, 1),
+        (kv + rope, h, 1),
+        (heads * (nope + v), kv, 1),
+        (h, heads * v, 1),
+    )
+    return _Part("attention", mtp, layers, matrices, plain=q + kv, plain_tensors=2)
+
+
+def _indexer_part(c: Config, layers: int, mtp: bool) -> _Part:
+    h, heads, d = c["hidden_size"], c["index_n_heads"], c["index_head_dim"]
+    f32 = 2 * d if c["model_type"] == "deepseek_v32" else 0
+    matrices = ((heads * d, c["q_lora_rank"], 1), (d, h, 1))
+    return _Part("indexer", mtp, layers, matrices, plain=2 * d + heads * h, plain_tensors=3, f32=f32)
+
+
+def _gqa_part(c: Config, layers: int, mtp: bool, bias: bool, norm: int) -> _Part:
+    """`norm` is the number of elements in q_norm and k_norm together, 0 without them."""
+    h, d = c["hidden_size"], c.get("head_dim", c["hidden_size"] // c["num_attention_heads"])
+    q, kv = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    plain = norm + (q + 2 * kv if bias else 0)
+    plain_tensors = (2 if norm else 0) + (3 if bias else 0)
+    return _Part("attention", mtp, layers, ((q, h, 1), (kv, h, 2), (h, q, 1)), plain, plain_tensors)
+
+
+def _expert_part(h: int, width: int, experts: int, layers: int, mtp: bool, fused: bool) -> _Part:
+    return _Part("routed_expert", mtp, layers, _mlp(h, width, experts), stored=2 if fused else None)
+
+
+def _ends(c: Config) -> list[_Part]:
+    """Embedding, output head, final norm and the two norms of every main layer."""
+    h, table = c["hidden_size"], c["vocab_size"] * c["hidden_size"]
+    norms = 2 * c["num_hidden_layers"] + 1
+    return [
+        _Part("embedding", False, 1, plain=table, plain_tensors=1),
+        _Part("lm_head", False, 1, plain=table, plain_tensors=1),
+        _Part("norm", False, norms, plain=h, plain_tensors=1),
+    ]
+
+
+def _deepseek_like(c: Config, fused: bool, mtp: bool) -> list[_Part]:
+    """DeepSeek-V3, DeepSeek-V3.2, GLM-5 and GLM-4.5: leading dense layers, shared expert, biased router, MTP layer."""
+    h, layers, dense = c["hidden_size"], c["num_hidden_layers"], c["first_k_dense_replace"]
+    width, experts, sparse = c["moe_intermediate_size"], c["n_routed_experts"], layers - dense
+    qk_norm = 2 * c.get("head_dim", 0) if c.get("use_qk_norm") else 0
+    parts = [*_ends(c), _Part("dense_mlp", False, dense, _mlp(h, c["intermediate_size"]))]
+    extra = c["num_nextn_predict_layers"] if mtp else 0
+    for in_mtp, every, moe in ((False, layers, sparse), (True, extra, extra)):
+        if "kv_lora_rank" in c:
+            parts.append(_mla_part(c, every, in_mtp))
+        else:
+            parts.append(_gqa_part(c, every, in_mtp, bias=c["attention_bias"], norm=qk_norm))
+        if "index_n_heads" in c:
+            main_indexers = c["indexer_types"].count("full") if "indexer_types" in c else layers
+            parts.append(_indexer_part(c, extra if in_mtp else main_indexers, in_mtp))
+        router = _Part("router", in_mtp, moe, plain=experts * h + experts, plain_tensors=2, f32=experts)
+        shared = _Part("shared_expert", in_mtp, moe, _mlp(h, width * c["n_shared_experts"]))
+        parts += [router, shared, _expert_part(h, width, experts, moe, in_mtp, fused)]
+    parts.append(_Part("norm", True, extra, plain=5 * h, plain_tensors=5))
+    parts.append(_Part("mtp", True, extra, plain=2 * h * h, plain_tensors=1))
+    if c["model_type"] != "glm_moe_dsa":
+        parts.append(_Part("embedding", True, extra, plain=c["vocab_size"] * h, plain_tensors=1))
+        parts.append(_Part("lm_head", True, extra, plain=c["vocab_size"] * h, plain_tensors=1))
+    return parts
+
+
+def _qwen3(c: Config, fused: bool) -> list[_Part]:
+    """Qwen3 MoE: every layer sparse in the published models, per-head q/k norms, plain router."""
+    h, layers, experts = c["hidden_size"], c["num_hidden_layers"], c["num_experts"]
+    return [
+        *_ends(c),
+        _gqa_part(c, layers, False, bias=False, norm=2 * c["head_dim"]),
+        _Part("router", False, layers, plain=experts * h, plain_tensors=1),
+        _expert_part(h, c["moe_intermediate_size"], experts, layers, False, fused),
+    ]
+
+
+def _minimax(c: Config, fused: bool) -> list[_Part]:
+    """MiniMax-M2: q/k norms over all heads, F32 router and bias; the declared MTP modules are not published."""
+    h, layers, experts = c["hidden_size"], c["num_hidden_layers"], c["num_local_experts"]
+    norm = (c["num_attention_heads"] + c["num_key_value_heads"]) * c["head_dim"]
+    router = experts * h + experts
+    return [
+        *_ends(c),
+        _gqa_part(c, layers, False, bias=False, norm=norm),
+        _Part("router", False, layers, plain=router, plain_tensors=2, f32=router),
+        _expert_part(h, c["intermediate_size"], experts, layers, False, fused),
+    ]
+
+
+def _mixtral(c: Config, fused: bool) -> list[_Part]:
+    """Mixtral: no q/k norm, no bias, plain router."""
+    h, layers, experts = c["hidden_size"], c["num_hidden_layers"], c["num_local_experts"]
+    return [
+        *_ends(c),
+        _gqa_part(c, layers, False, bias=False, norm=0),
+        _Part("router", False, layers, plain=experts * h, plain_tensors=1),
+        _expert_part(h, c["intermediate_size"], experts, layers, False, fused),
+    ]
+
+
+def expected(name: str) -> Expected:
+    """Compute the totals of one header set from its config."""
+    c, storage = CONFIGS[name], variant(name)
+    if c["model_type"] == "qwen3_moe":
+        parts = _qwen3(c, storage.fused)
+    elif c["model_type"] == "minimax_m2":
+        parts = _minimax(c, storage.fused)
+    elif c["model_type"] == "mixtral":
+        parts = _mixtral(c, storage.fused)
+    else:
+        parts = _deepseek_like(c, storage.fused, storage.mtp)
+    roles: dict[tuple[str, bool], int] = {}
+    for part in parts:
+        if part.copies:
+            roles[part.role, part.mtp] = roles.get((part.role, part.mtp), 0) + part.parameters()
+    return Expected(
+        tensors=sum(part.tensors(storage) for part in parts),
+        parameters=sum(part.parameters() for part in parts),
+        bytes=sum(part.bytes(storage) for part in parts),
+        roles=roles,
+    )
+
+
+@dataclass(frozen=True)
+class Published:
+    """Exact figures of a published checkpoint; `elements` counts stored numbers, so scales too and U8 bytes once."""
+
+    source: str
+    tensors: int | None = None
+    bytes: int | None = None
+    elements: int | None = None
+
+
+_HUB = "element total of the model hub, quoted in a public model table"
+_NOTE = "project note on NVFP4 checkpoints, sections 2.6 to 3.3"
+
+PUBLISHED: dict[str, Published] = {
+    "GLM-5.2": Published(f"{_NOTE}; {_HUB}", bytes=1_506_659_919_872, elements=753_329_940_480),
+    "GLM-5.2-FP8": Published(f"{_NOTE}; published index", tensors=118_629, bytes=755_617_140_416),
+    "GLM-5.2-NVFP4": Published(_NOTE, bytes=464_795_267_072),
+    "GLM-5.1": Published(_HUB, elements=753_864_139_008),
+    "DeepSeek-V3": Published(
+        "header dumps of DeepSeek-V3 and R1", tensors=91_991, bytes=688_574_839_360, elements=684_531_386_000
+    ),
+    "DeepSeek-V3.2": Published(f"{_HUB} (V3.2-Exp and Speciale)", elements=685_396_921_376),
+    "GLM-4.7": Published(_HUB, elements=358_337_791_296),
+    "GLM-4.5-Air": Published(_HUB, elements=110_468_824_832),
+    "Qwen3-235B-A22B": Published("published index", tensors=36_945, bytes=470_187_269_120),
+    "Qwen3-30B-A3B": Published("published index", bytes=61_064_245_248),
+    "MiniMax-M2.5": Published(f"{_HUB}; bytes of its twin MiniMax-M2", bytes=230_121_630_720, elements=228_703_644_928),
+    "Mixtral-8x7B-v0.1": Published("published index", bytes=93_405_585_408),
+    "Mixtral-8x22B-v0.1": Published("header dump", tensors=1_739, bytes=281_241_268_224),
+}
