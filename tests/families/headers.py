@@ -204,7 +204,11 @@ def _layer(out: _Writer, cfg: Config, index: int) -> None:
 
 @lru_cache(maxsize=2)
 def _build(name: str) -> _Writer:
-    cfg, out = CONFIGS[name], _Writer(variant(name))
+    return _write(CONFIGS[name], variant(name))
+
+
+def _write(cfg: Config, stored: Variant) -> _Writer:
+    out = _Writer(stored)
     out.tensor("model.embed_tokens.weight", (cfg["vocab_size"], cfg["hidden_size"]), ("embedding", False))
     layers = cfg["num_hidden_layers"]
     if out.variant.mtp:
@@ -219,6 +223,11 @@ def _build(name: str) -> _Writer:
 def header_set(name: str) -> dict[str, Header]:
     """Return `{tensor name: (safetensors dtype, stored shape)}` of one checkpoint; names are the keys of `CONFIGS`."""
     return dict(_build(name).headers)
+
+
+def headers_for(cfg: Config, stored: Variant) -> dict[str, Header]:
+    """As `header_set`, for a config of one's own: a published one made small, say."""
+    return _write(cfg, stored).headers
 
 
 def role_set(name: str) -> dict[str, Label]:

@@ -179,9 +179,13 @@ def contradictions(entries: Sequence[str], modules: Iterable[tuple[TensorRole, b
     """
     problems: dict[str, None] = {}
     asked: dict[tuple[Engine, str], bool | None] = {}
-    shared_kept = False
+    shared_kept: set[int | None] = set()
+    experts_packed: set[int | None] = set()
     for role, is_quantized in modules:
-        shared_kept |= role.role is Role.SHARED_EXPERT and not is_quantized
+        if role.role is Role.SHARED_EXPERT and not is_quantized:
+            shared_kept.add(role.layer)
+        if role.role is Role.ROUTED_EXPERT and is_quantized and not role.mtp:
+            experts_packed.add(role.layer)
         for engine in ENGINES:
             module = runtime_module(engine, role)
             key = (engine, module)
@@ -194,8 +198,10 @@ def contradictions(entries: Sequence[str], modules: Iterable[tuple[TensorRole, b
             if asked[key] is is_quantized:
                 stored, read = ("quantized", "excluded") if is_quantized else ("unquantized", "not excluded")
                 problems[f"{engine}: {role.module} is stored {stored} but {module} is {read}"] = None
-    if shared_kept and not any("shared_expert" in entry for entry in entries):
-        problems["sglang: no entry contains 'shared_expert', so a BF16 shared expert would be fused with packed ones"] = None
+    if shared_kept & experts_packed and not any("shared_expert" in entry for entry in entries):
+        problems[
+            "sglang: no entry contains 'shared_expert', so a BF16 shared expert would be fused with packed ones"
+        ] = None
     return list(problems)
 
 

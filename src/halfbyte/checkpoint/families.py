@@ -75,9 +75,7 @@ FAMILIES = {
             expert_names=("w1", "w3", "w2"),
             mtp=True,
         ),
-        Family(
-            "mixtral", "num_local_experts", GQA, container="block_sparse_moe", expert_names=("w1", "w3", "w2")
-        ),
+        Family("mixtral", "num_local_experts", GQA, container="block_sparse_moe", expert_names=("w1", "w3", "w2")),
     )
 }
 
@@ -86,7 +84,7 @@ def dense_layers(config: dict[str, Any], family: Family) -> frozenset[int]:
     """Decoder layers with an ordinary MLP instead of experts, by the family's config keys."""
     layers = range(config["num_hidden_layers"])
     if config.get("mlp_layer_types") is not None:
-        types = _per_layer(config, "mlp_layer_types")
+        types = _per_layer(config, "mlp_layer_types", ("dense", "sparse"))
         return frozenset(i for i in layers if types[i] == "dense")
     if family.experts_key == "n_routed_experts":
         first = _natural(config, "first_k_dense_replace", 0)
@@ -111,8 +109,8 @@ def indexer_layers(config: dict[str, Any], family: Family) -> frozenset[int]:
         return frozenset()
     layers = range(config["num_hidden_layers"])
     for key in ("indexer_types", "index_topk_pattern"):
-        if config.get(key):
-            types = _per_layer(config, key)
+        if config.get(key) is not None:
+            types = _per_layer(config, key, ("full", "shared", "F", "S"))
             return frozenset(i for i in layers if types[i] in ("full", "F"))
     frequency, offset = _natural(config, "index_topk_freq", 1), _natural(config, "index_skip_topk_offset", 2)
     return frozenset(i for i in layers if max(i - offset + 1, 0) % max(frequency, 1) == 0)
@@ -127,12 +125,15 @@ def _natural(config: dict[str, Any], key: str, default: int) -> int:
     return value
 
 
-def _per_layer(config: dict[str, Any], key: str) -> Sequence[Any]:
-    """A config list (or string) with one entry per decoder layer; entries for MTP layers may follow."""
+def _per_layer(config: dict[str, Any], key: str, known: tuple[str, ...]) -> Sequence[Any]:
+    """A config list (or string) with one known entry per decoder layer; entries for MTP layers may follow."""
     value = config[key]
     if not isinstance(value, list | str) or len(value) < config["num_hidden_layers"]:
         raise CheckpointError(
             f"config.json: {key} has {len(value) if isinstance(value, list | str) else 'no'} entries, wanted one for "
             f"each of {config['num_hidden_layers']} layers"
         )
+    for i, entry in enumerate(value[: config["num_hidden_layers"]]):
+        if entry not in known:
+            raise CheckpointError(f"config.json: {key}[{i}] is {str(entry)[:80]!r}, wanted one of {', '.join(known)}")
     return value

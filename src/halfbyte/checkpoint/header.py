@@ -73,8 +73,11 @@ def parse_header(text: bytes, file_bytes: int, where: str) -> Header:
     if not isinstance(document, dict):
         raise CheckpointError(f"{where}: the header is not a JSON object")
     metadata = document.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    if not isinstance(metadata, dict) or not all(_is_text(text) for pair in metadata.items() for text in pair):
         raise CheckpointError(f"{where}: __metadata__ must map strings to strings")
+    for name in document:
+        if not _is_text(name):
+            raise CheckpointError(f"{where}: tensor name {_short(name)} holds an unpaired surrogate")
     tensors = {name: _tensor(entry, data_start, f"{where}: tensor {_short(name)}") for name, entry in document.items()}
     _check_cover(tensors, data_start, file_bytes, where)
     return Header(tensors, metadata)
@@ -119,6 +122,17 @@ def _check_cover(tensors: dict[str, TensorInfo], data_start: int, file_bytes: in
 
 def _naturals(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= 64 and all(type(v) is int and 0 <= v < 2**63 for v in value)
+
+
+def _is_text(value: Any) -> bool:
+    """A string that UTF-8 can hold: an escape in JSON may spell half of a surrogate pair."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

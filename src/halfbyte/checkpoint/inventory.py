@@ -52,7 +52,10 @@ def inventory(tensors: Iterable[Tensor], roles: RoleMap) -> list[Entry]:
     for tensor in tensors:
         role = roles.role(tensor.name)
         if role.part in SCALE_PARTS or role.part == "weight":
-            modules.setdefault(role.module, (role, {}))[1][role.part] = tensor
+            parts = modules.setdefault(role.module, (role, {}))[1]
+            if role.part in parts:
+                raise CheckpointError(f"{tensor.name}: is there twice, also as {parts[role.part].name}")
+            parts[role.part] = tensor
         else:
             modules[tensor.name] = (role, {role.part: tensor})
     return [_entry(role, parts) for role, parts in modules.values()]
@@ -104,7 +107,9 @@ def _nvfp4_shape(parts: dict[str, Tensor]) -> tuple[int, ...]:
 def _check_tiles(weight: Tensor, scale: Tensor) -> None:
     wanted = tuple(-(-side // FP8_TILE) for side in weight.shape)
     if scale.shape != wanted:
-        raise CheckpointError(f"{scale.name}: shape {list(scale.shape)}, wanted {list(wanted)} for {list(weight.shape)}")
+        raise CheckpointError(
+            f"{scale.name}: shape {list(scale.shape)}, wanted {list(wanted)} for {list(weight.shape)}"
+        )
 
 
 def grouped(entries: Iterable[Entry]) -> list[dict[str, Any]]:

@@ -125,6 +125,13 @@ class RoleMap:
         published = self.family.expert_names[GLU.index(projection)]
         return f"model.layers.{layer}.{self.family.container}.experts.{expert}.{published}"
 
+    def published(self, name: str) -> str:
+        """A module or tensor name as the published checkpoints spell it: fused Mixtral says `mlp` where they do not."""
+        pieces = name.split(".")
+        if len(pieces) > 3 and pieces[1] == "layers" and pieces[3] == self.family.fused_container:
+            pieces[3] = self.family.container if self.is_moe(int(pieces[2])) else pieces[3]
+        return ".".join(pieces)
+
     def _unknown(self, name: str, reason: str) -> UnknownTensorError:
         shown = name if len(name) <= 200 else name[:200] + "..."
         return UnknownTensorError(
@@ -169,7 +176,8 @@ def _family_of(config: dict[str, Any]) -> Family:
         raise CheckpointError("config.json has no model_type")
     if model_type not in FAMILIES:
         raise UnsupportedError(
-            f"model_type {model_type!r} is not a known mixture-of-experts family", hint=f"known: {', '.join(FAMILIES)}"
+            f"model_type {model_type[:80]!r} is not a known mixture-of-experts family",
+            hint=f"known: {', '.join(FAMILIES)}",
         )
     return FAMILIES[model_type]
 
@@ -177,7 +185,7 @@ def _family_of(config: dict[str, Any]) -> Family:
 def _count(config: dict[str, Any], key: str) -> int:
     value = config.get(key)
     if type(value) is not int or not 0 < value <= 100_000:
-        raise CheckpointError(f"config.json: {key} is {value!r}, wanted a positive integer")
+        raise CheckpointError(f"config.json: {key} is {str(value)[:80]!r}, wanted a positive integer")
     return value
 
 

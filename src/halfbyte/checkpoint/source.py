@@ -65,17 +65,15 @@ class Shard:
             try:
                 count = os.preadv(self._file, [buffer[filled:]], start + filled)
             except OSError as error:
-                raise CheckpointError(f"{self.path}: cannot be read at byte {start + filled}: {error.strerror}") from None
+                raise CheckpointError(
+                    f"{self.path}: cannot be read at byte {start + filled}: {error.strerror}"
+                ) from None
             if count == 0:
                 raise CheckpointError(
                     f"{self.path}: ends at byte {start + filled}, {len(buffer) - filled} bytes too early",
                     hint="the file changed while it was read; start again with an intact copy",
                 )
             filled += count
-
-    def forget(self, start: int, stop: int) -> None:
-        """Tell the kernel that these bytes will not be read again: a 1.5 TB source must not evict everything else."""
-        os.posix_fadvise(self._file, start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         if self._file >= 0:
@@ -104,8 +102,10 @@ class Checkpoint:
     def open(cls, folder: str | Path) -> "Checkpoint":
         """Open a checkpoint. Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors)."""
         folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder}: no such folder", hint="give a folder that holds config.json and *.safetensors")
+        if not os.path.isdir(folder):  # unlike Path.is_dir, no OSError for a path that is too long
+            raise CheckpointError(
+                f"{folder}: no such folder", hint="give a folder that holds config.json and *.safetensors"
+            )
         config = read_json(folder / "config.json")
         index_path = folder / INDEX_NAME
         weight_map = _weight_map(index_path) if index_path.exists() else None
@@ -147,7 +147,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path}: {path.stat().st_size} bytes are too many for this file")
         document = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing", hint="a checkpoint folder holds config.json and *.safetensors") from None
+        raise CheckpointError(
+            f"{path}: missing", hint="a checkpoint folder holds config.json and *.safetensors"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -162,12 +164,23 @@ def _weight_map(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: has no weight_map")
     for tensor, shard in weight_map.items():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or Path(shard).name != shard:
+        if not _is_shard_name(shard):
             raise CheckpointError(
                 f"{path}: weight_map sends {tensor[:200]!r} to {str(shard)[:200]!r}, wanted the name of a .safetensors "
                 "file in the same folder"
             )
     return weight_map
+
+
+def _is_shard_name(name: object) -> bool:
+    """Whether an index may send a tensor there: a file of the same folder, whose name can exist and be printed."""
+    return (
+        isinstance(name, str)
+        and name.endswith(".safetensors")
+        and Path(name).name == name
+        and name.isprintable()
+        and len(name.encode()) <= 255
+    )
 
 
 def _shard_names(folder: Path, weight_map: dict[str, str] | None) -> list[str]:
@@ -186,7 +199,8 @@ def _shard_names(folder: Path, weight_map: dict[str, str] | None) -> list[str]:
     missing = [name for name in names if not (folder / name).exists()]
     if missing:
         raise CheckpointError(
-            f"{folder}: the index names {len(missing)} missing shard(s), first {missing[0]}", hint="complete the download"
+            f"{folder}: the index names {len(missing)} missing shard(s), first {missing[0]}",
+            hint="complete the download",
         )
     return names
 
@@ -198,15 +212,16 @@ def _merge(headers: dict[str, Header], weight_map: dict[str, str] | None, index_
         ordered: list[tuple[str, TensorInfo]] = sorted(header.tensors.items(), key=lambda item: item[1].start)
         for name, (dtype, shape, start, stop) in ordered:
             if name in tensors:
-                raise CheckpointError(f"tensor {name!r} stands in both {tensors[name].shard} and {shard}")
+                raise CheckpointError(f"tensor {name[:200]!r} stands in both {tensors[name].shard} and {shard}")
             tensors[name] = Tensor(name, shard, dtype, shape, start, stop)
     if weight_map is not None:
         for name, shard in weight_map.items():
             if name not in tensors:
-                raise CheckpointError(f"{index_path}: names tensor {name!r}, which {shard} does not hold")
+                raise CheckpointError(f"{index_path}: names tensor {name[:200]!r}, which {shard} does not hold")
             if tensors[name].shard != shard:
-                raise CheckpointError(f"{index_path}: sends {name!r} to {shard}, it lies in {tensors[name].shard}")
+                found = tensors[name].shard
+                raise CheckpointError(f"{index_path}: sends {name[:200]!r} to {shard}, it lies in {found}")
         for name, tensor in tensors.items():
             if name not in weight_map:
-                raise CheckpointError(f"{index_path}: does not name tensor {name!r}, which {tensor.shard} holds")
+                raise CheckpointError(f"{index_path}: does not name tensor {name[:200]!r}, which {tensor.shard} holds")
     return tensors

@@ -7,6 +7,7 @@ bit; `workers` threads share the rows.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 import ml_dtypes
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from halfbyte.errors import NonFiniteError, UnsupportedError
 from halfbyte.nvfp4 import kernels
-from halfbyte.nvfp4.format import BLOCK_SIZE, SCALE_LAST
+from halfbyte.nvfp4.format import BLOCK_SIZE, SCALE_LAST, SMALLEST_SCALE_2
 from halfbyte.nvfp4.reference import Encoded, scale_2_of
 
 T = TypeVar("T")
@@ -27,18 +28,23 @@ BF16 = np.dtype(ml_dtypes.bfloat16)
 
 @dataclass(slots=True)
 class Measure:
-    """What encoding cost: sums over elements and counts of blocks; adds up over the parts of a tensor."""
+    """What encoding cost: sums over elements and counts of blocks; adds up over parts, tensors and roles.
+
+    max_error: squared error that the max rule would have left; the gain of a better rounding is measured against it.
+    """
 
     squared_error: float = 0.0
+    max_error: float = 0.0
     energy: float = 0.0
     clamped_blocks: int = 0
     zero_blocks: int = 0
 
-    def add(self, sums: kernels.Sums) -> None:
-        self.squared_error += sums.squared_error
-        self.energy += sums.energy
-        self.clamped_blocks += sums.clamped_blocks
-        self.zero_blocks += sums.zero_blocks
+    def add(self, other: "kernels.Sums | Measure") -> None:
+        self.squared_error += other.squared_error
+        self.max_error += other.max_error
+        self.energy += other.energy
+        self.clamped_blocks += other.clamped_blocks
+        self.zero_blocks += other.zero_blocks
 
     @property
     def relative_error(self) -> float:
@@ -46,13 +52,21 @@ class Measure:
         return float(np.sqrt(self.squared_error / self.energy)) if self.energy else 0.0
 
     @property
+    def max_relative_error(self) -> float:
+        """`relative_error` under the max rule."""
+        return float(np.sqrt(self.max_error / self.energy)) if self.energy else 0.0
+
+    @property
     def sqnr_db(self) -> float | None:
         """Signal to quantization noise in dB; None where nothing was lost."""
         return float(10 * np.log10(self.energy / self.squared_error)) if self.squared_error else None
 
 
-def amax(weight: Weight) -> np.float32:
-    """Largest magnitude of a contiguous array (0 if empty). Raises NonFiniteError naming the first NaN or Inf's index."""
+def amax(weight: Weight, name: str = "matrix", first_row: int = 0) -> np.float32:
+    """Largest magnitude of a contiguous array, 0 if empty.
+
+    Raises NonFiniteError naming `name` and the first index of a NaN or Inf; rows count from `first_row`.
+    """
     if weight.dtype == BF16 and weight.size % BLOCK_SIZE == 0:
         largest = kernels.largest_bf16(weight.reshape(-1).view(np.uint16))
         result = np.array(largest << 16, np.uint32).view(np.float32)[()]
@@ -60,10 +74,14 @@ def amax(weight: Weight) -> np.float32:
         with np.errstate(invalid="ignore"):
             result = np.abs(weight).max(initial=0).astype(np.float32)
     if not np.isfinite(result):
-        flat = np.flatnonzero(~np.isfinite(weight.reshape(-1)))
-        index = tuple(int(i) for i in np.unravel_index(flat[0], weight.shape))
-        value = float(weight[index])
-        raise NonFiniteError(f"{value} at index {list(index)}; {flat.size} value(s) are not finite")
+        wrong = ~np.isfinite(weight.reshape(-1).astype(np.float32))
+        index = [int(i) for i in np.unravel_index(int(wrong.argmax()), weight.shape)]
+        value = float(weight[tuple(index)])
+        index[0] += first_row
+        raise NonFiniteError(
+            f"{name}: {value} at index {index}",
+            hint="E2M1 has neither NaN nor Inf; the source is damaged or overflowed in training",
+        )
     return np.float32(result)
 
 
@@ -74,18 +92,21 @@ class Encoder:
         self.scale_2 = np.float32(scale_2)
         self.sweep = rounding == "sweep"
         self._tables = kernels.build_tables(self.scale_2)
-        # The BF16 kernel sums squares in float32 lanes; weights of 1e-20 or 1e20 take the float path, same bytes.
-        self._squares_fit_float32 = 2.0**-50 < float(self.scale_2) < 2.0**40
+        # Below 2**8 no BF16 value but 0 vanishes in w / (scale * scale_2), so a code has the sign of its weight;
+        # above 2**-50 half a step is never rounded.
+        self._integers_suffice = 2.0**-50 < float(self.scale_2) < 2.0**8
 
     def encode_into(self, weight: Weight, codes: npt.NDArray[np.uint8], scales: npt.NDArray[np.uint8]) -> kernels.Sums:
         """Encode contiguous `weight` [n, K] (finite: see `amax`) into `codes` [n, K/2] and `scales` [n, K/16]."""
         flat = weight.reshape(-1)
         outputs = codes.reshape(-1), scales.reshape(-1)
-        if weight.dtype == BF16 and self._squares_fit_float32:
-            sums = kernels.encode_bf16_measured(flat.view(np.uint16), self._tables, self.sweep, *outputs)
-        else:
-            sums = kernels.encode_float(flat.astype(np.float32, copy=False), self.scale_2, self.sweep, *outputs)
-        return kernels.Sums(*sums)
+        if weight.dtype == BF16 and self._integers_suffice:
+            sums = kernels.Sums(*kernels.encode_bf16_measured(flat.view(np.uint16), self._tables, self.sweep, *outputs))
+            # It sums squares in float32; where they do not fit, the float kernel measures (and writes the same bytes)
+            if 2.0**-90 < sums.energy < np.inf or sums.zero_blocks == scales.size:
+                return sums
+        values = flat.astype(np.float32, copy=False)
+        return kernels.Sums(*kernels.encode_float(values, self.scale_2, self.sweep, *outputs))
 
 
 def check_shape(shape: tuple[int, ...], name: str = "matrix") -> None:
@@ -105,15 +126,14 @@ def encode(
     check_shape(weight.shape)
     weight = np.ascontiguousarray(weight)
     rows, columns = weight.shape
+    largest = max(_by_rows(rows, workers, lambda part: amax(weight[part], first_row=part.start)))  # refuses NaN, Inf
     if scale_2 is None:
-        scale_2 = scale_2_of(max(_by_rows(rows, workers, lambda part: amax(weight[part])), default=0))
+        scale_2 = scale_2_of(largest)
     codes = np.empty((rows, columns // 2), np.uint8)
     scales = np.empty((rows, columns // BLOCK_SIZE), np.uint8)
     encoder = Encoder(np.float32(scale_2), rounding)
     measure = Measure()
-    for sums in _by_rows(
-        rows, workers, lambda part: encoder.encode_into(weight[part], codes[part], scales[part])
-    ):
+    for sums in _by_rows(rows, workers, lambda part: encoder.encode_into(weight[part], codes[part], scales[part])):
         measure.add(sums)
     return Encoded(codes, scales, encoder.scale_2), measure
 
@@ -136,10 +156,8 @@ def _by_rows(rows: int, workers: int, work: Callable[[slice], T]) -> list[T]:
     """Run `work` on `workers` consecutive row ranges, in threads if more than one; results in row order."""
     workers = max(1, min(workers, rows))
     bounds = [rows * i // workers for i in range(workers + 1)]
-    parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [slice(a, b) for a, b in pairwise(bounds)]
     if workers == 1:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(work, parts))
-
-

@@ -24,8 +24,9 @@ AMAX_TO_SCALE_2 = np.float32(E2M1_MAX * E4M3_MAX)
 SMALLEST_SCALE_2 = np.float32(2.0**-126)
 """Stands in for a `weight_scale_2` of 0 (an all-zero tensor), where ModelOpt writes NaN block scales."""
 
-E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
-"""float32 value of each of the 16 codes; bit 3 is the sign."""
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+"""float32 value of each of the 16 codes; bit 3 is the sign. Code 8 is +0.0, because ModelOpt decodes it so: a small
+negative weight that rounds to zero loses its sign."""
 
 E4M3 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
 """float32 value of each of the 256 E4M3FN bytes; 0x7F and 0xFF are NaN."""

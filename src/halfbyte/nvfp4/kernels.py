@@ -6,13 +6,16 @@ scale byte. The tables are found with the reference's own float32 division, a fe
 the bulk of the work exact by construction. float32 (and float16) weights take the same steps in floating point.
 """
 
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from halfbyte.nvfp4 import vector
+from halfbyte.nvfp4 import format, reference, vector
 from halfbyte.nvfp4.format import (
     AMAX_TO_SCALE_2,
     BLOCK_SIZE,
@@ -39,9 +42,20 @@ assert E2M1[7] * E4M3[SCALE_LAST] == AMAX_TO_SCALE_2
 def jit(function: Any) -> Any:
     """njit without the GIL, compiled once per machine; in memory only where no cache folder can be written."""
     try:
-        return njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # numba found no writable place for its cache
+        compiled: Any = njit(nogil=True, cache=True, error_model="numpy")(function)
+        # numba compiles anew when this file changes, but `vector` and the constants are compiled in too
+        index = compiled._cache._cache_file
+        index._source_stamp = (index._source_stamp, _compiled_in())
+        return compiled
+    except (RuntimeError, AttributeError):  # no writable place for numba's cache, or another numba inside
         return njit(nogil=True, error_model="numpy")(function)
+
+
+@cache
+def _compiled_in() -> bytes:
+    """Digest of the other sources that end up in the machine code."""
+    paths = (Path(str(module.__file__)) for module in (vector, format, reference))
+    return sha256(b"".join(path.read_bytes() for path in paths)).digest()
 
 
 class Tables(NamedTuple):
@@ -60,9 +74,13 @@ class Tables(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What encoding measured over some blocks: sums over elements, counts of blocks."""
+    """What encoding measured over some blocks: sums over elements, counts of blocks.
+
+    squared_error: of what was written. max_error: of what the max rule would have written; equal unless swept.
+    """
 
     squared_error: float
+    max_error: float
     energy: float
     clamped_blocks: int
     zero_blocks: int
@@ -132,7 +150,7 @@ def build_tables(scale_2: np.float32) -> Tables:
 
 @jit
 def largest_bf16(bits: npt.NDArray[np.uint16]) -> int:
-    """Largest magnitude, as BF16 bits, of a flat array whose size is a multiple of 16. At or above 0x7F80: not finite."""
+    """Largest magnitude, as BF16 bits, of a flat array whose size is a multiple of 16; 0x7F80 and above: not finite."""
     return int(vector.largest_magnitude(bits.ctypes.data, bits.size))
 
 
@@ -166,7 +184,7 @@ def encode_bf16_measured(
     """`encode_bf16` that also measures. Lanes are summed in float32 over 256 blocks, then in float64."""
     source, destination, rows = bits.ctypes.data, codes.ctypes.data, tables.thresholds.ctypes.data
     lanes = np.zeros(2 * BLOCK_SIZE, np.float32)
-    squared_error, energy, clamped, zero = 0.0, 0.0, 0, 0
+    squared_error, max_error, energy, clamped, zero = 0.0, 0.0, 0.0, 0, 0
     blocks = bits.size // BLOCK_SIZE
     for block in range(blocks):
         at = source + 32 * block
@@ -176,6 +194,7 @@ def encode_bf16_measured(
             clamped += magnitude > 0
         zero += magnitude == 0
         if sweep:
+            max_error += vector.block_error(at, rows + 16 * byte, tables.half_steps[byte])
             byte = _best_bf16(at, byte, rows, tables.half_steps)
         scales[block] = byte
         vector.encode_block_measured(
@@ -186,7 +205,7 @@ def encode_bf16_measured(
                 squared_error += lanes[i]
                 energy += lanes[BLOCK_SIZE + i]
             lanes[:] = 0
-    return Sums(squared_error, energy, clamped, zero)
+    return Sums(squared_error, max_error if sweep else squared_error, energy, clamped, zero)
 
 
 @jit
@@ -208,7 +227,7 @@ def encode_float(
     scales: npt.NDArray[np.uint8],
 ) -> Sums:
     """Encode flat, finite float32 `values` (size a multiple of 16); outputs and result as `encode_bf16_measured`."""
-    squared_error, energy, clamped, zero = 0.0, 0.0, 0, 0
+    squared_error, max_error, energy, clamped, zero = 0.0, 0.0, 0.0, 0, 0
     for block in range(values.size // BLOCK_SIZE):
         start = block * BLOCK_SIZE
         amax = np.float32(0)
@@ -221,6 +240,7 @@ def encode_float(
         if sweep:
             first, last = max(SCALE_FIRST, byte - SWEEP_BELOW), min(SCALE_LAST, byte + SWEEP_ABOVE)
             least = _error_float(values, start, np.float32(E4M3[byte] * scale_2))
+            max_error += least
             for candidate in range(first, last + 1):
                 error = _error_float(values, start, np.float32(E4M3[candidate] * scale_2))
                 if error < least:
@@ -234,9 +254,10 @@ def encode_float(
                 code = code_of(abs(value), step)
                 error = np.float64(abs(value)) - np.float64(np.float32(E2M1[code] * step))
                 squared_error += error * error
-                pair |= (code | (8 if value < 0 else 0)) << (4 * half)
+                is_negative = np.float32(value / step) < 0  # a quotient that underflows to -0.0 is not
+                pair |= (code | (8 if is_negative else 0)) << (4 * half)
             codes[(start + i) // 2] = pair
-    return Sums(squared_error, energy, clamped, zero)
+    return Sums(squared_error, max_error if sweep else squared_error, energy, clamped, zero)
 
 
 @jit
@@ -265,6 +286,4 @@ def decode(
     """Decode flat `codes` (size / 2) and `scales` (size / 16) into flat float32 `values`."""
     source, destination = codes.ctypes.data, values.ctypes.data
     for block in range(scales.size):
-        vector.decode_block(
-            source + 8 * block, np.float32(E4M3[scales[block]] * scale_2), destination + 64 * block
-        )
+        vector.decode_block(source + 8 * block, np.float32(E4M3[scales[block]] * scale_2), destination + 64 * block)

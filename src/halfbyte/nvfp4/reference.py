@@ -67,7 +67,8 @@ def encode_e2m1(x: Float32) -> Bytes:
     code += magnitude > 2.5
     code += magnitude >= 3.5
     code += magnitude > 5.0
-    return code | (x < 0).astype(np.uint8) << 3
+    sign = (x < 0).astype(np.uint8) * np.uint8(8)
+    return code | sign
 
 
 def codes_for(blocks: Float32, scales: Bytes, scale_2: np.float32) -> Bytes:
@@ -79,7 +80,7 @@ def codes_for(blocks: Float32, scales: Bytes, scale_2: np.float32) -> Bytes:
 def squared_errors(blocks: Float32, scales: Bytes, scale_2: np.float32) -> Float32:
     """Squared error of each block under given scales: float32, lanes added as a tree (8, 4, 2, 1)."""
     step = (E4M3[scales] * scale_2)[..., None]
-    lanes = np.abs(blocks) - np.abs(E2M1[codes_for(blocks, scales, scale_2)]) * step
+    lanes: Float32 = np.abs(blocks) - np.abs(E2M1[codes_for(blocks, scales, scale_2)]) * step
     lanes = lanes * lanes
     for half in (8, 4, 2, 1):
         lanes = lanes[..., :half] + lanes[..., half:]
@@ -124,11 +125,12 @@ def encode(weight: npt.NDArray[np.generic], scale_2: np.float32 | None = None, r
     blocks = w.reshape(rows, columns // BLOCK_SIZE, BLOCK_SIZE)
     scales = {"max": block_scales, "sweep": sweep_scales}[rounding](blocks, scale_2)
     codes = codes_for(blocks, scales, scale_2).reshape(rows, columns)
-    return Encoded(codes[:, 0::2] | codes[:, 1::2] << 4, scales, scale_2)
+    return Encoded(codes[:, 0::2] | codes[:, 1::2] * np.uint8(16), scales, scale_2)
 
 
 def decode(encoded: Encoded) -> Float32:
     """float32 [N, K]: E2M1[code] * (scale * scale_2), the inner product rounded to float32 first."""
     codes, scales, scale_2 = encoded
     unpacked = np.stack([codes & 15, codes >> 4], axis=-1).reshape(codes.shape[0], -1, BLOCK_SIZE)
-    return (E2M1[unpacked] * (E4M3[scales] * scale_2)[..., None]).reshape(codes.shape[0], -1)
+    values: Float32 = E2M1[unpacked] * (E4M3[scales] * scale_2)[..., None]
+    return values.reshape(codes.shape[0], -1)

@@ -169,7 +169,7 @@ def encode_block_measured(
 
 @intrinsic
 def block_error(typingctx: Any, source: Any, thresholds: Any, half_step: Any) -> Any:
-    """Squared error (float32) of the block at `source` when encoded by `thresholds`; half_step = scale * scale_2 / 2."""
+    """Squared error (float32) of the block at `source` if encoded by `thresholds`; half_step = scale * scale_2 / 2."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         source, thresholds, half_step = args
@@ -197,11 +197,11 @@ def decode_block(typingctx: Any, source: Any, step: Any, destination: Any) -> An
         upper = builder.shl(upper, builder.and_(builder.lshr(codes, _splat(I32, 1)), _splat(I32, 1)))
         low = builder.and_(codes, _splat(I32, 3))
         is_upper = builder.icmp_unsigned("!=", builder.and_(codes, _splat(I32, 4)), _splat(I32, 0))
+        doubled = builder.select(is_upper, upper, low)
+        is_negative = builder.icmp_unsigned("!=", builder.and_(codes, _splat(I32, 8)), _splat(I32, 0))
+        doubled = builder.select(is_negative, builder.neg(doubled), doubled)  # as an integer: code 8 gives +0.0
         floats = ir.VectorType(F32, LANES)
-        doubled = builder.uitofp(builder.select(is_upper, upper, low), floats)
-        value = builder.fmul(doubled, ir.Constant(floats, [0.5] * LANES))
-        sign = builder.shl(builder.and_(codes, _splat(I32, 8)), _splat(I32, 28))
-        value = builder.bitcast(builder.or_(builder.bitcast(value, wide), sign), floats)
+        value = builder.fmul(builder.sitofp(doubled, floats), ir.Constant(floats, [0.5] * LANES))
         result = builder.fmul(value, _broadcast(builder, step))
         builder.store(result, builder.inttoptr(destination, floats.as_pointer()), align=4)
         return context.get_dummy_value()

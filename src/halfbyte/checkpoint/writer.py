@@ -1,0 +1,97 @@
+"""A safetensors file being built under a temporary name, written at known offsets by any number of threads.
+
+Nothing looks finished before it is: the file is filled under `NAME.partial`, synced, hashed as it lies on disk, and
+only then renamed.
+"""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+
+from halfbyte.errors import OutputError
+
+HASH_CHUNK_BYTES = 4 << 20
+
+
+class ShardWriter:
+    """One output file. Raises OutputError where the disk refuses."""
+
+    def __init__(self, path: Path, header: bytes, size_bytes: int) -> None:
+        self.path = path
+        self.size_bytes = size_bytes
+        self._partial = path.with_name(path.name + ".partial")
+        try:
+            self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            os.ftruncate(self._file, size_bytes)
+        except OSError as error:
+            raise output_error(path, error) from None
+        self.write(memoryview(header), 0)
+
+    def write(self, data: memoryview, offset: int) -> None:
+        """Write all of `data` (bytes) at absolute `offset`."""
+        written = 0
+        while written < len(data):
+            try:
+                written += os.pwrite(self._file, data[written:], offset + written)
+            except OSError as error:
+                raise output_error(self.path, error) from None
+
+    def finish(self) -> str:
+        """Sync, hash what lies on disk, give the file its name. Returns the SHA-256 as hex."""
+        try:
+            os.fsync(self._file)
+            digest = hash_open_file(self._file)
+            os.close(self._file)
+            os.replace(self._partial, self.path)
+        except OSError as error:
+            raise output_error(self.path, error) from None
+        return digest
+
+    def abandon(self) -> None:
+        """Remove the partial file."""
+        os.close(self._file)
+        self._partial.unlink(missing_ok=True)
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """An OSError of writing as ours, with what to do."""
+    hints = {
+        errno.ENOSPC: "free some space and run the same command again: it resumes",
+        errno.EDQUOT: "raise the quota and run the same command again: it resumes",
+        errno.EFBIG: "the file system or ulimit -f does not allow files this large; use --max-shard-size",
+    }
+    return OutputError(f"{path}: cannot be written: {error.strerror}", hint=hints.get(error.errno or 0))
+
+
+def hash_open_file(file: int) -> str:
+    """SHA-256 of an open file, in constant memory."""
+    digest, buffer, position = hashlib.sha256(), bytearray(HASH_CHUNK_BYTES), 0
+    view = memoryview(buffer)
+    while count := os.preadv(file, [buffer], position):
+        digest.update(view[:count])
+        position += count
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in constant memory. Raises OSError."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return hash_open_file(file)
+    finally:
+        os.close(file)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file completely or not at all."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise output_error(path, error) from None

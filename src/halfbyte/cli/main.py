@@ -1,0 +1,52 @@
+"""The `halfbyte` command. Command modules import their work when they run, so that `--help` is immediate."""
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from halfbyte import __version__
+from halfbyte.cli import inspect, quantize, verify
+
+app = typer.Typer(
+    name="halfbyte",
+    help="Take a mixture-of-experts checkpoint from 16 bits to a served half byte.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(quantize.quantize)
+app.command()(inspect.inspect)
+app.command()(verify.verify)
+
+
+def main() -> NoReturn:
+    """Run the command line and leave at once: tearing down compiled code takes longer than most commands."""
+    code: object = 0
+    try:
+        app()
+    except SystemExit as stop:
+        code = stop.code
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)

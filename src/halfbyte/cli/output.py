@@ -1,0 +1,93 @@
+"""How commands print: results on stdout, everything else on stderr, errors the same everywhere.
+
+`--json` prints exactly one JSON document on stdout, also when the command fails.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from halfbyte.errors import HalfbyteError
+from halfbyte.progress import Bar, Plain, Progress
+
+F = TypeVar("F", bound=Callable[..., None])
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+
+
+def command(function: F) -> F:
+    """Turn errors into what users see: one message, the error's exit code, no traceback; Ctrl-C exits 130."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except HalfbyteError as error:
+            fail(error, as_json=bool(kwargs.get("json_output")))
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            sys.stdout = None
+            raise typer.Exit(0) from None
+
+    return run  # type: ignore[return-value]
+
+
+def fail(error: HalfbyteError, as_json: bool) -> None:
+    if as_json:
+        print_json({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
+    else:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+    raise typer.Exit(error.exit_code)
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, ensure_ascii=False), flush=True)
+
+
+@contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """A live bar on a terminal, plain lines elsewhere."""
+    if sys.stderr.isatty():
+        with Bar() as bar:
+            yield bar
+    else:
+        yield Plain()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> None:
+    """A table on stdout; the first column and any named `format` are text, the others numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_footer=bool(footer), pad_edge=False)
+    for i, name in enumerate(columns):
+        justify = "left" if i == 0 or name in ("format", "reason") else "right"
+        table.add_column(name, justify=justify, footer=footer[i] if footer else "", no_wrap=True)  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
+
+
+def size_text(size_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size_bytes) < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.2f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3f} TB"
+
+
+def role_text(row: dict[str, Any]) -> str:
+    return f"{row['role']} (MTP)" if row["mtp"] else str(row["role"])

@@ -1,0 +1,124 @@
+"""`halfbyte quantize`"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from halfbyte.cli.output import Json, command, print_json, print_table, role_text, shown_progress, size_text
+from halfbyte.errors import UsageError
+
+if TYPE_CHECKING:
+    from halfbyte.quantize.pipeline import QuantizeResult
+
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+@command
+def quantize(
+    src: Annotated[Path, typer.Argument(help="BF16 checkpoint folder.")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="nvfp4-routed-experts, nvfp4-experts-and-shared, nvfp4-mlp, nvfp4-weight-only, or a YAML file."
+        ),
+    ] = "nvfp4-routed-experts",
+    rounding: Annotated[
+        str, typer.Option(help="max: ModelOpt's, bit for bit. sweep: block scales of least squared error.")
+    ] = "max",
+    input_scale: Annotated[
+        str, typer.Option(help="Activation scale of quantized linears: a number, or a file of calibrated amax.")
+    ] = "1",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
+    max_shard_size: Annotated[str, typer.Option(help="Largest output file, e.g. 5GB or 500MB.")] = "5GB",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, write nothing.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the checkpoint in DST once ours is done.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write what engines are known not to load.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Turn a BF16 mixture-of-experts checkpoint into a selective NVFP4 one that SGLang, vLLM and TensorRT-LLM load.
+
+    Streams in constant memory; after a kill the same command resumes.
+    Example: halfbyte quantize ./GLM-5.2 ./glm-nvfp4
+    """
+    from halfbyte.quantize.pipeline import quantize as run
+
+    if rounding not in ("max", "sweep"):
+        raise UsageError(f"--rounding {rounding}: wanted max or sweep")
+
+    def show(result: "QuantizeResult") -> None:
+        print_json(result.as_json()) if json_output else _print(result)
+
+    with shown_progress() as progress:
+        result = run(
+            src,
+            dst,
+            recipe=recipe,
+            rounding=rounding,  # type: ignore[arg-type]
+            input_scale=input_scale,
+            workers=workers,
+            max_shard_bytes=parse_size(max_shard_size),
+            dry_run=dry_run,
+            overwrite=overwrite,
+            force=force,
+            progress=progress,
+            on_done=show,
+        )
+    if dry_run:
+        show(result)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `5GB`, `500 MB`, `4GiB` or a plain number. Raises UsageError."""
+    number = text.strip().rstrip("BKMGTIbkmgti ")
+    unit = text.strip()[len(number) :].strip().upper()
+    try:
+        size = int(float(number) * UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise UsageError(f"--max-shard-size {text!r}: wanted a size like 5GB") from None
+    if size < 1:
+        raise UsageError(f"--max-shard-size {text!r}: wanted at least one byte")
+    return size
+
+
+def _print(result: "QuantizeResult") -> None:
+    gain = result.rounding != "max"
+    rows = []
+    for row in result.roles:
+        error = row.get("relative_error")
+        cells = [
+            role_text(row),
+            row["format"],
+            f"{row['tensors']:,}",
+            f"{row['parameters']:,}",
+            size_text(row["bytes_before"]),
+            size_text(row["bytes_after"]),
+            "exact" if error is None and row["format"] != "nvfp4" else "-" if error is None else f"{error:.5f}",
+            f"{row['sqnr_db']:.2f}" if row.get("sqnr_db") else "",
+        ]
+        if gain:
+            before = row.get("max_rule_relative_error")
+            cells.append(f"{1 - error / before:.1%} less" if before and error is not None else "")
+        rows.append(cells)
+    columns = ["role", "format", "tensors", "parameters", "before", "after", "rel. error", "SQNR dB"]
+    columns += ["error vs max"] if gain else []
+    footer = ["total", "", "", f"{sum(row['parameters'] for row in result.roles):,}", size_text(result.bytes_in)]
+    footer += [size_text(result.bytes_out), "", ""] + ([""] if gain else [])
+    print_table(
+        f"{result.output} ({result.recipe}, {result.algorithm}, rounding {result.rounding})", columns, rows, footer
+    )
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+    print(f"input scale: {result.input_scale or 'none (weight-only)'}")
+    if result.dry_run:
+        print(f"dry run: {result.shards} shard(s) would be written, nothing was")
+        return
+    resumed = f", {result.resumed_shards} of {result.shards} shards resumed" if result.resumed_shards else ""
+    print(
+        f"wrote {result.output}: {size_text(result.bytes_out)} in {result.shards} shard(s), {result.seconds:.1f} s, "
+        f"{result.bytes_in / 1e9 / max(result.seconds, 1e-9):.2f} GB/s of source, "
+        f"peak memory {size_text(result.peak_rss_bytes)}{resumed}"
+    )

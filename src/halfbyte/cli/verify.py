@@ -1,0 +1,38 @@
+"""`halfbyte verify`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from halfbyte.cli.output import Json, command, print_json, print_table, shown_progress
+
+
+@command
+def verify(
+    src: Annotated[Path, typer.Argument(help="The source checkpoint.")],
+    dst: Annotated[Path, typer.Argument(help="The checkpoint made from it.")],
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
+    json_output: Json = False,
+) -> None:
+    """Check a quantized checkpoint against its source: hashes, every kept byte, every packed tensor's error.
+
+    Exits with 1 if anything differs. Example: halfbyte verify ./glm ./glm-nvfp4
+    """
+    from halfbyte.quantize.verify import verify as run
+
+    with shown_progress() as progress:
+        result = run(src, dst, workers=workers, progress=progress)
+    if json_output:
+        print_json(result.as_json())
+    else:
+        if result.worst:
+            rows = [[name, f"{error:.5f}"] for name, error in result.worst]
+            print_table("largest errors", ["tensor", "relative error"], rows)
+        for found in result.mismatches:
+            print(f"MISMATCH {found.tensor}: {found.reason}")
+        hashes = f"{result.hashed_files} file hashes" if result.hashed_files else "no halfbyte.json, so no hashes"
+        outcome = "ok" if result.ok else "NOT OK"
+        print(f"{outcome}: {result.tensors:,} tensors, {hashes}, {len(result.mismatches)} mismatch(es)")
+    if not result.ok:
+        raise typer.Exit(1)

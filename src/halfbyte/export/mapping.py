@@ -1,0 +1,251 @@
+"""Which GGUF tensors a checkpoint becomes, and from which bytes each is made. Headers and scalar scales only.
+
+Experts are stacked to [E, N, K], `kv_b_proj` is split into heads, everything else maps one to one. Types follow
+llama.cpp's converter: vectors, norms, routers and the indexer's `weights_proj` in float32, NVFP4 as it is, all else in
+its own dtype. (The converter rounds float32 matrices to 16 bits; here they stay.)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+from gguf import MODEL_ARCH, GGMLQuantizationType, TensorNameMap, get_tensor_name_map
+
+from halfbyte.checkpoint.families import Role
+from halfbyte.checkpoint.inventory import NVFP4, Entry, inventory
+from halfbyte.checkpoint.roles import RoleMap, TensorRole
+from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.export import pieces
+from halfbyte.export.architectures import Architecture
+from halfbyte.export.blocks import ELEMENTS
+from halfbyte.export.pieces import Piece
+from halfbyte.export.scales import scale_vector
+
+DTYPES = {
+    "bf16": GGMLQuantizationType.BF16,
+    "f16": GGMLQuantizationType.F16,
+    "f32": GGMLQuantizationType.F32,
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One tensor of the output. shape: logical, slowest dimension first. Its bytes come from `pieces` in order, or are
+    `values` (the scale vectors)."""
+
+    name: str
+    type: GGMLQuantizationType
+    shape: tuple[int, ...]
+    pieces: tuple[Piece, ...] = ()
+    values: npt.NDArray[np.float32] | None = None
+
+    @property
+    def bytes(self) -> int:
+        if self.values is not None:
+            return self.values.nbytes
+        return sum(piece.transform.output_bytes for piece in self.pieces)
+
+
+@dataclass
+class Mapping:
+    """dropped: tensors of the checkpoint that llama.cpp has no use for (MTP where it loads none, scales of a quantized
+    KV cache)."""
+
+    tensors: list[Planned] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+
+class Mapper:
+    """Maps one checkpoint. Raises UnsupportedError and CheckpointError, naming the tensor."""
+
+    def __init__(self, checkpoint: Checkpoint, roles: RoleMap, architecture: Architecture) -> None:
+        self.checkpoint, self.roles, self.architecture = checkpoint, roles, architecture
+        self.blocks = roles.layers + (roles.mtp_layers if architecture.mtp else 0)
+        self._names: TensorNameMap = get_tensor_name_map(MODEL_ARCH[architecture.names], self.blocks)
+
+    def map(self) -> Mapping:
+        mapping = Mapping()
+        stacks: dict[tuple[int | None, str | None], dict[int, Entry]] = {}
+        ordered: list[Entry | dict[int, Entry]] = []
+        for entry in inventory(self.checkpoint.tensors.values(), self.roles):
+            role = entry.role
+            if role.part in ("k_scale", "v_scale") or (role.mtp and not self.architecture.mtp):
+                mapping.dropped += [tensor.name for tensor in entry.tensors.values()]
+                continue
+            self._check_format(entry)
+            if role.role is Role.ROUTED_EXPERT and role.expert is not None:
+                stack = stacks.setdefault((role.layer, role.projection), {})
+                if not stack:
+                    ordered.append(stack)
+                stack[role.expert] = entry
+            else:
+                ordered.append(entry)
+        for item in ordered:
+            mapping.tensors += self._expert_stack(item) if isinstance(item, dict) else self._single(item)
+        return mapping
+
+    def _check_format(self, entry: Entry) -> None:
+        role, arch = entry.role, self.architecture.name
+        if entry.format in DTYPES:
+            return
+        if entry.format != NVFP4:
+            raise UnsupportedError(
+                f"{entry.name}: {entry.format} cannot be exported losslessly",
+                hint="export takes ModelOpt NVFP4 checkpoints and plain BF16, F16 or F32 ones",
+            )
+        if role.role not in self.architecture.scaled:
+            raise UnsupportedError(
+                f"{entry.name}: llama.cpp's {arch!r} does not apply the NVFP4 scale of a {role.role}; the exported "
+                "model would compute nonsense without saying so",
+                hint="export the BF16 checkpoint of this family instead",
+            )
+        if entry.shape[-1] % ELEMENTS:
+            raise UnsupportedError(
+                f"{entry.name}: rows of {entry.shape[-1]} elements; NVFP4 in GGUF needs a multiple of {ELEMENTS}"
+            )
+
+    def gguf_name(self, entry: Entry) -> str:
+        """The GGUF name of a tensor, suffix included, from the `gguf` package's own map."""
+        role, part = entry.role, _part(entry)
+        key, suffix = role.module, "." + part
+        if role.role is Role.ROUTED_EXPERT:
+            key = f"model.layers.{role.layer}.mlp.experts.{role.projection}"
+        elif part == "e_score_correction_bias":
+            key, suffix = f"model.layers.{role.layer}.mlp.gate.e_score_correction", ".bias"
+        return self._lookup(key, role) + suffix
+
+    def _lookup(self, key: str, role: TensorRole) -> str:
+        name = self._names.get_name(key)
+        if name is None:
+            raise UnsupportedError(
+                f"{role.module}.{role.part}: llama.cpp's {self.architecture.name!r} has no tensor for it"
+            )
+        return name
+
+    def _single(self, entry: Entry) -> Iterator[Planned]:
+        role = entry.role
+        if role.fused:
+            yield from self._fused_stack(entry)
+        elif role.projection == "kv_b_proj" and _part(entry) == "weight":
+            yield from self._split_heads(entry)
+        else:
+            name = self.gguf_name(entry)
+            rope_rows = self._rope_rows(entry) if self.architecture.rope_pairs else 0
+            if entry.format == NVFP4:
+                made = tuple(pieces.nvfp4(entry, rope_rows))
+                yield Planned(name, GGMLQuantizationType.NVFP4, entry.shape, made)
+                yield from self._scales(name, [entry])
+            else:
+                wanted = self._type(entry)
+                made = tuple(pieces.plain(_only(entry), wanted == GGMLQuantizationType.F32, rope_rows))
+                yield Planned(name, wanted, entry.shape, made)
+
+    def _type(self, entry: Entry) -> GGMLQuantizationType:
+        role = entry.role
+        if (
+            len(entry.shape) <= 1
+            or _part(entry) != "weight"
+            or role.role in (Role.NORM, Role.ROUTER)
+            or (role.role is Role.INDEXER and role.projection == "weights_proj")
+        ):
+            return GGMLQuantizationType.F32
+        return DTYPES[entry.format]
+
+    def _rope_rows(self, entry: Entry) -> int:
+        """Rows of one head of q_proj or k_proj, else 0."""
+        heads_key = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(entry.role.projection or "")
+        if heads_key is None:
+            return 0
+        heads = self.checkpoint.config.get(heads_key, self.checkpoint.config.get("num_attention_heads"))
+        if type(heads) is not int or heads <= 0 or entry.shape[0] % (2 * heads):
+            raise CheckpointError(f"{entry.name}: {entry.shape[0]} rows do not make {heads} heads ({heads_key})")
+        return entry.shape[0] // heads
+
+    def _expert_stack(self, stack: dict[int, Entry]) -> Iterator[Planned]:
+        first = next(iter(stack.values()))
+        missing = [expert for expert in range(self.roles.num_experts) if expert not in stack]
+        if missing:
+            raise CheckpointError(
+                f"layer {first.role.layer}: {len(missing)} expert(s) have no {first.role.projection}, first expert "
+                f"{missing[0]}"
+            )
+        entries = [stack[expert] for expert in range(self.roles.num_experts)]
+        for entry in entries:
+            if entry.shape != first.shape or entry.format != first.format:
+                raise CheckpointError(
+                    f"{entry.name}: {entry.format} {list(entry.shape)}, but {first.name} is {first.format} "
+                    f"{list(first.shape)}; the experts of a layer are one tensor in GGUF"
+                )
+        name, shape = self.gguf_name(first), (len(entries), *first.shape)
+        if first.format == NVFP4:
+            made = tuple(piece for entry in entries for piece in pieces.nvfp4(entry))
+            yield Planned(name, GGMLQuantizationType.NVFP4, shape, made)
+            yield from self._scales(name, entries)
+        else:
+            made = tuple(piece for entry in entries for piece in pieces.plain(_only(entry)))
+            yield Planned(name, DTYPES[first.format], shape, made)
+
+    def _fused_stack(self, entry: Entry) -> Iterator[Planned]:
+        """`experts.gate_up_proj` [E, 2I, H] (gate rows first) or `experts.down_proj` [E, H, I], in 16 or 32 bits."""
+        tensor, hidden = _only(entry), self.checkpoint.config.get("hidden_size")
+        halves = ("gate_proj", "up_proj") if entry.role.projection == "gate_up_proj" else ("down_proj",)
+        sides = dict(zip(("gate_up_proj", "down_proj"), ((-1, hidden), (-2, hidden)), strict=True))
+        axis, wanted = sides[entry.role.projection or ""]
+        if len(entry.shape) != 3 or entry.shape[0] != self.roles.num_experts or entry.shape[axis] != wanted:
+            raise CheckpointError(f"{entry.name}: shape {list(entry.shape)} is no stack of experts of this model")
+        experts, rows, columns = entry.shape[0], entry.shape[1] // len(halves), entry.shape[2]
+        for half, projection in enumerate(halves):
+            starts = [(expert * len(halves) + half) * rows * columns for expert in range(experts)]
+            parts = [tensor.part(start, (rows, columns)) for start in starts]
+            key = f"model.layers.{entry.role.layer}.mlp.experts.{projection}"
+            made = tuple(piece for part in parts for piece in pieces.plain(part))
+            yield Planned(
+                self._lookup(key, entry.role) + ".weight", DTYPES[entry.format], (experts, rows, columns), made
+            )
+
+    def _split_heads(self, entry: Entry) -> Iterator[Planned]:
+        """`kv_b_proj` [heads * (nope + v), rank] as `attn_k_b` [heads, rank, nope] and `attn_v_b` [heads, v, rank]."""
+        config, tensor = self.checkpoint.config, _only(entry)
+        heads, nope, value = (config.get(k) for k in ("num_attention_heads", "qk_nope_head_dim", "v_head_dim"))
+        if not (
+            isinstance(heads, int)
+            and isinstance(nope, int)
+            and isinstance(value, int)
+            and len(entry.shape) == 2
+            and entry.shape[0] == heads * (nope + value)
+        ):
+            raise CheckpointError(
+                f"{entry.name}: shape {list(entry.shape)} is not num_attention_heads × (qk_nope_head_dim + v_head_dim) "
+                f"= {heads} × ({nope} + {value}) rows"
+            )
+        rank, kind = entry.shape[1], DTYPES[entry.format]
+        layer = f"model.layers.{entry.role.layer}.self_attn"
+        starts = [head * (nope + value) * rank for head in range(heads)]
+        keys = tuple(pieces.transposed(tensor.part(start, (nope, rank))) for start in starts)
+        yield Planned(self._lookup(f"{layer}.k_b_proj", entry.role) + ".weight", kind, (heads, rank, nope), keys)
+        values = [tensor.part(start + nope * rank, (value, rank)) for start in starts]
+        made = tuple(piece for part in values for piece in pieces.plain(part))
+        yield Planned(self._lookup(f"{layer}.v_b_proj", entry.role) + ".weight", kind, (heads, value, rank), made)
+
+    def _scales(self, name: str, entries: list[Entry]) -> Iterator[Planned]:
+        """`.scale` (weight_scale_2) and `.input_scale`, one value per matrix; left out where all are exactly 1."""
+        for part, suffix in (("weight_scale_2", ".scale"), ("input_scale", ".input_scale")):
+            values = scale_vector(self.checkpoint, entries, part)
+            if values is not None and (values != 1).any():
+                stem = name.removesuffix(".weight")
+                yield Planned(stem + suffix, GGMLQuantizationType.F32, values.shape, values=values)
+
+
+def _part(entry: Entry) -> str:
+    """What of its module an entry is; a quantized linear is its weight, whichever of its tensors came first."""
+    return "weight" if "weight" in entry.tensors else entry.role.part
+
+
+def _only(entry: Entry) -> Tensor:
+    (tensor,) = entry.tensors.values()
+    if prod(entry.shape) == 0:
+        raise CheckpointError(f"{tensor.name}: is empty")
+    return tensor

@@ -1,0 +1,160 @@
+"""Buffers that live during a forward pass of T tokens on one rank, in bytes.
+
+Formulas of serving notes 3.4 (read in SGLang 0.5.23 and vLLM 0.33; upper estimates). H is the hidden size, t the
+ranks that share attention heads. All activations are BF16 unless a formula says otherwise.
+"""
+
+from collections.abc import Iterator
+
+from halfbyte.plan.architecture import Architecture
+from halfbyte.plan.deployment import Deployment, layout
+from halfbyte.plan.engines import GIB, MIB, Limits
+from halfbyte.plan.terms import CAPTURE, DECODE, PREFILL, SERVING, Term
+
+NOTES = "serving notes 3.4"
+VLLM_INDEX_LOGITS_BYTES = 512 * MIB
+"""`VLLM_SPARSE_INDEXER_MAX_LOGITS_MB`; SGLang chunks these logits to what memory is free, so the same is assumed."""
+INDEX_KEY_BYTES = 132
+SAMPLER_COPIES = {"vllm": 5, "sglang": 2}
+"""float32 [rows, vocabulary] arrays alive at once. vLLM's profile runs top-k/top-p sampling: logits, sorted values,
+int64 indices (two), probabilities. SGLang: logits and softmax."""
+
+
+def forward_terms(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]) -> list[Term]:
+    """Hidden states, attention and MLP buffers of one layer: layers run one after another and reuse them."""
+    hidden = arch.hidden
+    found = [
+        Term(
+            "hidden states",
+            phases,
+            4 * tokens * hidden,
+            f"2 B x 2 (hidden, residual) x {tokens} x {hidden}",
+            NOTES,
+            "a smaller --chunk",
+        )
+    ]
+    found += _attention(arch, d, tokens, phases)
+    found += _mlp(arch, d, tokens, phases)
+    return found
+
+
+def _attention(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]) -> Iterator[Term]:
+    heads = arch.heads // layout(d).attention
+    if arch.mla is None:
+        keys = max(1, arch.kv_heads // layout(d).attention)
+        size = 2 * tokens * (2 * heads + 2 * keys) * arch.head_dim
+        formula = f"2 B x {tokens} x (2 x {heads} + 2 x {keys} heads) x {arch.head_dim}"
+        yield Term("attention projections", phases, size, formula, NOTES, "a smaller --chunk")
+        return
+    mla = arch.mla
+    down = 2 * tokens * (mla.q_rank + mla.latent)
+    query = 2 * tokens * heads * (mla.nope + mla.rope + mla.value)
+    formula = f"2 B x {tokens} x ({mla.q_rank + mla.latent} + {heads} heads x {mla.nope + mla.rope + mla.value})"
+    yield Term("attention projections", phases, down + query, formula, NOTES, "a smaller --chunk")
+    wide = heads * d.dcp  # decode context parallelism gathers the queries of its ranks
+    size = 2 * tokens * wide * (mla.latent + mla.kv_rank)
+    formula = f"2 B x {tokens} x {wide} heads x ({mla.latent} + {mla.kv_rank})"
+    yield Term("absorbed query and latent output", phases, size, formula, NOTES, "a smaller --chunk", profiled=False)
+
+
+def _mlp(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]) -> Iterator[Term]:
+    ranks = layout(d)
+    # with data-parallel attention and shared experts, a rank's experts see the tokens of all ranks
+    gathered = tokens * (d.kv_ranks if d.kv_ranks > 1 and not d.dp_attention else 1)
+    moe = min(gathered, moe_chunk_tokens(d))
+    width = 2 * arch.expert_width // ranks.expert_width
+    formula = f"2 B x {moe} x top {arch.top_k} x (2 x {arch.expert_width} / {ranks.expert_width})"
+    gemm1 = 2 * moe * arch.top_k * width
+    yield Term("expert gate and up output", phases, gemm1, formula, NOTES, "a smaller --chunk, more --tp")
+    unmerged = 2 * moe * arch.top_k * arch.hidden
+    formula = f"2 B x {moe} x top {arch.top_k} x {arch.hidden}"
+    yield Term("expert output before merging", phases, unmerged, formula, NOTES, "a smaller --chunk")
+    packed = 0.5625 * gathered * arch.hidden
+    yield Term("packed expert input", phases, packed, f"0.5625 B x {gathered} x {arch.hidden}", NOTES)
+    if gathered > tokens:
+        size = 4 * gathered * arch.hidden
+        yield Term("gathered tokens", phases, size, f"4 B x {gathered} x {arch.hidden}", "vLLM DP+EP", "less --dp")
+    if arch.shared_width:
+        size = 4 * tokens * arch.shared_width / ranks.shared
+        yield Term("shared expert", phases, size, f"2 B x {tokens} x 2 x {arch.shared_width} / {ranks.shared}", NOTES)
+
+
+def moe_chunk_tokens(d: Deployment) -> int:
+    """Tokens that an expert kernel takes at once. Triton and Marlin paths split longer batches.
+
+    vLLM `VLLM_FUSED_MOE_CHUNK_SIZE` 32768, SGLang `fused_moe` 65536; TRT-LLM kernels (SM100) and AITER (ROCm) do not.
+    """
+    if d.gpu.family in ("sm100", "rocm"):
+        return 1 << 30
+    return 32768 if d.engine == "vllm" else 65536
+
+
+def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int) -> list[Term]:
+    """Buffers of the indexer and of sparse prefill. Empty for dense attention."""
+    if arch.indexer is None or arch.mla is None:
+        return []
+    top_k = arch.indexer.top_k
+    copies = 2 if d.engine == "vllm" and d.mtp_tokens else 1
+    query = 2 * tokens * arch.indexer.heads * arch.indexer.width
+    logits = min(4 * tokens * d.context, VLLM_INDEX_LOGITS_BYTES)
+    found = [
+        Term(
+            "top-k indices",
+            SERVING,
+            copies * 4 * limits.chunk * top_k,
+            f"{copies} x 4 B x {limits.chunk} x {top_k}",
+            NOTES,
+            "a smaller --chunk",
+        ),
+        Term("indexer query", (PREFILL,), query, f"2 B x {tokens} x {arch.indexer.heads} x {arch.indexer.width}", NOTES),
+        Term(
+            "indexer logits",
+            (PREFILL,),
+            logits,
+            f"min(4 B x {tokens} x {d.context}, 512 MiB)",
+            "VLLM_SPARSE_INDEXER_MAX_LOGITS_MB; SGLang chunks by free memory",
+        ),
+    ]
+    if d.engine == "vllm":
+        factor = 5 if d.context <= 262_144 else 2
+        size = factor * d.context * 2 * arch.mla.latent + 8 * factor * d.context * INDEX_KEY_BYTES
+        formula = f"{factor} x {d.context} x {2 * arch.mla.latent} + 8 x {factor} x {d.context} x {INDEX_KEY_BYTES}"
+        source = "vLLM get_max_prefill_buffer_size; posted pools at three lengths say that both parts are live"
+        found.append(Term("sparse prefill workspace", SERVING, size, formula, source, "a shorter --context"))
+    return found
+
+
+def draft_terms(arch: Architecture, d: Deployment, tokens: int) -> list[Term]:
+    """What an MTP layer adds to prefill: the target's hidden states are kept, and joined with embeddings for eh_proj."""
+    if not d.mtp_tokens:
+        return []
+    size = 2 * tokens * 3 * arch.hidden
+    formula = f"2 B x {tokens} x ({arch.hidden} kept + 2 x {arch.hidden} joined)"
+    return [Term("draft input", (PREFILL,), size, formula, "eh_proj takes [2 H]", "no --mtp, a smaller --chunk")]
+
+
+def logits_term(arch: Architecture, d: Deployment, rows: int) -> Term:
+    """Sampling buffers for `rows` positions over the whole (gathered) vocabulary."""
+    copies = SAMPLER_COPIES[d.engine]
+    size = 4.0 * copies * rows * arch.vocab
+    formula = f"{copies} x 4 B x {rows} rows x {arch.vocab}"
+    return Term("logits and sampling", (DECODE,), size, formula, NOTES, "fewer running sequences")
+
+
+def graph_term(d: Deployment, limits: Limits) -> Term:
+    """CUDA graphs and their private pool.
+
+    SGLang: 1.5 GiB + 2 MiB x batch x draft tokens, the engine's own reservation. vLLM: fitted on seven posted captures
+    of one model at batch 256 (1.21-1.23 GiB, 2.23-2.39 with MTP); its own forecast was two to four times that.
+    """
+    batch = limits.graph_batch
+    if batch == 0:
+        return Term("CUDA graphs", (DECODE, CAPTURE, PREFILL), 0.0, "none captured", NOTES)
+    if d.engine == "sglang":
+        positions = batch * (d.mtp_tokens + 1)
+        size, formula = 1.5 * GIB + 2 * MIB * positions, f"1.5 GiB + 2 MiB x {positions} positions"
+        return Term("CUDA graphs", (DECODE, CAPTURE, PREFILL), size, formula, NOTES, "a smaller --cuda-graph-max-bs")
+    factor = 2 if d.mtp_tokens else 1
+    size, formula = factor * (0.6 * GIB + 2.5 * MIB * batch), f"{factor} x (0.6 GiB + 2.5 MiB x {batch})"
+    source = "posted vLLM captures, GLM-5.1 at TP8"
+    return Term("CUDA graphs", (DECODE, CAPTURE, PREFILL), size, formula, source, "fewer running sequences")

@@ -1,0 +1,153 @@
+"""What a memory plan means: how many sequences, how long, with which chunk, on how few GPUs, and what would help."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from halfbyte.errors import HalfbyteError
+from halfbyte.plan.deployment import Deployment, make_deployment
+from halfbyte.plan.engines import GIB
+from halfbyte.plan.kv import page_tokens
+from halfbyte.plan.memory import MemoryPlan, plan_memory
+from halfbyte.plan.target import Model
+
+GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
+CHUNK_STEP = 1024
+MOST_CHUNK = 1 << 20
+CHEAPER_RECIPES = ("bf16", "fp8-block", "nvfp4-routed-experts", "nvfp4-experts-and-shared", "nvfp4-mlp", "nvfp4-all")
+
+
+class Change(NamedTuple):
+    """A change of one setting and the plan that follows."""
+
+    what: str
+    plan: MemoryPlan
+
+
+def max_concurrency(model: Model, plan: MemoryPlan, context: int | None = None) -> int:
+    """Sequences of `context` tokens that the KV pools of all replicas hold at once."""
+    d = plan.deployment
+    page = page_tokens(model.arch, d)
+    tokens = -(-(context or d.context) // page) * page
+    return plan.kv_tokens // tokens * d.kv_ranks * d.replicas
+
+
+def max_context(model: Model, plan: MemoryPlan, concurrency: int | None = None) -> int:
+    """The longest context, in tokens, of `concurrency` sequences (1 unless asked), within the model's own limit."""
+    d = plan.deployment
+    each = -(-(concurrency or d.concurrency or 1) // (d.kv_ranks * d.replicas))
+    page = page_tokens(model.arch, d)
+    return min(plan.kv_tokens // each // page * page, model.arch.max_context)
+
+
+def largest_chunk(model: Model, d: Deployment) -> int:
+    """The largest prefill chunk, in steps of 1,024 tokens, that fits with everything else as it is; 0 if none does."""
+
+    def fits(chunk: int) -> bool:
+        return plan_memory(model.groups, model.arch, replace(d, chunk=chunk)).fits
+
+    low, high = 0, MOST_CHUNK // CHUNK_STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle * CHUNK_STEP) else (low, middle - 1)
+    return low * CHUNK_STEP
+
+
+def with_gpus(model: Model, d: Deployment, gpus: int) -> Deployment:
+    """The same server on another number of GPUs: tensor parallel inside a node, pipeline stages across nodes."""
+    node = max(d.gpu.gpus_per_node, 1)
+    pp = max(1, gpus // node) if gpus > node else 1
+    dp = gpus // pp if d.dp_attention else 1
+    fresh = make_deployment(
+        model.arch, d.gpu, gpus, d.engine, tp=gpus // pp, dp=dp, pp=pp, context=d.context, concurrency=d.concurrency
+    )
+    keep = {"chunk": d.chunk, "kv_dtype": d.kv_dtype, "fraction": d.fraction, "mtp_tokens": d.mtp_tokens}
+    keep |= {"max_sequences": d.max_sequences, "graph_batch": d.graph_batch, "engine_version": d.engine_version}
+    return replace(fresh, **keep)  # type: ignore[arg-type]
+
+
+def smallest_gpus(model: Model, d: Deployment) -> MemoryPlan | None:
+    """The plan on the smallest number of GPUs (a power of two) that fits and holds at least one whole context."""
+    for gpus in GPU_COUNTS:
+        try:
+            plan = plan_memory(model.groups, model.arch, with_gpus(model, d, gpus))
+        except HalfbyteError:
+            continue  # heads or experts do not divide: not a candidate
+        if plan.fits and plan.kv_tokens >= d.context:
+            return plan
+    return None
+
+
+def smallest_change(model: Model, plan: MemoryPlan) -> Change | None:
+    """The first change, cheapest for the user first, with which the server fits."""
+    for what, changed, d in _changes(model, plan):
+        try:
+            found = plan_memory(changed.groups, changed.arch, d)
+        except HalfbyteError:
+            continue
+        if found.fits:
+            return Change(what, found)
+    return None
+
+
+def _changes(model: Model, plan: MemoryPlan) -> Iterator[tuple[str, Model, Deployment]]:
+    d, fraction = plan.deployment, plan.limits.fraction
+    steps = [fraction + sign * n / 100 for n in range(1, 31) for sign in (1, -1)]
+    for other in sorted({round(f, 2) for f in steps if 0.3 <= f <= 0.97}, key=lambda f: abs(f - fraction)):
+        yield f"memory fraction {other:g} instead of {fraction:g}", model, replace(d, fraction=other)
+    for chunk in (131072, 65536, 32768, 16384, 8192, 4096, 2048):
+        if chunk < plan.limits.chunk:
+            yield f"a chunk of {chunk} tokens instead of {plan.limits.chunk}", model, replace(d, chunk=chunk)
+    if d.mtp_tokens:
+        yield "no multi-token prediction", model, replace(d, mtp_tokens=0)
+    if plan.limits.kv_dtype == "bf16":
+        yield "an fp8 KV cache", model, replace(d, kv_dtype="fp8")
+    page = page_tokens(model.arch, d)
+    for chunk in (plan.limits.chunk, 8192, 2048):
+        shorter = plan_memory(model.groups, model.arch, replace(d, context=page, concurrency=None, chunk=chunk))
+        each = -(-(d.concurrency or 1) // (d.kv_ranks * d.replicas))
+        context = shorter.kv_tokens // each // page * page
+        while context >= page:  # vLLM's workspaces shrink with the context, so the first guess may still be too long
+            yield f"a context of {context} tokens", model, replace(d, context=context, chunk=chunk)
+            context = context * 9 // 10 // page * page
+            if context < 2048:
+                break
+    for recipe in cheaper_recipes(model):
+        yield f"recipe {recipe}", model.with_recipe(recipe), d
+    for gpus in GPU_COUNTS:
+        if gpus > d.gpus:
+            try:
+                yield f"{gpus} GPUs instead of {d.gpus}", model, with_gpus(model, d, gpus)
+            except HalfbyteError:
+                continue
+
+
+def cheaper_recipes(model: Model) -> list[str]:
+    """Recipes that take fewer bytes than the model does now, the largest first."""
+    sizes = {name: model.with_recipe(name).checkpoint_bytes for name in CHEAPER_RECIPES}
+    smaller = [name for name in CHEAPER_RECIPES if sizes[name] < 0.99 * model.checkpoint_bytes]
+    return sorted(smaller, key=lambda name: -sizes[name])
+
+
+def what_it_buys(model: Model, plan: MemoryPlan) -> list[dict[str, object]]:
+    """KV tokens with the next cheaper recipe and the next cheaper cache dtype."""
+    d, found = plan.deployment, []
+    options: list[tuple[str, Model, Deployment]] = []
+    for recipe in cheaper_recipes(model)[:1]:
+        options.append((f"recipe {recipe}", model.with_recipe(recipe), d))
+    if plan.limits.kv_dtype == "bf16":
+        options.append(("kv-dtype fp8", model, replace(d, kv_dtype="fp8")))
+    elif d.engine == "vllm" and model.arch.mla is not None and plan.limits.kv_dtype in ("fp8", "fp8_ds_mla"):
+        options.append(("kv-dtype nvfp4_ds_mla", model, replace(d, kv_dtype="nvfp4_ds_mla")))
+    for what, changed, other in options:
+        bought = plan_memory(changed.groups, changed.arch, other)
+        found.append(
+            {
+                "change": what,
+                "kv_tokens": bought.kv_tokens,
+                "kv_tokens_more": bought.kv_tokens - plan.kv_tokens,
+                "weights_gib": round(bought.weights_bytes / GIB, 2),
+                "max_concurrency": max_concurrency(changed, bought),
+            }
+        )
+    return found

@@ -1,0 +1,200 @@
+"""The numbers of a model's `config.json` that memory and speed depend on, under one set of names.
+
+Families that Halfbyte reads tensor by tensor get their layer kinds (dense, indexer, MTP) from `RoleMap`, the one place
+that knows them. `kimi_k2` is DeepSeek-V3 under another name, `kimi_k25` wraps it beside a vision tower, and `gpt_oss`
+and `llama4` are known here on paper only: enough to plan for, not to quantize.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from halfbyte.checkpoint.families import FAMILIES
+from halfbyte.checkpoint.roles import RoleMap
+from halfbyte.errors import CheckpointError, UnsupportedError
+
+ALIASES = {"kimi_k2": "deepseek_v3", "deepseek_v3_2": "deepseek_v32", "llama4_text": "llama4"}
+PAPER_ONLY = ("gpt_oss", "llama4")
+
+
+@dataclass(frozen=True)
+class Mla:
+    """Multi-head latent attention: ranks and per-head widths, in numbers."""
+
+    q_rank: int
+    kv_rank: int
+    rope: int
+    nope: int
+    value: int
+
+    @property
+    def latent(self) -> int:
+        """Numbers cached per token and layer: the compressed KV and the rotary key."""
+        return self.kv_rank + self.rope
+
+
+@dataclass(frozen=True)
+class Indexer:
+    """Sparse-attention indexer (DSA): heads, width of a head, tokens selected."""
+
+    heads: int
+    width: int
+    top_k: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One model. Layer numbers count from 0; MTP layers follow the last decoder layer.
+
+    experts, top_k: routed experts per MoE layer and experts a token visits. shared_width: total width of the shared
+    experts, 0 for none. vision_bytes: a BF16 vision tower beside the text model. max_context: tokens.
+    """
+
+    model_type: str
+    layers: int
+    mtp_layers: int
+    dense: frozenset[int]
+    indexers: frozenset[int]
+    hidden: int
+    vocab: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    experts: int
+    top_k: int
+    expert_width: int
+    shared_width: int
+    dense_width: int
+    max_context: int
+    mla: Mla | None = None
+    indexer: Indexer | None = None
+    attention_bias: bool = False
+    qk_norm: str = ""
+    router_bias: bool = False
+    expert_bias: bool = False
+    tied_embeddings: bool = False
+    own_mtp_head: bool = False
+    vision_bytes: int = 0
+
+    @property
+    def moe_layers(self) -> int:
+        return self.layers - len(self.dense)
+
+    def is_moe(self, layer: int) -> bool:
+        return layer not in self.dense
+
+    def has_indexer(self, layer: int) -> bool:
+        """Whether a layer carries indexer weights and keys; an MTP layer of a DSA model always does."""
+        return self.indexer is not None and (layer >= self.layers or layer in self.indexers)
+
+
+def architecture(config: dict[str, Any]) -> Architecture:
+    """Read a config.json. Raises UnsupportedError (family), CheckpointError (missing or senseless key)."""
+    text = text_config(config)
+    model_type = text["model_type"]
+    if model_type in PAPER_ONLY:
+        return _paper_only(text, model_type)
+    roles = RoleMap(text)
+    mla = None
+    if "kv_lora_rank" in text:
+        keys = ("q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
+        mla = Mla(*(_positive(text, key) for key in keys))
+    indexer = None
+    if roles.family.indexer:
+        indexer = Indexer(*(_positive(text, key) for key in ("index_n_heads", "index_head_dim", "index_topk")))
+    width = _positive(text, "moe_intermediate_size" if "moe_intermediate_size" in text else "intermediate_size")
+    shared = int(text.get("n_shared_experts") or 0) if roles.family.shared_expert else 0
+    minimax = model_type == "minimax_m2"
+    return Architecture(
+        model_type=model_type,
+        layers=roles.layers,
+        # MiniMax announces MTP modules that it never published
+        mtp_layers=0 if minimax else roles.mtp_layers,
+        dense=roles.dense,
+        indexers=roles.indexers,
+        **_common(text),
+        experts=roles.num_experts,
+        top_k=_positive(text, "num_experts_per_tok"),
+        expert_width=width,
+        shared_width=shared * width,
+        dense_width=_positive(text, "intermediate_size"),
+        mla=mla,
+        indexer=indexer,
+        attention_bias=bool(text.get("attention_bias")) and mla is None,
+        qk_norm="all-heads" if minimax else _qk_norm(text, model_type),
+        router_bias=minimax or roles.family.shared_expert,
+        own_mtp_head=model_type != "glm_moe_dsa",
+        vision_bytes=_vision_bytes(config),
+    )
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of a config, with the family's standard `model_type`."""
+    if not isinstance(config.get("model_type"), str):
+        raise CheckpointError("config.json has no model_type")
+    inner = config.get("text_config")
+    text = dict(inner) if isinstance(inner, dict) and "hidden_size" in inner else dict(config)
+    text.setdefault("model_type", config["model_type"])
+    model_type = str(text["model_type"])
+    text["model_type"] = ALIASES.get(model_type, model_type)
+    if text["model_type"] not in FAMILIES and text["model_type"] not in PAPER_ONLY:
+        known = ", ".join([*FAMILIES, *ALIASES, *PAPER_ONLY])
+        raise UnsupportedError(f"model_type {model_type[:80]!r} is not a known family", hint=f"known: {known}")
+    return text
+
+
+def _paper_only(text: dict[str, Any], model_type: str) -> Architecture:
+    layers, width = _positive(text, "num_hidden_layers"), _positive(text, "intermediate_size")
+    llama = model_type == "llama4"
+    step = int(text.get("interleave_moe_layer_step") or 1)
+    return Architecture(
+        model_type=model_type,
+        layers=layers,
+        mtp_layers=0,
+        dense=frozenset(i for i in range(layers) if (i + 1) % step) if llama else frozenset(),
+        indexers=frozenset(),
+        **_common(text),
+        experts=_positive(text, "num_local_experts"),
+        top_k=_positive(text, "num_experts_per_tok"),
+        expert_width=width,
+        shared_width=width if llama else 0,
+        dense_width=_positive(text, "intermediate_size_mlp") if llama else width,
+        attention_bias=not llama,
+        router_bias=not llama,
+        expert_bias=not llama,
+    )
+
+
+def _common(text: dict[str, Any]) -> dict[str, Any]:
+    hidden, heads = _positive(text, "hidden_size"), _positive(text, "num_attention_heads")
+    return {
+        "hidden": hidden,
+        "vocab": _positive(text, "vocab_size"),
+        "heads": heads,
+        "kv_heads": _positive(text, "num_key_value_heads"),
+        "head_dim": int(text.get("head_dim") or hidden // heads),
+        "max_context": _positive(text, "max_position_embeddings"),
+        "tied_embeddings": bool(text.get("tie_word_embeddings")),
+    }
+
+
+def _qk_norm(text: dict[str, Any], model_type: str) -> str:
+    return "per-head" if model_type == "qwen3_moe" or (text.get("use_qk_norm") and "kv_lora_rank" not in text) else ""
+
+
+def _vision_bytes(config: dict[str, Any]) -> int:
+    """BF16 bytes of a MoonViT tower and its projector, by its matrices (Kimi-K2.5's `vision_config` keys); else 0."""
+    vision = config.get("vision_config")
+    if not isinstance(vision, dict) or "vt_hidden_size" not in vision:
+        return 0
+    hidden, wide, layers = vision["vt_hidden_size"], vision["vt_intermediate_size"], vision["vt_num_hidden_layers"]
+    merged = 4 * hidden  # 2 x 2 patches are merged before the projector
+    tower = layers * (4 * hidden * hidden + 2 * hidden * wide)
+    projector = merged * merged + merged * int(vision.get("text_hidden_size", hidden))
+    return int(2 * (tower + projector))
+
+
+def _positive(text: dict[str, Any], key: str) -> int:
+    value = text.get(key)
+    if type(value) is not int or not 0 < value <= 1 << 32:
+        raise CheckpointError(f"config.json: {key} is {str(value)[:80]!r}, wanted a positive integer")
+    return value

@@ -1,0 +1,38 @@
+"""How many bytes a weight takes in each storage format a plan can speak of.
+
+| format | bytes of a matrix [N, K] | source |
+|---|---|---|
+| bf16, f32 | 2 or 4 a number | safetensors dtypes |
+| fp8-block | N*K + 4 * ceil(N/128) * ceil(K/128) | `weight_block_size` [128, 128], float32 `weight_scale_inv` |
+| fp8 | N*K + 4 | one float32 scale per tensor |
+| nvfp4 | N*K/2 + N*K/16 + 8 | ModelOpt: codes, E4M3 block scales, `weight_scale_2` and `input_scale` |
+| nvfp4-w4a16 | N*K/2 + N*K/16 + 4 | the same without `input_scale` |
+| mxfp4 | N*K/2 + N*K/32 | OCP MX v1.0: one E8M0 scale for 32 elements |
+| int4 | N*K/2 + 2*N*K/32 + 8 | compressed-tensors pack-quantized, group 32, BF16 scales, shape of two int32 |
+"""
+
+from math import ceil, prod
+
+PLAIN_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "i64": 8, "u8": 1, "f8_e4m3": 1}
+QUANTIZED_FORMATS = ("fp8-block", "fp8", "nvfp4", "nvfp4-w4a16", "mxfp4", "int4")
+FP8_TILE = 128
+FOUR_BIT = frozenset({"nvfp4", "nvfp4-w4a16", "mxfp4", "int4"})
+
+
+def stored_bytes(shape: tuple[int, ...], storage: str) -> int:
+    """Bytes of one tensor of logical `shape` with its scales. Vectors and scalars take plain formats only."""
+    if storage in PLAIN_BYTES:
+        return prod(shape) * PLAIN_BYTES[storage]
+    rows, columns = prod(shape[:-1]), shape[-1]
+    numbers = rows * columns
+    if storage == "fp8-block":
+        return numbers + 4 * ceil(rows / FP8_TILE) * ceil(columns / FP8_TILE)
+    if storage == "fp8":
+        return numbers + 4
+    if storage == "mxfp4":
+        return numbers // 2 + numbers // 32
+    if storage == "int4":
+        return numbers // 2 + numbers // 16 + 8
+    if storage in ("nvfp4", "nvfp4-w4a16"):
+        return numbers // 2 + numbers // 16 + (8 if storage == "nvfp4" else 4)
+    raise ValueError(f"no such storage format: {storage}")

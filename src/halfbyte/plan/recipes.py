@@ -1,0 +1,141 @@
+"""Formats by role for checkpoints on paper: the recipes that `quantize` ships, and those of other tools.
+
+`fp8-block`, `mxfp4-experts` and `int4-experts` describe published checkpoints that Halfbyte does not write; the NVFP4
+recipes whose names `quantize` knows are read from there, so the two cannot drift apart.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from halfbyte.checkpoint.families import Role
+from halfbyte.checkpoint.roles import TensorRole
+from halfbyte.errors import RecipeError, UnsupportedError
+from halfbyte.plan.architecture import Architecture, text_config
+from halfbyte.plan.formats import stored_bytes
+from halfbyte.plan.paper import PaperTensor, paper_tensors
+from halfbyte.plan.weight_groups import WeightGroup
+from halfbyte.quantize.recipe import load_recipe, shipped_recipes
+
+MLPS = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP)
+KEPT_PROJECTIONS = ("weights_proj", "eh_proj")
+"""Matrices that the published FP8 checkpoints leave in BF16 although their role is quantized."""
+
+
+@dataclass(frozen=True)
+class PaperRecipe:
+    """formats: role -> storage format of its matrices; other roles stay as published. mtp: whether MTP layers follow."""
+
+    name: str
+    formats: dict[Role, str]
+    mtp: bool = False
+
+    def storage(self, tensor: PaperTensor, arch: Architecture) -> str:
+        chosen = self.formats.get(tensor.role)
+        matrix = len(tensor.shape) == 2 and tensor.projection is not None
+        if chosen is None or not matrix or tensor.projection in KEPT_PROJECTIONS or (tensor.mtp and not self.mtp):
+            return tensor.storage
+        return chosen
+
+
+def _table(storage: str, *roles: Role) -> dict[Role, str]:
+    return dict.fromkeys(roles, storage)
+
+
+PAPER_RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        PaperRecipe("bf16", {}),
+        PaperRecipe("fp8-block", _table("fp8-block", *MLPS, Role.ATTENTION, Role.INDEXER), mtp=True),
+        PaperRecipe("nvfp4-all", _table("nvfp4", *MLPS, Role.ATTENTION)),
+        PaperRecipe("nvfp4-experts-and-mtp", _table("nvfp4", Role.ROUTED_EXPERT), mtp=True),
+        PaperRecipe("mxfp4-experts", _table("mxfp4", Role.ROUTED_EXPERT), mtp=True),
+        PaperRecipe("int4-experts", _table("int4", Role.ROUTED_EXPERT)),
+    )
+}
+
+Storage = Callable[[PaperTensor, Architecture], str]
+
+
+def storage_by_recipe(name_or_file: str) -> Storage:
+    """The format rule of a recipe. Raises RecipeError naming the nearest known recipe."""
+    paper = PAPER_RECIPES.get(name_or_file)
+    if paper is not None:
+        return paper.storage
+    if name_or_file not in shipped_recipes() and not Path(name_or_file).is_file():
+        known = sorted([*PAPER_RECIPES, *shipped_recipes()])
+        near = get_close_matches(name_or_file, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise RecipeError(f"no recipe and no file is called {name_or_file[:200]!r}", hint=hint)
+    recipe = load_recipe(name_or_file)
+    packed = "nvfp4" if recipe.algorithm == "NVFP4" else "nvfp4-w4a16"
+
+    def storage(tensor: PaperTensor, arch: Architecture) -> str:
+        if len(tensor.shape) != 2 or tensor.projection is None:
+            return tensor.storage
+        role = TensorRole(tensor.role, "", "weight", tensor.layer, None, tensor.projection, tensor.mtp)
+        return packed if recipe.quantizes(role, arch.layers) else tensor.storage
+
+    return storage
+
+
+def recipe_of_config(config: dict[str, Any]) -> str:
+    """The paper recipe that describes a config's own `quantization_config`; `bf16` without one.
+
+    Raises UnsupportedError for a method it cannot name, with the choice of naming a recipe.
+    """
+    block = config.get("quantization_config") or text_config(config).get("quantization_config")
+    if not block:
+        return "bf16"
+    method = str(block.get("quant_method", ""))
+    algorithm = str(block.get("quant_algo", ""))
+    if method == "fp8":
+        return "fp8-block"
+    if method == "mxfp4":
+        return "mxfp4-experts"
+    if method == "compressed-tensors" and _int4_experts(block):
+        return "int4-experts"
+    if method == "modelopt" and algorithm in ("NVFP4", "W4A16_NVFP4"):
+        return _nvfp4_recipe(block.get("ignore") or block.get("exclude_modules") or [], algorithm)
+    raise UnsupportedError(
+        f"quantization_config of method {method[:40]!r} {algorithm[:40]!r} is not one of the paper recipes",
+        hint=f"name one with --recipe: {', '.join(sorted([*PAPER_RECIPES, *shipped_recipes()]))}",
+    )
+
+
+def _int4_experts(block: dict[str, Any]) -> bool:
+    groups = block.get("config_groups") or {}
+    return any((group.get("weights") or {}).get("num_bits") == 4 for group in groups.values())
+
+
+def _nvfp4_recipe(ignored: Iterable[str], algorithm: str) -> str:
+    """By what the exclusion list spares: attention, shared experts, dense MLPs (probed at plausible module paths)."""
+    entries = list(ignored)
+
+    def spared(*modules: str) -> bool:
+        return any(fnmatchcase(module, entry) for module in modules for entry in entries)
+
+    if not spared("model.layers.5.self_attn.o_proj", "language_model.model.layers.5.self_attn.o_proj"):
+        return "nvfp4-all"
+    if algorithm == "W4A16_NVFP4":
+        return "nvfp4-weight-only"
+    if spared("model.layers.5.mlp.shared_experts.up_proj"):
+        return "nvfp4-routed-experts"
+    return "nvfp4-experts-and-shared" if spared("model.layers.0.mlp.up_proj") else "nvfp4-mlp"
+
+
+def groups_on_paper(arch: Architecture, storage: Storage) -> list[WeightGroup]:
+    """All weights of a model in the formats a recipe gives them."""
+    groups = []
+    for tensor in paper_tensors(arch):
+        chosen = storage(tensor, arch)
+        size = tensor.count * stored_bytes(tensor.shape, chosen)
+        groups.append(
+            WeightGroup(
+                tensor.role, tensor.mtp, tensor.layer, tensor.projection, tensor.shape, tensor.count, chosen, size
+            )
+        )
+    return groups

@@ -1,0 +1,108 @@
+"""What one forward pass must move and compute on a rank: the inputs of the roofline.
+
+Expected coverage: `tokens` tokens choose `top_k` of `E` experts each; under uniform routing the expected number of
+distinct experts is E * (1 - (1 - top_k/E) ** tokens). With measured frequencies f_e (expected visits per token, summing
+to top_k) it is sum over e of 1 - (1 - f_e) ** tokens: skewed routing touches fewer experts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from halfbyte.checkpoint.families import Role
+from halfbyte.plan.architecture import Architecture
+from halfbyte.plan.deployment import layout
+from halfbyte.plan.hardware import Gpu, Operand
+from halfbyte.plan.kv import kv_stage
+from halfbyte.plan.memory import MemoryPlan
+from halfbyte.plan.weight_groups import WeightGroup
+from halfbyte.plan.weights import rank_weights
+
+
+def expected_coverage(experts: int, top_k: int, tokens: float, frequencies: Sequence[float] | None = None) -> float:
+    """Expected distinct experts of one layer that a batch of `tokens` touches. See the module's formula."""
+    if frequencies is None:
+        return experts * (1 - (1 - top_k / experts) ** tokens)
+    total = sum(frequencies)
+    return sum(1 - (1 - min(1.0, top_k * f / total)) ** tokens for f in frequencies)
+
+
+def operand_of(storage: str, gpu: Gpu) -> Operand:
+    """The operand type a GEMM runs in: 4-bit weights are native with their activations on Blackwell only."""
+    if storage in ("nvfp4", "mxfp4"):
+        return "fp4" if "fp4" in gpu.dense_tflops else "bf16"  # Marlin and kin: weight-only, BF16 arithmetic
+    if storage in ("fp8-block", "fp8"):
+        return "fp8" if "fp8" in gpu.dense_tflops else "bf16"
+    return "bf16"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Per rank, over all layers of the model.
+
+    dense_bytes: weights that every pass reads. expert_bytes: all routed experts on the rank. flops_per_token: by
+    operand type, 2 per weight that a token visits. kv_read_bytes(context), attention_flops(...) below.
+    """
+
+    arch: Architecture
+    plan: MemoryPlan
+    dense_bytes: float
+    expert_bytes: float
+    draft_bytes: float
+    flops_per_token: dict[Operand, float]
+
+    def weight_bytes(self, tokens: float, frequencies: Sequence[float] | None = None) -> float:
+        """Bytes of weights that a pass over `tokens` tokens reads on this rank."""
+        touched = expected_coverage(self.arch.experts, self.arch.top_k, tokens, frequencies)
+        return self.dense_bytes + self.expert_bytes * touched / self.arch.experts
+
+    def kv_read_bytes(self, context: float) -> float:
+        """Cache bytes that decoding one token of a sequence of `context` tokens reads on a rank.
+
+        Sparse attention reads the latent of the selected tokens only, and every index key of its indexer layers.
+        """
+        d = self.plan.deployment
+        stage = kv_stage(self.arch, d, self.plan.limits.kv_dtype, range(self.arch.layers), last=True)
+        seen = context if self.arch.indexer is None else min(context, self.arch.indexer.top_k)
+        return stage.latent * seen + stage.index * context + stage.heads * context
+
+    def attention_flops(self, new: float, context: float) -> float:
+        """Attention and indexer FLOPs on a rank of `new` tokens at the end of a context of `context` tokens.
+
+        The indexer scores every earlier token (quadratic), attention proper sees top_k of them. Attention heads are
+        shared by the ranks, indexer heads are not.
+        """
+        arch, ranks = self.arch, layout(self.plan.deployment)
+        before = context - new / 2  # mean number of earlier tokens
+        if arch.mla is not None:
+            width = arch.heads / ranks.attention * (2 * arch.mla.kv_rank + arch.mla.rope)
+        else:
+            width = arch.heads / ranks.attention * 2 * arch.head_dim
+        seen = before if arch.indexer is None else min(before, arch.indexer.top_k)
+        flops = 2 * arch.layers * new * seen * width
+        if arch.indexer is not None:
+            flops += 2 * len(arch.indexers) * new * before * arch.indexer.heads * arch.indexer.width
+        return flops
+
+
+def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan) -> Work:
+    """Sum a model's groups for one rank. Pipeline stages run one after another, so their bytes add up."""
+    d = plan.deployment
+    found = rank_weights(groups, arch, d)
+    experts = sum(stage.target.get(Role.ROUTED_EXPERT, 0.0) for stage in found)
+    embedding = sum(stage.target.get(Role.EMBEDDING, 0.0) for stage in found)  # a lookup, not a read of the table
+    dense = sum(stage.main for stage in found) - experts - embedding - sum(stage.vision for stage in found)
+    ranks, flops = layout(d), dict.fromkeys(("bf16", "fp8", "fp4"), 0.0)
+    for group in groups:
+        if group.mtp or group.role in (Role.EMBEDDING, Role.NORM) or len(group.shape) < 2:
+            continue
+        share = arch.top_k / arch.experts if group.role is Role.ROUTED_EXPERT else 1.0
+        divisor = _compute_divisor(group, ranks.dense, ranks.attention)
+        flops[operand_of(group.format, d.gpu)] += 2 * group.parameters * share / divisor
+    by_type: dict[Operand, float] = {"bf16": flops["bf16"], "fp8": flops["fp8"], "fp4": flops["fp4"]}
+    return Work(arch, plan, dense, experts, sum(stage.draft for stage in found), by_type)
+
+
+def _compute_divisor(group: WeightGroup, dense: int, attention: int) -> int:
+    if group.role in (Role.INDEXER, Role.ROUTER) or group.projection in ("q_a_proj", "kv_a_proj_with_mqa"):
+        return 1
+    return attention if group.role is Role.ATTENTION else dense

@@ -1,0 +1,1 @@
+"""Quantizing a checkpoint: recipe, job, the streaming pipeline, resume journal, evidence, verification."""

@@ -1,0 +1,102 @@
+"""What a run has finished, so that the next one goes on from there: `DST/.halfbyte/journal.jsonl`.
+
+The first line identifies the job; every later line is one finished piece: an output shard (staged, synced, hashed) or
+the hash of a source shard. Lines are appended and synced one by one. A line that a kill tore in half is ignored; the
+piece it was about is done again.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from halfbyte.errors import OutputError
+
+STAGING = ".halfbyte"
+
+
+class Journal:
+    """Open journal of one destination, locked against a second run."""
+
+    def __init__(self, folder: Path, fingerprint: str, discard: bool) -> None:
+        """Create or resume. discard: an unfinished run of another job may be thrown away.
+
+        Raises OutputError if another run holds the lock, or the unfinished run is not this job's.
+        """
+        self.folder = folder / STAGING
+        self.shards: dict[str, dict[str, Any]] = {}
+        self.sources: dict[str, str] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise OutputError(
+                f"{folder}: another run is writing here", hint="wait for it, or choose another folder"
+            ) from None
+        path = self.folder / "journal.jsonl"
+        lines = _complete_lines(path)
+        if lines and lines[0].get("job") != fingerprint:
+            if not discard:
+                os.close(self._lock)
+                raise OutputError(
+                    f"{folder}: holds an unfinished run of another job (other source, recipe, options or version)",
+                    hint="finish that one with its own command, or throw it away with --overwrite",
+                )
+            for entry in self.folder.iterdir():
+                if entry.name != "lock":
+                    entry.unlink()
+            lines = []
+        for line in lines[1:]:
+            if "shard" in line:
+                self.shards[line["shard"]] = line
+            elif "source" in line:
+                self.sources[line["source"]] = line["sha256"]
+        self.resumed = bool(lines)
+        kept = "".join(json.dumps(line) + "\n" for line in lines or [{"job": fingerprint}])
+        temporary = path.with_suffix(".new")
+        temporary.write_text(kept)
+        os.replace(temporary, path)
+        self._file = open(path, "a")  # noqa: SIM115 - lives as long as the run
+
+    def shard_done(self, file: str, sha256: str, size: int, measures: dict[str, Any]) -> None:
+        self.shards[file] = {"shard": file, "sha256": sha256, "bytes": size, "measures": measures}
+        self._append(self.shards[file])
+
+    def source_done(self, file: str, sha256: str) -> None:
+        self.sources[file] = sha256
+        self._append({"source": file, "sha256": sha256})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        os.close(self._lock)
+
+    def drop(self) -> None:
+        """The run is complete: remove the staging folder."""
+        self.close()
+        shutil.rmtree(self.folder)
+
+
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    lines = []
+    for line in text.splitlines(keepends=True):
+        try:
+            document = json.loads(line) if line.endswith("\n") else None
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            break
+        lines.append(document)
+    return lines

@@ -1,0 +1,255 @@
+"""`quantize`: a checkpoint in, its NVFP4 checkpoint out, streaming.
+
+Worker threads take units in source order, read, encode and write each tensor straight to its final offset in a staged
+shard; a finisher syncs, hashes and names completed shards; hashers read the source shards alongside, while their bytes
+are in the page cache. All of it releases the GIL. Memory is a few megabytes per worker, whatever the checkpoint's size.
+
+Everything is staged in `DST/.halfbyte` and moved into place at the end, config.json last, so no half-written output
+looks finished. A run that was killed goes on where its journal ends and gives the same bytes.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from halfbyte import __version__
+from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
+from halfbyte.checkpoint.writer import output_error
+from halfbyte.errors import HalfbyteError, OutputError, UsageError
+from halfbyte.nvfp4.codec import Measure, Rounding
+from halfbyte.progress import Progress, Silent
+from halfbyte.quantize.evidence import File, evidence, model_card, role_table
+from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, parse_input_scale
+from halfbyte.quantize.job import Job, plan_job
+from halfbyte.quantize.journal import STAGING, Journal
+from halfbyte.quantize.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from halfbyte.quantize.run import Run
+from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, json_bytes, metadata_files
+from halfbyte.quantize.staging import publish, staged_files, write_staged
+
+DEFAULT_MAX_SHARD_BYTES = 5_000_000_000
+SPARE_BYTES = 64 << 20
+"""Room beyond the output's own bytes: metadata, evidence, journal."""
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What a run did. roles: see `evidence.role_table`. dry_run: nothing was written."""
+
+    output: str
+    bytes_in: int
+    bytes_out: int
+    seconds: float
+    peak_rss_bytes: int
+    shards: int
+    resumed_shards: int
+    recipe: str
+    algorithm: str
+    rounding: str
+    input_scale: str | None
+    roles: list[dict[str, Any]]
+    warnings: list[str]
+    dry_run: bool
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def quantize(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    recipe: str | Path | Recipe = DEFAULT_RECIPE,
+    rounding: Rounding = "max",
+    input_scale: str | float | Path = DEFAULT_INPUT_SCALE,
+    workers: int | None = None,
+    max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+    on_done: Callable[[QuantizeResult], None] | None = None,
+) -> QuantizeResult:
+    """Quantize the checkpoint in folder `src` into folder `dst`.
+
+    recipe: shipped name, file, or Recipe. rounding: `max` is ModelOpt's, bit for bit; `sweep` searches the block
+    scale with the least squared error. input_scale: a positive constant, or a file (`input_scale.from_file`); not used
+    by weight-only recipes. workers: threads, by default one per processor. overwrite: replace a checkpoint in `dst`;
+    the old one stays until the new one is complete. force: write what engines are known not to load.
+    on_done is told the result while the run can still be resumed: a run is finished once its result was shown.
+
+    Raises HalfbyteError; then `dst` is as it was, but for a `.halfbyte` folder from which the next run resumes.
+    """
+    began = time.monotonic()
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    scales = parse_input_scale(input_scale) if chosen.algorithm == "NVFP4" else None
+    workers = workers if workers is not None else len(os.sched_getaffinity(0))
+    if workers < 1 or max_shard_bytes < 1:
+        raise UsageError("--workers and --max-shard-size take at least 1")
+    src, dst = Path(src), Path(dst)
+    with Checkpoint.open(src) as source:
+        job = plan_job(source, chosen, max_shard_bytes, force)
+        if scales is not None:
+            _check_covered(job, scales)
+        _check_destination(src, dst, overwrite)
+        run_measures: dict[str, tuple[float, Measure]] = {}
+
+        def result(resumed: int = 0) -> QuantizeResult:
+            return QuantizeResult(
+                output=str(dst),
+                bytes_in=source.bytes,
+                bytes_out=job.output_bytes,
+                seconds=round(time.monotonic() - began, 3),
+                peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                shards=len(job.shards),
+                resumed_shards=resumed,
+                recipe=chosen.name,
+                algorithm=chosen.algorithm,
+                rounding=rounding,
+                input_scale=scales.description if scales else None,
+                roles=role_table(job, {module: measure for module, (_, measure) in run_measures.items()}),
+                warnings=job.warnings,
+                dry_run=dry_run,
+            )
+
+        if dry_run:
+            return result()
+        created = _make_folder(dst)
+        try:
+            _check_space(job, dst)
+            journal = Journal(dst, _fingerprint(source, job, rounding, scales), discard=overwrite)
+        except BaseException:
+            if created:
+                _remove_empty(dst)
+            raise
+        try:
+            run = Run(source, job, journal, dst, rounding, scales, workers, progress or Silent())
+            run_measures |= run.execute()
+            names = _write_metadata(source, job, journal, run.output_files(), dst, rounding, scales, run_measures)
+            publish(journal.folder, dst, [shard.file for shard in job.shards], names)
+            done = result(run.resumed_shards)
+            if on_done is not None:
+                on_done(done)
+            journal.drop()
+        except BaseException as error:
+            _give_up(error, journal, dst, created)
+            raise
+    return done
+
+
+def _check_covered(job: Job, scales: InputScales) -> None:
+    """Fail before the work, not in the middle of it, if a linear has no input scale."""
+    for shard in job.shards:
+        for unit in shard.units:
+            for group in unit.sharing():
+                for linear in group:
+                    scales.of(linear.role, tuple(member.role.module for member in group))
+
+
+def _check_destination(src: Path, dst: Path, overwrite: bool) -> None:
+    real_src, real_dst = src.resolve(), dst.resolve()
+    if real_dst == real_src or real_src in real_dst.parents or real_dst in real_src.parents:
+        raise OutputError(f"{dst}: lies in, around or on the source {src}", hint="choose a folder of its own")
+    if dst.exists() and not dst.is_dir():
+        raise OutputError(f"{dst}: is not a folder")
+    if dst.is_dir() and any(dst.iterdir()) and not (dst / STAGING).is_dir() and not overwrite:
+        raise OutputError(
+            f"{dst}: is not empty", hint="choose another folder, or replace the checkpoint with --overwrite"
+        )
+
+
+def _make_folder(dst: Path) -> bool:
+    """Create DST; returns whether it is new."""
+    try:
+        created = not dst.exists()
+        dst.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(dst, error) from None
+    return created
+
+
+def _remove_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool) -> None:
+    """After an error: keep what the same command can go on from, and nothing else.
+
+    A full disk or Ctrl-C leaves the finished shards. Bad input would fail again, and mending it makes another job.
+    """
+    resumable = bool(journal.shards) and (isinstance(error, OutputError) or not isinstance(error, HalfbyteError))
+    if resumable:
+        journal.close()
+        return
+    journal.drop()
+    if created:
+        _remove_empty(dst)
+
+
+def _check_space(job: Job, dst: Path) -> None:
+    staged = sum(path.stat().st_size for shard in job.shards for path in staged_files(dst, shard.file) if path.exists())
+    needed, free = job.output_bytes - staged + SPARE_BYTES, shutil.disk_usage(dst).free
+    if needed > free:
+        raise OutputError(
+            f"{dst}: the output needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free",
+            hint="free some space, or choose another disk",
+        )
+
+
+def _fingerprint(source: Checkpoint, job: Job, rounding: str, scales: InputScales | None) -> str:
+    """Identifies the job: equal fingerprints give equal bytes, shard by shard."""
+    document = {
+        "halfbyte": __version__,
+        "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
+        "config": source.config,
+        "recipe": job.recipe.model_dump(mode="json"),
+        "rounding": rounding,
+        "input_scale": None if scales is None else [scales.description, scales.sha256],
+        "shards": [[shard.file, shard.bytes, len(shard.units)] for shard in job.shards],
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _write_metadata(
+    source: Checkpoint,
+    job: Job,
+    journal: Journal,
+    shards: list[File],
+    dst: Path,
+    rounding: str,
+    scales: InputScales | None,
+    results: dict[str, tuple[float, Measure]],
+) -> list[str]:
+    """Stage everything beside the weights. Returns the names in the order in which they are to appear: config last."""
+    side = carried(source.folder)
+    contents = {name: path.read_bytes() for name, path in side.items()}
+    sources = [File(name, source.shards[name].bytes, digest) for name, digest in sorted(journal.sources.items())]
+    for path in sorted([*side.values(), *_source_metadata(source.folder)]):
+        content = path.read_bytes()
+        sources.append(File(path.name, len(content), hashlib.sha256(content).hexdigest()))
+    metadata = metadata_files(source.config, job)
+    staged = contents | metadata
+    written = shards + [
+        File(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(staged.items())
+    ]
+    document = evidence(job, source.folder.resolve().name, sources, written, rounding, scales, results)
+    card = contents.get(SOURCE_CARD)
+    extra = {
+        CARD: model_card(document, card.decode("utf-8", "replace") if card else None).encode(),
+        EVIDENCE: json_bytes(document),
+    }
+    for name, data in (staged | extra).items():
+        write_staged(journal.folder, name, data)
+    return [*contents, CARD, EVIDENCE, *metadata]
+
+
+def _source_metadata(folder: Path) -> list[Path]:
+    return [path for name in ("config.json", INDEX_NAME) if (path := folder / name).exists()]

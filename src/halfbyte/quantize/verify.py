@@ -1,0 +1,230 @@
+"""`verify`: is this checkpoint what quantizing that source gives? Reads both in constant memory.
+
+- every file's SHA-256 against `halfbyte.json`, where there is one;
+- every kept tensor byte for byte;
+- every packed tensor decoded and its error measured. Where the evidence names a rounding that is a function of the
+  weights (`max`, `sweep`), it is encoded again and must give the same bytes; otherwise its error may not exceed
+  1.5 times that of the max rule.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from halfbyte.checkpoint.inventory import NVFP4, Entry, inventory
+from halfbyte.checkpoint.roles import RoleMap
+from halfbyte.checkpoint.source import Checkpoint, Tensor, read_json
+from halfbyte.checkpoint.writer import hash_file
+from halfbyte.errors import NonFiniteError
+from halfbyte.nvfp4 import kernels
+from halfbyte.nvfp4.codec import Encoder, Measure, Rounding, amax
+from halfbyte.nvfp4.format import SCALE_LAST
+from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.nvfp4.reference import scale_2_of
+from halfbyte.progress import Progress, Silent
+from halfbyte.quantize.job import Linear, sharing, split, unit_key
+from halfbyte.quantize.rows import EncodeBuffer, RowReader
+from halfbyte.quantize.side_files import EVIDENCE
+
+ERROR_LIMIT = 1.5
+"""Relative error allowed to a rounding that we cannot repeat, as a multiple of the max rule's."""
+
+WORST = 10
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    tensor: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """tensors: logical tensors compared. worst: the packed tensors with the largest relative error, worst first."""
+
+    tensors: int
+    mismatches: list[Mismatch]
+    worst: list[tuple[str, float]]
+    hashed_files: int
+
+    @property
+    def ok(self) -> bool:
+        return not self.mismatches
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "tensors": self.tensors,
+            "mismatches": [{"tensor": found.tensor, "reason": found.reason} for found in self.mismatches],
+            "worst": [{"tensor": name, "relative_error": error} for name, error in self.worst],
+        }
+
+
+def verify(
+    src: str | Path, dst: str | Path, *, workers: int | None = None, progress: Progress | None = None
+) -> Verification:
+    """Hold the checkpoint in `dst` against its source. Mismatches are returned; unreadable checkpoints raise."""
+    progress = progress or Silent()
+    with Checkpoint.open(src) as source, Checkpoint.open(dst) as output:
+        evidence_path = Path(dst) / EVIDENCE
+        evidence = read_json(evidence_path) if evidence_path.exists() else {}
+        roles = RoleMap(source.config)
+        stored = {entry.name: entry for entry in inventory(output.tensors.values(), roles)}
+        linears, kept = split(inventory(source.tensors.values(), roles), roles)
+        wanted = {f"{linear.role.module}.weight": linear.source for linear in linears}
+        wanted |= {name: tensor for _, name, tensor in kept}
+        mismatches = [Mismatch(name, "missing") for name in wanted if name not in stored]
+        mismatches += [Mismatch(name, "not in the source") for name in stored if name not in wanted]
+        both = {name: entry for name, entry in stored.items() if name in wanted}
+        comparer = _Comparer(source, output, _repeatable(evidence), progress)
+        jobs = comparer.jobs(both, wanted, linears)
+        progress.start("verify", sum(wanted[name].bytes for name in both))
+        with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+            hashing = pool.submit(_check_hashes, Path(dst), evidence)
+            for found in pool.map(lambda job: job(), jobs):
+                mismatches += found
+            bad_files, hashed = hashing.result()
+        mismatches += bad_files
+    worst = sorted(comparer.errors.items(), key=lambda item: (-item[1], item[0]))[:WORST]
+    return Verification(len(both), mismatches, worst, hashed)
+
+
+def _repeatable(evidence: dict[str, Any]) -> Rounding | None:
+    rounding = evidence.get("rounding")
+    return rounding if rounding in ("max", "sweep") else None
+
+
+def _check_hashes(dst: Path, evidence: dict[str, Any]) -> tuple[list[Mismatch], int]:
+    files = [*evidence.get("shards", []), *evidence.get("files", [])]
+    found = []
+    for file in files:
+        path = dst / str(file["file"])
+        if not path.is_file():
+            found.append(Mismatch(str(file["file"]), f"missing, {EVIDENCE} lists it"))
+        elif (digest := hash_file(path)) != file["sha256"]:
+            found.append(Mismatch(str(file["file"]), f"SHA-256 {digest}, {EVIDENCE} has {file['sha256']}"))
+    return found, len(files)
+
+
+class _Comparer:
+    """Comparison of single tensors. errors: relative error of every packed tensor, filled as jobs run."""
+
+    def __init__(self, source: Checkpoint, output: Checkpoint, rounding: Rounding | None, progress: Progress) -> None:
+        self._source, self._output, self._rounding, self._progress = source, output, rounding, progress
+        self.errors: dict[str, float] = {}
+
+    def jobs(
+        self, stored: dict[str, Entry], wanted: dict[str, Tensor], linears: Iterable[Linear]
+    ) -> list[Callable[[], list[Mismatch]]]:
+        """One callable per kept tensor, and one per group of packed linears that share `weight_scale_2`."""
+        jobs: list[Callable[[], list[Mismatch]]] = []
+        packed: dict[object, list[Linear]] = {}
+        for linear in linears:
+            entry = stored.get(f"{linear.role.module}.weight")
+            if entry is not None and entry.format == NVFP4:
+                packed.setdefault(unit_key(linear.role), []).append(linear)
+        for unit in packed.values():
+            for group in sharing(unit):
+                jobs.append(lambda group=group: self._packed(group, stored))  # type: ignore[misc]
+        for name, entry in stored.items():
+            if entry.format != NVFP4:
+                jobs.append(lambda name=name, entry=entry: self._kept(name, wanted[name], entry))  # type: ignore[misc]
+        return jobs
+
+    def _kept(self, name: str, wanted: Tensor, entry: Entry) -> list[Mismatch]:
+        tensor = next(iter(entry.tensors.values()))
+        if (tensor.dtype, tensor.shape) != (wanted.dtype, wanted.shape):
+            return [Mismatch(name, f"{tensor.dtype} {list(tensor.shape)}, wanted {wanted.dtype} {list(wanted.shape)}")]
+        ours, theirs = RowReader(self._source), RowReader(self._output)
+        for (start, want), (_, have) in zip(ours.chunks(wanted), theirs.chunks(tensor), strict=True):
+            self._progress.advance(len(want))
+            if want != have:
+                different = int(np.argmax(np.frombuffer(want, np.uint8) != np.frombuffer(have, np.uint8)))
+                return [Mismatch(name, f"differs from the source, first at byte {start + different}")]
+        return []
+
+    def _packed(self, group: tuple[Linear, ...], stored: dict[str, Entry]) -> list[Mismatch]:
+        entries = [stored[f"{linear.role.module}.weight"] for linear in group]
+        found: list[Mismatch] = []
+        scales_2 = [self._scalar(entry.tensors["weight_scale_2"]) for entry in entries]
+        for entry, scale_2 in zip(entries, scales_2, strict=True):
+            scalars = {"weight_scale_2": scale_2}
+            if "input_scale" in entry.tensors:
+                scalars["input_scale"] = self._scalar(entry.tensors["input_scale"])
+            for part, value in scalars.items():
+                if not (np.isfinite(value) and value > 0):
+                    found.append(Mismatch(entry.name, f"{part} is {value}, wanted a finite number above 0"))
+        if len(set(scales_2)) > 1:
+            names = ", ".join(str(linear.role.projection) for linear in group)
+            found.append(Mismatch(entries[0].name, f"{names} have different weight_scale_2: {scales_2}"))
+        if found:
+            return found
+        for linear, entry in zip(group, entries, strict=True):
+            if entry.shape != linear.source.shape:
+                wanted = list(linear.source.shape)
+                found.append(Mismatch(entry.name, f"unpacks to {list(entry.shape)}, the source is {wanted}"))
+        return found or self._encoded(group, entries, scales_2[0])
+
+    def _encoded(self, group: tuple[Linear, ...], entries: list[Entry], scale_2: np.float32) -> list[Mismatch]:
+        """Compare codes and scales of a group whose scalars and shapes are sound."""
+        reader = RowReader(self._source)
+        try:
+            largest = np.float32(0)
+            for linear in group:
+                for first_row, rows in reader.rows(linear.source):
+                    largest = max(largest, amax(rows, linear.source.name, first_row))
+        except NonFiniteError as error:
+            return [Mismatch(entries[0].name, f"the source cannot be encoded: {error.message}")]
+        if self._rounding is not None and scale_2 != scale_2_of(largest):
+            wanted = scale_2_of(largest)
+            return [
+                Mismatch(entry.name, f"weight_scale_2 is {scale_2}, the source gives {wanted}") for entry in entries
+            ]
+        encoder = Encoder(scale_2, self._rounding or "max")
+        return [
+            found
+            for linear, entry in zip(group, entries, strict=True)
+            if (found := self._one(linear, entry, encoder, reader)) is not None
+        ]
+
+    def _one(self, linear: Linear, entry: Entry, encoder: Encoder, reader: RowReader) -> Mismatch | None:
+        code_reader, scale_reader, again = RowReader(self._output), RowReader(self._output), EncodeBuffer()
+        columns = linear.source.shape[1]
+        ideal, squared_error, energy, differs_at = Measure(), 0.0, 0.0, None
+        for first_row, rows in reader.rows(linear.source):
+            self._progress.advance(rows.nbytes)
+            codes = code_reader.part(entry.tensors["weight"], first_row * columns // 2, rows.size // 2)
+            scales = scale_reader.part(
+                entry.tensors["weight_scale"], first_row * columns // BLOCK_SIZE, rows.size // BLOCK_SIZE
+            )
+            if (scales & 0x7F > SCALE_LAST).any() or (scales > SCALE_LAST).any():
+                return Mismatch(entry.name, f"a block scale at or after row {first_row} is NaN or negative")
+            new_codes, new_scales = again.views(rows.size)
+            ideal.add(encoder.encode_into(rows, new_codes, new_scales))
+            decoded = np.empty(rows.size, np.float32)
+            kernels.decode(codes, scales, encoder.scale_2, decoded)
+            source = rows.reshape(-1).astype(np.float64)
+            squared_error += float(np.square(source - decoded).sum())
+            energy += float(np.square(source).sum())
+            if differs_at is None and not (np.array_equal(codes, new_codes) and np.array_equal(scales, new_scales)):
+                differs_at = first_row
+        error = float(np.sqrt(squared_error / energy)) if energy else float(squared_error > 0)
+        self.errors[entry.name] = error
+        if self._rounding is not None and differs_at is not None:
+            return Mismatch(
+                entry.name,
+                f"codes or scales are not what {self._rounding} rounding gives, at or after row {differs_at}",
+            )
+        if error > ERROR_LIMIT * ideal.relative_error:
+            return Mismatch(entry.name, f"relative error {error:.4f}, the max rule gives {ideal.relative_error:.4f}")
+        return None
+
+    def _scalar(self, tensor: Tensor) -> np.float32:
+        buffer = bytearray(4)
+        self._output.read_into(tensor, memoryview(buffer))
+        return np.float32(np.frombuffer(buffer, "<f4")[0])

@@ -1,0 +1,81 @@
+"""One unit of work, from source bytes to output bytes, in constant memory.
+
+A matrix is read in pieces that fit the processor's cache, twice: once for its amax, once to encode (the second read
+comes from the page cache). So a worker holds a few megabytes whatever the tensor's size, and needs no copy.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.writer import ShardWriter
+from halfbyte.nvfp4.codec import Encoder, Measure, Rounding, amax
+from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.nvfp4.reference import scale_2_of
+from halfbyte.quantize.input_scale import InputScales
+from halfbyte.quantize.job import Linear, OutputShard, Unit
+from halfbyte.quantize.rows import EncodeBuffer, RowReader
+
+
+class Worker:
+    """Does units, one after the other, with buffers of its own. check_stop raises Stopped when the run is over."""
+
+    def __init__(
+        self,
+        source: Checkpoint,
+        rounding: Rounding,
+        input_scales: InputScales | None,
+        advance: Callable[[int], None],
+        check_stop: Callable[[], None],
+    ) -> None:
+        self._reader = RowReader(source, check_stop)
+        self._rounding, self._input_scales, self._advance = rounding, input_scales, advance
+        self._output = EncodeBuffer()
+
+    def run(self, unit: Unit, shard: OutputShard, out: ShardWriter) -> dict[str, tuple[float, Measure]]:
+        """Do one unit. Returns, for each linear's module, its amax (shared by gate and up) and what encoding cost."""
+        for name, tensor in unit.kept:
+            self._copy(tensor, shard.offsets[name], out)
+        results: dict[str, tuple[float, Measure]] = {}
+        for group in unit.sharing():
+            largest = np.float32(max(self._amax(linear.source) for linear in group))
+            encoder = Encoder(scale_2_of(largest), self._rounding)
+            for linear in group:
+                self._scalars(linear, group, encoder.scale_2, shard, out)
+                results[linear.role.module] = float(largest), self._encode(linear, encoder, shard, out)
+        return results
+
+    def _copy(self, tensor: Tensor, offset: int, out: ShardWriter) -> None:
+        for start, chunk in self._reader.chunks(tensor):
+            out.write(chunk, offset + start)
+            self._advance(len(chunk))
+
+    def _amax(self, tensor: Tensor) -> np.float32:
+        largest = np.float32(0)
+        for first_row, rows in self._reader.rows(tensor):
+            largest = max(largest, amax(rows, tensor.name, first_row))
+        return largest
+
+    def _encode(self, linear: Linear, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
+        tensor, module = linear.source, linear.role.module
+        codes_at, scales_at = shard.offsets[f"{module}.weight"], shard.offsets[f"{module}.weight_scale"]
+        columns = tensor.shape[1]
+        measure = Measure()
+        for first_row, rows in self._reader.rows(tensor):
+            codes, scales = self._output.views(rows.size)
+            measure.add(encoder.encode_into(rows, codes, scales))
+            out.write(codes.data, codes_at + first_row * columns // 2)
+            out.write(scales.data, scales_at + first_row * columns // BLOCK_SIZE)
+            self._advance(rows.nbytes)
+        return measure
+
+    def _scalars(
+        self, linear: Linear, group: tuple[Linear, ...], scale_2: np.float32, shard: OutputShard, out: ShardWriter
+    ) -> None:
+        module = linear.role.module
+        scalars = {"weight_scale_2": scale_2}
+        if self._input_scales is not None:
+            scalars["input_scale"] = self._input_scales.of(linear.role, tuple(member.role.module for member in group))
+        for part, value in scalars.items():
+            out.write(memoryview(np.float32(value).tobytes()), shard.offsets[f"{module}.{part}"])

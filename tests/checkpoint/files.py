@@ -1,0 +1,45 @@
+"""Checkpoint folders made on the fly. The first byte of a tensor's data counts up, so that mix-ups show."""
+
+import json
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.source import INDEX_NAME
+
+Shards = Mapping[str, Sequence[str]]
+
+SETS = (
+    "GLM-5.2",
+    "DeepSeek-V3-BF16",
+    "DeepSeek-V3.2",
+    "GLM-4.5-Air",
+    "Qwen3-30B-A3B",
+    "MiniMax-M2.5-BF16",
+    "Mixtral-8x7B-v0.1",
+)
+"""One header set of each family; `test_inventory` goes through all sets."""
+
+CONFIG = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 4}
+
+
+def shard_bytes(names: Sequence[str], dtype: str = "BF16", shape: tuple[int, ...] = (2, 3)) -> bytes:
+    """A safetensors file of equal tensors."""
+    size = prod(shape) * DTYPE_BYTES[dtype]
+    data = b"".join(bytes([number % 256]) * size for number in range(len(names)))
+    return serialize_header([(name, dtype, shape, size) for name in names], {"format": "pt"}) + data
+
+
+def write_checkpoint(folder: Path, shards: Shards, weight_map: Any = None, config: Any = CONFIG) -> Path:
+    """shards: file name -> tensor names. weight_map: the index; by default the true one if there are several shards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    for shard, names in shards.items():
+        (folder / shard).write_bytes(shard_bytes(names))
+    if weight_map is None and len(shards) > 1:
+        weight_map = {name: shard for shard, names in shards.items() for name in names}
+    if weight_map is not None:
+        (folder / INDEX_NAME).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return folder

@@ -1,0 +1,56 @@
+"""Peak memory of a whole run does not depend on the checkpoint's size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from families.headers import headers_for, variant
+from small import small_config
+
+from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+
+LIMIT_BYTES = 1_500_000_000
+
+
+def sparse_checkpoint(folder: Path) -> int:
+    """A Qwen3-MoE of 6 GB whose files are mostly holes: experts of 16 MB a matrix, embeddings of 256 MB."""
+    config = small_config("Qwen3-30B-A3B") | {
+        "hidden_size": 4096,
+        "moe_intermediate_size": 2048,
+        "num_experts": 56,
+        "num_hidden_layers": 2,
+        "vocab_size": 32_768,
+    }
+    headers = headers_for(config, variant("Qwen3-30B-A3B"))
+    folder.mkdir()
+    entries = []
+    for name, (dtype, shape) in headers.items():
+        size = DTYPE_BYTES[dtype]
+        for side in shape:
+            size *= side
+        entries.append((name, dtype, shape, size))
+    header, total = serialize_header(entries, {}), sum(entry[3] for entry in entries)
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(header)
+        file.truncate(len(header) + total)
+        file.seek(len(header) + total // 2)
+        file.write(os.urandom(1 << 20).replace(b"\x7f", b"\x3f").replace(b"\xff", b"\xbf"))
+    (folder / "config.json").write_text(json.dumps(config))
+    return total
+
+
+def test_six_gigabytes_in_a_gigabyte_and_a_half(tmp_path: Path) -> None:
+    total = sparse_checkpoint(tmp_path / "in")
+    assert total >= 6_000_000_000
+    command = [sys.executable, "-m", "halfbyte", "quantize", str(tmp_path / "in"), str(tmp_path / "out"), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    result = json.loads(output)
+    assert usage.ru_maxrss * 1024 <= LIMIT_BYTES
+    assert result["peak_rss_bytes"] <= LIMIT_BYTES
+    assert result["bytes_in"] == total

@@ -1,0 +1,102 @@
+"""Small real checkpoints of every family: the published structure with shrunken sizes and seeded random weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from families import configs
+from families.headers import headers_for, variant
+
+from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "moe_intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "qk_head_dim": 32,
+    "v_head_dim": 16,
+    "index_n_heads": 2,
+    "index_head_dim": 16,
+    "vocab_size": 96,
+    "n_routed_experts": 4,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "num_hidden_layers": 5,
+    "num_experts_per_tok": 2,
+}
+
+NUMPY = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
+
+FAMILIES = (
+    "GLM-5.2",
+    "DeepSeek-V3-BF16",
+    "GLM-4.7",
+    "Qwen3-30B-A3B",
+    "MiniMax-M2.5-BF16",
+    "Mixtral-8x7B-v0.1",
+)
+FUSED = ("GLM-5.2-fused-mtp", "Qwen3-30B-A3B-fused", "MiniMax-M2.5-fused", "Mixtral-8x7B-v0.1-fused")
+
+
+def small_config(name: str) -> dict[str, Any]:
+    config = configs.config(name)
+    config |= {key: value for key, value in SMALL.items() if key in config}
+    if "indexer_types" in config:
+        config["indexer_types"] = ["full", "full", "full", "shared", "shared"]
+    if "mlp_layer_types" in config:
+        config["mlp_layer_types"] = ["dense"] * 3 + ["sparse"] * 2
+    return config
+
+
+def small_tensors(name: str, seed: int = 0, **changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Config and seeded random weights of a small model of the family. changes: of the config."""
+    config, random = small_config(name) | changes, np.random.default_rng(seed)
+    tensors = {
+        tensor: (random.standard_normal(shape) * 0.05).astype(NUMPY[dtype])
+        for tensor, (dtype, shape) in headers_for(config, variant(name)).items()
+    }
+    return config, tensors
+
+
+def write_checkpoint(
+    folder: Path, config: dict[str, Any], tensors: dict[str, np.ndarray], shards: int = 2, tokenizer: bool = True
+) -> Path:
+    """Write a checkpoint folder, tensors dealt to `shards` files in order."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names, weight_map = list(tensors), {}
+    for i in range(shards):
+        file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
+        part = names[len(names) * i // shards : len(names) * (i + 1) // shards]
+        write_safetensors(folder / file, {name: tensors[name] for name in part})
+        weight_map |= dict.fromkeys(part, file)
+    (folder / "config.json").write_text(json.dumps(config))
+    index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    if tokenizer:
+        (folder / "tokenizer.json").write_text("{}")
+        (folder / "LICENSE").write_text("MIT")
+        (folder / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    return folder
+
+
+def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    spelled = {dtype: name for name, dtype in NUMPY.items()} | {np.dtype(np.uint8): "U8"}
+    entries = [(name, spelled[t.dtype], t.shape, t.nbytes) for name, t in tensors.items()]
+    entries.sort(key=lambda entry: -DTYPE_BYTES[entry[1]])
+    with open(path, "wb") as file:
+        file.write(serialize_header(entries, {"format": "pt"}))
+        for name, *_ in entries:
+            file.write(np.ascontiguousarray(tensors[name]).tobytes())
+
+
+def small_checkpoint(folder: Path, name: str = "GLM-5.2", seed: int = 0, shards: int = 2) -> Path:
+    return write_checkpoint(folder, *small_tensors(name, seed), shards=shards)
