@@ -61,6 +61,9 @@ TABLE: list[tuple[list[str], str, bool | str, bool | str]] = [
     (["model.layers.78*"], "model.layers.78.eh_proj", True, True),
     (["model.layers.78*"], "model.layers.7.mlp.experts", False, False),
     (["gate"], "model.layers.9.mlp.gate", True, True),
+    (["experts"], "model.layers.9.mlp.experts", True, True),
+    (["mlp"], "model.layers.9.mlp.experts", True, True),
+    (["exp"], "model.layers.9.mlp.experts", True, False),
 ]
 
 
@@ -113,14 +116,17 @@ def test_runtime_module_of_separate_qkv() -> None:
     assert {runtime_module(engine, role) for engine in ENGINES} == {"model.layers.3.self_attn.qkv_proj"}
 
 
+EXPERT = re.compile(r"\.experts\.(\d+)\.")
+
+
 @cache
 def linears(name: str, experts: int = 10**9) -> Linears:
     """Every module with a matrix: what a recipe decides about. experts: how many experts of each layer to take."""
     roles, found = RoleMap(CONFIGS[name]), []
     for tensor, (_, shape) in header_set(name).items():
-        role = roles.role(tensor)
-        if role.part == "weight" and len(shape) == 2 and (role.expert or 0) < experts:
-            found.append(role)
+        number = EXPERT.search(tensor)
+        if tensor.endswith(".weight") and len(shape) == 2 and (number is None or int(number[1]) < experts):
+            found.append(roles.role(tensor))
     return tuple(found)
 
 

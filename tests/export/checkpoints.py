@@ -42,7 +42,7 @@ YARN = {
     },
 }
 MLA = {**ROPE, "num_key_value_heads": 4}
-DEEPSEEK = {**MLA, **YARN, "num_nextn_predict_layers": 1, "max_position_embeddings": 163840}
+DEEPSEEK = {**MLA, **YARN, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "max_position_embeddings": 163840}
 FAMILIES: dict[str, dict[str, Any]] = {
     "GLM-5.2": {**MLA, "max_position_embeddings": 8192},
     "DeepSeek-V3-BF16": DEEPSEEK,

@@ -77,6 +77,28 @@ def test_measure_equals_float64(weight: Weight, factor: float, workers: int) -> 
         assert measure.relative_error == pytest.approx(np.sqrt(error / np.square(w).sum()), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [codec.BF16, np.float32], ids=["bf16", "f32"])
+@pytest.mark.parametrize("power", [-120, 0, 18, 19, 20, 45, 127])
+def test_a_negative_quotient_that_underflows_has_no_sign(power: int, dtype: Any) -> None:
+    """The sign is that of w / step in float32, and -2**-133 over a large step is -0.0, for ModelOpt too."""
+    weight = np.full((3, 16), -(2.0**-133), np.float32)
+    weight[:, 7] = 2.0**power, 2.0 ** (power - 2), -(2.0 ** (power - 4))
+    wanted = reference.encode(weight.astype(dtype))
+    np.testing.assert_array_equal(codec.encode(weight.astype(dtype))[0].codes, wanted.codes)
+    assert wanted.codes[0, 0] == (0x00 if power >= 20 else 0x88)
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-23, 1e-15, 1.0, 1e15, 1e25])
+def test_measure_of_weights_whose_squares_leave_float32(size: float) -> None:
+    """Under the scale_2 of an ordinary twin: all is lost below it, nothing but the clipped part is kept above it."""
+    weight = np.full((2, 64), size).astype(codec.BF16)
+    _, measure = codec.encode(weight, np.float32(1e-4))
+    decoded = min(size, 0.2688) if size > 1e-4 else 0
+    w = float(weight[0, 0])
+    assert measure.energy == pytest.approx(128 * w * w, rel=1e-5, abs=0)
+    assert measure.relative_error == pytest.approx(abs(w - decoded) / w, abs=0.07)
+
+
 def test_measure_of_nothing() -> None:
     _, measure = codec.encode(np.zeros((2, 32), codec.BF16))
     assert (measure.squared_error, measure.energy, measure.zero_blocks) == (0, 0, 4)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from families.headers import headers_for, variant
@@ -41,14 +43,24 @@ def sparse_checkpoint(folder: Path) -> int:
     return total
 
 
+def roomy_folder(otherwise: Path) -> Path:
+    """A folder in memory where there is one with room: the test is about memory of the process, not about the disk."""
+    shared = Path("/dev/shm")
+    if shared.is_dir() and shutil.disk_usage(shared).free > 6_000_000_000:
+        return Path(tempfile.mkdtemp(dir=shared))
+    return otherwise
+
+
 def test_six_gigabytes_in_a_gigabyte_and_a_half(tmp_path: Path) -> None:
     total = sparse_checkpoint(tmp_path / "in")
     assert total >= 6_000_000_000
-    command = [sys.executable, "-m", "halfbyte", "quantize", str(tmp_path / "in"), str(tmp_path / "out"), "--json"]
+    out = roomy_folder(tmp_path) / "out"
+    command = [sys.executable, "-m", "halfbyte", "quantize", str(tmp_path / "in"), str(out), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
+    shutil.rmtree(out)
     assert status == 0
     result = json.loads(output)
     assert usage.ru_maxrss * 1024 <= LIMIT_BYTES

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from halfbyte.plan.architecture import Architecture
 from halfbyte.plan.deployment import Deployment, layout
 from halfbyte.plan.engines import GIB, MIB, Limits
-from halfbyte.plan.terms import CAPTURE, DECODE, PREFILL, SERVING, Term
+from halfbyte.plan.terms import DECODE, PREFILL, SERVING, Term
 
 NOTES = "serving notes 3.4"
 VLLM_INDEX_LOGITS_BYTES = 512 * MIB
@@ -59,8 +59,7 @@ def _attention(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str
 
 def _mlp(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]) -> Iterator[Term]:
     ranks = layout(d)
-    # with data-parallel attention and shared experts, a rank's experts see the tokens of all ranks
-    gathered = tokens * (d.kv_ranks if d.kv_ranks > 1 and not d.dp_attention else 1)
+    gathered = tokens * d.kv_ranks  # with data-parallel attention, a rank's experts see the tokens of all ranks
     moe = min(gathered, moe_chunk_tokens(d))
     width = 2 * arch.expert_width // ranks.expert_width
     formula = f"2 B x {moe} x top {arch.top_k} x (2 x {arch.expert_width} / {ranks.expert_width})"
@@ -73,10 +72,17 @@ def _mlp(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]
     yield Term("packed expert input", phases, packed, f"0.5625 B x {gathered} x {arch.hidden}", NOTES)
     if gathered > tokens:
         size = 4 * gathered * arch.hidden
-        yield Term("gathered tokens", phases, size, f"4 B x {gathered} x {arch.hidden}", "vLLM DP+EP", "less --dp")
+        yield Term(
+            "gathered tokens",
+            phases,
+            size,
+            f"4 B x {gathered} x {arch.hidden}",
+            "all-gather before the experts",
+            "less --dp",
+        )
     if arch.shared_width:
-        size = 4 * tokens * arch.shared_width / ranks.shared
-        yield Term("shared expert", phases, size, f"2 B x {tokens} x 2 x {arch.shared_width} / {ranks.shared}", NOTES)
+        shared = 4 * tokens * arch.shared_width / ranks.shared
+        yield Term("shared expert", phases, shared, f"2 B x {tokens} x 2 x {arch.shared_width} / {ranks.shared}", NOTES)
 
 
 def moe_chunk_tokens(d: Deployment) -> int:
@@ -106,7 +112,9 @@ def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int)
             NOTES,
             "a smaller --chunk",
         ),
-        Term("indexer query", (PREFILL,), query, f"2 B x {tokens} x {arch.indexer.heads} x {arch.indexer.width}", NOTES),
+        Term(
+            "indexer query", (PREFILL,), query, f"2 B x {tokens} x {arch.indexer.heads} x {arch.indexer.width}", NOTES
+        ),
         Term(
             "indexer logits",
             (PREFILL,),
@@ -125,7 +133,7 @@ def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int)
 
 
 def draft_terms(arch: Architecture, d: Deployment, tokens: int) -> list[Term]:
-    """What an MTP layer adds to prefill: the target's hidden states are kept, and joined with embeddings for eh_proj."""
+    """What an MTP layer adds to prefill: the target's hidden states, kept and joined with embeddings for eh_proj."""
     if not d.mtp_tokens:
         return []
     size = 2 * tokens * 3 * arch.hidden
@@ -149,12 +157,12 @@ def graph_term(d: Deployment, limits: Limits) -> Term:
     """
     batch = limits.graph_batch
     if batch == 0:
-        return Term("CUDA graphs", (DECODE, CAPTURE, PREFILL), 0.0, "none captured", NOTES)
+        return Term("CUDA graphs", SERVING, 0.0, "none captured", NOTES)
     if d.engine == "sglang":
         positions = batch * (d.mtp_tokens + 1)
         size, formula = 1.5 * GIB + 2 * MIB * positions, f"1.5 GiB + 2 MiB x {positions} positions"
-        return Term("CUDA graphs", (DECODE, CAPTURE, PREFILL), size, formula, NOTES, "a smaller --cuda-graph-max-bs")
+        return Term("CUDA graphs", SERVING, size, formula, NOTES, "a smaller --cuda-graph-max-bs")
     factor = 2 if d.mtp_tokens else 1
     size, formula = factor * (0.6 * GIB + 2.5 * MIB * batch), f"{factor} x (0.6 GiB + 2.5 MiB x {batch})"
     source = "posted vLLM captures, GLM-5.1 at TP8"
-    return Term("CUDA graphs", (DECODE, CAPTURE, PREFILL), size, formula, source, "fewer running sequences")
+    return Term("CUDA graphs", SERVING, size, formula, source, "fewer running sequences")

@@ -108,7 +108,7 @@ def architecture(config: dict[str, Any]) -> Architecture:
         model_type=model_type,
         layers=roles.layers,
         # MiniMax announces MTP modules that it never published
-        mtp_layers=0 if minimax else roles.mtp_layers,
+        mtp_layers=0 if minimax else roles.mtp_layers or _unstated_mtp(text, model_type),
         dense=roles.dense,
         indexers=roles.indexers,
         **_common(text),
@@ -140,6 +140,11 @@ def text_config(config: dict[str, Any]) -> dict[str, Any]:
         known = ", ".join([*FAMILIES, *ALIASES, *PAPER_ONLY])
         raise UnsupportedError(f"model_type {model_type[:80]!r} is not a known family", hint=f"known: {known}")
     return text
+
+
+def _unstated_mtp(text: dict[str, Any], model_type: str) -> int:
+    """GLM-4.5 to 4.7 carry one MTP layer; copies of their config without the key (not with 0) mean the same files."""
+    return 1 if model_type == "glm4_moe" and text.get("num_nextn_predict_layers") is None else 0
 
 
 def _paper_only(text: dict[str, Any], model_type: str) -> Architecture:
@@ -189,7 +194,7 @@ def _vision_bytes(config: dict[str, Any]) -> int:
     hidden, wide, layers = vision["vt_hidden_size"], vision["vt_intermediate_size"], vision["vt_num_hidden_layers"]
     merged = 4 * hidden  # 2 x 2 patches are merged before the projector
     tower = layers * (4 * hidden * hidden + 2 * hidden * wide)
-    projector = merged * merged + merged * int(vision.get("text_hidden_size", hidden))
+    projector = merged * merged + merged * int(vision.get("text_hidden_size") or hidden)
     return int(2 * (tower + projector))
 
 

@@ -4,11 +4,13 @@ Formulas of platform notes 4.1. The pool is paid for whether busy or not: prices
 Reasoning tokens are a part of the output, never added to it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from halfbyte.errors import UsageError
 from halfbyte.plan.throughput import Speed, SpeedModel
+from halfbyte.plan.trace import Request
 
 HOURS_PER_MONTH = 730
 CACHED_WEIGHT = 0.05
@@ -20,7 +22,7 @@ REASONING_LENGTHS = (1_000, 4_000, 16_000, 37_000)
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars per million tokens. visible: what a readable token costs when `reasoning_share` of the output is hidden."""
+    """Dollars per million tokens. visible: of a token that readers see, when a share of the output is hidden."""
 
     input: float
     cached_input: float
@@ -63,6 +65,16 @@ def tenant_costs(
         + pool_cost * (1 - busy_share) * quotas.get(name, 0.0) / reserved
         for name in names
     }
+
+
+def tenant_json(requests: Sequence[Request], cost: dict[str, Any], busy_share: float) -> dict[str, float]:
+    """Dollars per hour by tenant of a trace, by weighted tokens; idle time too, as no quotas are known here."""
+    weighted: dict[str, float] = {}
+    for request in requests:
+        tokens = request.input + cost["output_weight"] * request.output
+        weighted[request.tenant] = weighted.get(request.tenant, 0.0) + tokens
+    shares = tenant_costs(cost["pool_per_hour"], busy_share, weighted, weighted)
+    return {name: round(value, 4) for name, value in shares.items()}
 
 
 def breakeven_tokens_per_month(pool_per_hour: float, api_price_per_million: float) -> float:

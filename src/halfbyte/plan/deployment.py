@@ -21,7 +21,8 @@ class Deployment:
     """One server. None means the engine's own default.
 
     gpus: all of them, replicas included. mtp_tokens: draft tokens per step, 0 for no speculation. fraction:
-    `--mem-fraction-static` or `--gpu-memory-utilization`. graph_batch: largest batch with a captured CUDA graph, 0 for eager.
+    `--mem-fraction-static` or `--gpu-memory-utilization`. graph_batch: largest batch with a captured CUDA graph, 0 for
+    eager.
     """
 
     engine: Engine

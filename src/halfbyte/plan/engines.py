@@ -20,7 +20,9 @@ KV_DTYPES = ("auto", "bf16", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server settles on. chunk: tokens of one forward pass (SGLang's chunk, vLLM's batched-tokens budget).
+    """What a server settles on.
+
+    chunk: tokens of one forward pass on a rank (SGLang's chunk, divided by dp under DP attention; vLLM's budget).
 
     max_sequences: running sequences. graph_batch: largest captured decode batch. fraction: of the engine's own kind.
     """
@@ -35,15 +37,14 @@ class Limits:
 def limits(arch: Architecture, d: Deployment) -> Limits:
     """The engine's defaults, with everything that is given put over them."""
     chunk = d.chunk if d.chunk is not None else _default_chunk(d)
+    if d.dp_attention:
+        chunk = max(chunk // d.dp, 1)
     sequences = d.max_sequences or d.concurrency
     if sequences is None:
         sequences = _default_sequences(d)
     graph = d.graph_batch
     if graph is None:
-        if d.engine == "sglang":
-            graph = min(512 if d.tp >= 4 else 256, sequences)
-        else:
-            graph = min(512, 2 * sequences)
+        graph = min(512 if d.engine == "vllm" or d.tp >= 4 else 256, sequences * (2 if d.engine == "vllm" else 1))
     fraction = d.fraction if d.fraction is not None else _default_fraction(arch, d, chunk, graph)
     return Limits(chunk, sequences, graph, fraction, kv_dtype(arch, d))
 
@@ -51,9 +52,7 @@ def limits(arch: Architecture, d: Deployment) -> Limits:
 def _default_chunk(d: Deployment) -> int:
     gib = d.gpu.memory_gib
     if d.engine == "sglang":
-        return (16384 if gib > 160 else 8192 if gib > 60 else 4096 if gib > 35 else 2048) // (
-            d.dp if d.dp_attention else 1
-        )
+        return 16384 if gib > 160 else 8192 if gib > 60 else 4096 if gib > 35 else 2048
     return 16384 if gib >= 160 else 8192 if gib >= 70 else 2048
 
 
@@ -64,7 +63,7 @@ def _default_sequences(d: Deployment) -> int:
 
 
 def _default_fraction(arch: Architecture, d: Deployment, chunk: int, graph: int) -> float:
-    """SGLang: `handle_gpu_memory_settings` (arg_groups/memory_hook.py), in MiB. vLLM: 0.92 (0.33), 0.9 in releases up to 0.19."""
+    """SGLang: `handle_gpu_memory_settings` (arg_groups/memory_hook.py), in MiB. vLLM: 0.92 (0.33), 0.9 up to 0.19."""
     if d.engine == "vllm":
         return 0.92 if d.version >= (0, 20) else 0.9
     total = d.gpu.memory_gib * 1024

@@ -1,4 +1,4 @@
-"""The command-line flags with which an engine runs a plan. Names read in vLLM 0.33 and SGLang 0.5.23 (serving notes 4)."""
+"""The command-line flags with which an engine runs a plan. Read in vLLM 0.33 and SGLang 0.5.23 (serving notes 4)."""
 
 from halfbyte.plan.memory import MemoryPlan
 from halfbyte.plan.target import Model

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 
 from halfbyte.plan.architecture import Architecture
 from halfbyte.plan.deployment import Deployment, layout
-from halfbyte.plan.engines import INDEX_SCALE_BYTES, PAGE_TOKENS, keeps_all_index_layers, latent_bytes, pool_overrun_bytes
+from halfbyte.plan.engines import (
+    INDEX_SCALE_BYTES,
+    PAGE_TOKENS,
+    keeps_all_index_layers,
+    latent_bytes,
+    pool_overrun_bytes,
+)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,9 @@ def plan_memory(groups: Sequence[WeightGroup], arch: Architecture, d: Deployment
     settled = limits(arch, d)
     found = rank_weights(groups, arch, d)
     plans = [
-        _stage_plan(arch, d, settled, weights, kv_stage(arch, d, settled.kv_dtype, weights.layers, weights is found[-1]))
+        _stage_plan(
+            arch, d, settled, weights, kv_stage(arch, d, settled.kv_dtype, weights.layers, weights is found[-1])
+        )
         for weights in found
     ]
     return min(plans, key=lambda plan: (plan.fits, plan.kv_tokens, -plan.weights_bytes))
@@ -132,7 +134,8 @@ def _resident_terms(
         name = "KV cache: latent" if kv.latent else "KV cache: heads"
         each = kv.latent or kv.heads
         formula = f"{kv_tokens} tokens x {each:g} B"
-        found.append(Term(name, SERVING, kv_tokens * each, formula, "serving notes 3.2", "a lower fraction, fp8 KV"))
+        shrink = "a lower memory fraction (fewer tokens)"
+        found.append(Term(name, SERVING, kv_tokens * each, formula, "serving notes 3.2", shrink))
     if kv.index:
         formula = f"{kv_tokens} tokens x {kv.index:g} B"
         found.append(Term("KV cache: indexer keys", SERVING, kv_tokens * kv.index, formula, "serving notes 3.2"))
@@ -147,6 +150,9 @@ def _resident_terms(
     if weights.largest_expert_layer:
         formula = "one layer's experts, copied while repacked"
         found.append(Term("repacking at load", (LOAD,), weights.largest_expert_layer, formula, "serving notes 1.3, 2"))
+    if weights.nvfp4_experts and d.engine == "sglang" and d.gpu.family != "sm100":
+        size, formula = weights.nvfp4_experts / 9, "1/9 of the NVFP4 experts: block scales beside their swizzled form"
+        found.append(Term("swizzled scales at load", (LOAD,), size, formula, "serving notes 1.3"))
     return found
 
 
@@ -203,7 +209,9 @@ def _problems(
         )
     for phase, peak in peaks.items():
         if peak > total:
-            found.append(f"{phase} peaks at {peak / GIB:.1f} GiB of {total / GIB:.1f}: {(peak - total) / GIB:.1f} too much")
+            found.append(
+                f"{phase} peaks at {peak / GIB:.1f} GiB of {total / GIB:.1f}: {(peak - total) / GIB:.1f} too much"
+            )
     return found
 
 

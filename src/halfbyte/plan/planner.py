@@ -2,13 +2,14 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from halfbyte.errors import OutputError, UsageError
 from halfbyte.plan import answers
-from halfbyte.plan.cost import cost_json
+from halfbyte.plan.cost import cost_json, tenant_json
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.engines import GIB
 from halfbyte.plan.flags import engine_flags
@@ -16,28 +17,11 @@ from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.memory import MemoryPlan, plan_memory
 from halfbyte.plan.target import Model, resolve
 from halfbyte.plan.throughput import Speed, SpeedModel, speed_json
+from halfbyte.plan.trace import Request, read_trace
 from halfbyte.plan.work import work_of
+from halfbyte.plan.workload import Workload
 
 PLAN_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What is asked of the server. Tokens per request; SLO in ms; prices in dollars; shares between 0 and 1."""
-
-    input_tokens: int = 8192
-    output_tokens: int = 1024
-    slo_ttft_ms: float = 5000.0
-    slo_tpot_ms: float = 50.0
-    price: float | None = None
-    api_price: float | None = None
-    utilisation: float = 0.5
-    reasoning_share: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("input_tokens", "output_tokens", "slo_ttft_ms", "slo_tpot_ms"):
-            if getattr(self, name) <= 0:
-                raise UsageError(f"{name.replace('_', ' ')} is {getattr(self, name):g}, wanted more than 0")
 
 
 @dataclass(frozen=True)
@@ -165,11 +149,12 @@ def plan(
     engine_version: str | None = None,
     hardware: Path | None = None,
     workload: Workload | None = None,
-    traffic: Path | None = None,
+    traffic: str | Path | None = None,
     seed: int = 0,
 ) -> Plan:
     """Plan one server. Raises HalfbyteError for input that cannot be; an unfit plan is a result, not an error."""
     workload = workload or Workload()
+    requests = read_trace(traffic, seed) if traffic is not None else None
     if context is not None and context < 1:
         raise UsageError(f"a context of {context} tokens; wanted at least 1")
     chosen = find_gpu(gpu, hardware, gpu_memory_gib)
@@ -197,24 +182,24 @@ def plan(
         max_total_tokens=max_total_tokens,
         engine_version=engine_version,
     )
-    return plan_deployment(model, d, workload, traffic, seed)
+    return plan_deployment(model, d, workload, requests)
 
 
-def plan_deployment(
-    model: Model, d: Deployment, workload: Workload, traffic: Path | None = None, seed: int = 0
-) -> Plan:
+def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: Sequence[Request] | None = None) -> Plan:
     """The answers for one deployment of a model already read."""
     memory = plan_memory(model.groups, model.arch, d)
-    speeds = SpeedModel(work_of(model.groups, model.arch, memory))
+    speeds = SpeedModel(work_of(model.groups, model.arch, memory), _routing(model, workload))
     concurrency = answers.max_concurrency(model, memory)
     speed, slo = _speeds(model, memory, speeds, workload)
     throughput = speed_json(speeds, speed, slo, workload.input_tokens, workload.output_tokens) if speed else {}
     cost = _cost(speeds, speed, workload)
     simulated = None
-    if traffic is not None and memory.fits:
+    if requests is not None and memory.fits:
         from halfbyte.plan.sizing import size_for_trace  # only traffic needs numpy
 
-        simulated = size_for_trace(traffic, speeds, memory, workload, seed)
+        simulated = size_for_trace(requests, speeds, memory, workload)
+        if cost:
+            cost["usd_per_hour_by_tenant"] = tenant_json(requests, cost, simulated["busy_share"])
     return Plan(
         model=model,
         memory=memory,
@@ -233,6 +218,13 @@ def plan_deployment(
     )
 
 
+def _routing(model: Model, workload: Workload) -> tuple[float, ...] | None:
+    counts, experts = workload.routing, model.arch.experts
+    if counts is not None and (len(counts) != experts or min(counts) < 0 or sum(counts) <= 0):
+        raise UsageError(f"measured routing has {len(counts)} counts, wanted {experts} that are not negative")
+    return counts
+
+
 def _speeds(
     model: Model, memory: MemoryPlan, speeds: SpeedModel, workload: Workload
 ) -> tuple[Speed | None, Speed | None]:
@@ -243,9 +235,7 @@ def _speeds(
     if most < 1 or not memory.fits:
         return None, None
     speed = speeds.at(min(d.concurrency or 64, most), workload.input_tokens, workload.output_tokens)
-    slo = speeds.at_slo(
-        most, workload.input_tokens, workload.output_tokens, workload.slo_ttft_ms, workload.slo_tpot_ms
-    )
+    slo = speeds.at_slo(most, workload.input_tokens, workload.output_tokens, workload.slo_ttft_ms, workload.slo_tpot_ms)
     return speed, slo
 
 

@@ -27,7 +27,7 @@ KEPT_PROJECTIONS = ("weights_proj", "eh_proj")
 
 @dataclass(frozen=True)
 class PaperRecipe:
-    """formats: role -> storage format of its matrices; other roles stay as published. mtp: whether MTP layers follow."""
+    """formats: role -> format of its matrices; other roles stay as published. mtp: whether MTP layers follow."""
 
     name: str
     formats: dict[Role, str]

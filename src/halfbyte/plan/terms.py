@@ -32,7 +32,8 @@ class Term:
 
     @property
     def phase(self) -> str:
-        return "all" if self.phases == ALWAYS else " + ".join(self.phases)
+        names = {ALWAYS: "all", SERVING: "serving"}
+        return names.get(self.phases, " + ".join(phase for phase in PHASES if phase in self.phases))
 
     def as_json(self) -> dict[str, Any]:
         return {

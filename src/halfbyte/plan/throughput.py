@@ -26,6 +26,7 @@ class Efficiency:
     """See `data/efficiency.yaml`. fitted: whether any posted run of this engine on this GPU family was used."""
 
     layer_ms: float
+    request_ms: float
     bandwidth: float
     compute: float
     decode_spread: tuple[float, float]
@@ -43,8 +44,16 @@ def efficiency(engine: str, family: str) -> Efficiency:
     text = (resources.files("halfbyte.plan") / "data" / "efficiency.yaml").read_text("utf-8")
     table = yaml.safe_load(text)
     entry = {**table["default"], **table.get(f"{engine} {family}", {})}
-    pairs = {key: (float(entry[key][0]), float(entry[key][1])) for key in ("decode_spread", "prefill_spread")}
-    return Efficiency(entry["layer_ms"], entry["bandwidth"], entry["compute"], **pairs, rows=tuple(entry["rows"]))
+    decode, prefill = entry["decode_spread"], entry["prefill_spread"]
+    return Efficiency(
+        layer_ms=entry["layer_ms"],
+        request_ms=entry["request_ms"],
+        bandwidth=entry["bandwidth"],
+        compute=entry["compute"],
+        decode_spread=(decode[0], decode[1]),
+        prefill_spread=(prefill[0], prefill[1]),
+        rows=tuple(entry["rows"]),
+    )
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,9 @@ class SpeedModel:
         requests = replicas * each / cycle_ms * 1e3
         return Speed(
             concurrency=concurrency,
-            ttft_ms=prefill * self.d.kv_ranks * (1 + min(each, self._prefill_load(requests, prefill)) / 2) + step,
+            ttft_ms=self.factors.request_ms
+            + prefill * self.d.kv_ranks * (1 + min(each, self._prefill_load(requests, prefill)) / 2)
+            + step,
             tpot_ms=(cycle_ms - prefill) / output_tokens,
             output_tokens_per_s=requests * output_tokens,
             input_tokens_per_s=requests * input_tokens,
@@ -141,7 +152,9 @@ class SpeedModel:
 
     def _gemm_seconds(self, tokens: float) -> float:
         types: tuple[Operand, ...] = ("bf16", "fp8", "fp4")
-        return sum(self.work.flops_per_token[t] * tokens / self.gpu.flops(t) for t in types if self.work.flops_per_token[t])
+        return sum(
+            self.work.flops_per_token[t] * tokens / self.gpu.flops(t) for t in types if self.work.flops_per_token[t]
+        )
 
     def _attention_seconds(self, flops: float) -> float:
         return flops / self.gpu.flops("bf16")
@@ -156,7 +169,9 @@ class SpeedModel:
         return volume / (self.gpu.link_gb_s * 1e9)
 
 
-def speed_json(model: SpeedModel, speed: Speed, slo: Speed | None, input_tokens: int, output_tokens: int) -> dict[str, Any]:
+def speed_json(
+    model: SpeedModel, speed: Speed, slo: Speed | None, input_tokens: int, output_tokens: int
+) -> dict[str, Any]:
     """The `throughput` object of `plan --json`."""
     factors = model.factors
     found: dict[str, Any] = {
@@ -172,6 +187,7 @@ def speed_json(model: SpeedModel, speed: Speed, slo: Speed | None, input_tokens:
         "tokens_per_step": round(model.tokens_per_step, 3),
         "efficiency": {
             "layer_ms": factors.layer_ms,
+            "request_ms": factors.request_ms,
             "bandwidth": factors.bandwidth,
             "compute": factors.compute,
             "fitted": factors.fitted,

@@ -22,7 +22,8 @@ class StageWeights:
     """Bytes on one rank of one pipeline stage.
 
     target: role -> bytes of the main model. draft: bytes of the MTP layers. absorbed: copies of kv_b_proj that an
-    engine makes for absorbed attention. replicated: the part of `target` that every rank holds whole.
+    engine makes for absorbed attention. replicated: the part of `target` that every rank holds whole. nvfp4_experts:
+    the routed experts in NVFP4, largest_expert_layer: those of one layer; both are touched again while loading.
     """
 
     layers: range
@@ -32,6 +33,7 @@ class StageWeights:
     absorbed: float = 0.0
     vision: float = 0.0
     largest_expert_layer: float = 0.0
+    nvfp4_experts: float = 0.0
 
     @property
     def main(self) -> float:
@@ -40,7 +42,7 @@ class StageWeights:
 
 
 def stages(arch: Architecture, pp: int) -> list[range]:
-    """Layers of each pipeline stage: even, what is left over goes to the stages before the last (vLLM `get_pp_indices`)."""
+    """Layers of each pipeline stage: even; what is left over goes to stages before the last (vLLM `get_pp_indices`)."""
     counts = [arch.layers // pp] * pp
     for i in range(arch.layers % pp):
         counts[-(i + 2)] += 1
@@ -69,6 +71,7 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
             stage.replicated += size
         if group.role is Role.ROUTED_EXPERT and group.layer is not None:
             expert_layers[group.layer] = expert_layers.get(group.layer, 0.0) + size
+            stage.nvfp4_experts += size if group.format in ("nvfp4", "nvfp4-w4a16") else 0.0
         if group.projection == "kv_b_proj" and len(group.shape) == 2 and _copies_kv_b(d, group):
             stage.absorbed += 2 * group.parameters / ranks.attention
     if arch.tied_embeddings and d.pp > 1:

@@ -21,9 +21,9 @@ from halfbyte.plan.weights import rank_weights
 def expected_coverage(experts: int, top_k: int, tokens: float, frequencies: Sequence[float] | None = None) -> float:
     """Expected distinct experts of one layer that a batch of `tokens` touches. See the module's formula."""
     if frequencies is None:
-        return experts * (1 - (1 - top_k / experts) ** tokens)
+        return experts * (1.0 - float((1 - top_k / experts) ** tokens))
     total = sum(frequencies)
-    return sum(1 - (1 - min(1.0, top_k * f / total)) ** tokens for f in frequencies)
+    return sum(1.0 - float((1 - min(1.0, top_k * f / total)) ** tokens) for f in frequencies)
 
 
 def operand_of(storage: str, gpu: Gpu) -> Operand:

@@ -1,0 +1,29 @@
+"""`make demo`: the main job on the tiny model, each step as a command that you can paste."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+SOURCE = "examples/tiny-glm"
+OUTPUT = "demo-output/tiny-glm-nvfp4"
+
+STEPS = (
+    ("What the checkpoint holds", ["inspect", SOURCE]),
+    ("Routed experts to NVFP4, everything else as it is", ["quantize", SOURCE, OUTPUT, "--overwrite"]),
+    ("Is it what quantizing that source gives?", ["verify", SOURCE, OUTPUT]),
+    ("What it holds now", ["inspect", OUTPUT]),
+)
+
+
+def main() -> None:
+    for title, arguments in STEPS:
+        print(f"\n== {title}\n$ halfbyte {shlex.join(arguments)}\n", flush=True)
+        done = subprocess.run([sys.executable, "-m", "halfbyte", *arguments], cwd=Path(__file__).parents[1])
+        if done.returncode:
+            sys.exit(done.returncode)
+    print(f"\nThe quantized checkpoint is in {OUTPUT}/ : weights, config.json, tokenizer, halfbyte.json, model card.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""`halfbyte export`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from halfbyte.cli.output import Json, command, print_json, shown_progress, size_text
+from halfbyte.cli.quantize import parse_size
+from halfbyte.errors import UnsupportedError
+
+
+@command
+def export(
+    path: Annotated[Path, typer.Argument(help="ModelOpt NVFP4 or BF16 checkpoint folder.")],
+    out: Annotated[Path, typer.Argument(help="GGUF file to write, named *.gguf.")],
+    max_shard_size: Annotated[
+        str | None, typer.Option(help="Split into OUT-00001-of-000NN.gguf of at most this size, e.g. 50GB.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT once the new one is done.")] = False,
+    tokenizer_pre: Annotated[
+        str | None, typer.Option(help="llama.cpp's name of the tokenizer's splitting rule, where it is not recognised.")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Write a checkpoint as GGUF for llama.cpp, losslessly: NVFP4 codes and scales are rearranged, never requantized.
+
+    Streams in constant memory; after a kill the same command resumes. Check with: halfbyte verify PATH OUT.gguf
+    Example: halfbyte export ./glm-nvfp4 glm.gguf
+    """
+    try:
+        from halfbyte.export import export as run
+    except ModuleNotFoundError as error:
+        if error.name != "gguf":
+            raise
+        raise UnsupportedError("export needs the gguf package", hint="pip install 'halfbyte[local]'") from None
+
+    with shown_progress() as progress:
+        result = run(
+            path,
+            out,
+            max_shard_size=parse_size(max_shard_size) if max_shard_size is not None else None,
+            overwrite=overwrite,
+            tokenizer_pre=tokenizer_pre,
+            progress=progress,
+        )
+    if json_output:
+        print_json(result.as_json())
+        return
+    if result.dropped:
+        print(
+            f"left out: {len(result.dropped):,} tensors that llama.cpp's {result.architecture} has no use for, first "
+            f"{result.dropped[0]}"
+        )
+    if result.zero_scale_blocks:
+        print(f"note: {result.zero_scale_blocks:,} blocks have a scale of 0 over codes that are not; they decode to 0")
+    more = f" and {len(result.files) - 1} more" if len(result.files) > 1 else ""
+    resumed = f", {size_text(result.resumed_bytes)} resumed" if result.resumed_bytes else ""
+    print(
+        f"wrote {result.files[0]}{more}: {size_text(result.bytes)}, {result.architecture}, {result.tensors:,} tensors "
+        f"({result.nvfp4_tensors:,} NVFP4), {result.seconds:.1f} s, "
+        f"{(result.bytes - result.resumed_bytes) / 1e9 / max(result.seconds, 1e-9):.2f} GB/s{resumed}"
+    )

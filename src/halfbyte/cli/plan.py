@@ -1,0 +1,177 @@
+"""`halfbyte plan`. Register with `app.command(cls=plan.PlanCommand)(plan.plan)`: `--mtp` may stand without a number."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from halfbyte.cli.output import Json, command, print_json
+from halfbyte.errors import UsageError
+
+if TYPE_CHECKING:
+    from halfbyte.plan.planner import Plan
+
+DEFAULT_DRAFTS = "3"
+
+
+class PlanCommand(TyperCommand):
+    """Gives a bare `--mtp` its default number of draft tokens, which click options cannot express through typer."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given: list[str] = []
+        for position, word in enumerate(args):
+            given.append(word)
+            following = args[position + 1] if position + 1 < len(args) else ""
+            if word == "--mtp" and not following.isdigit():
+                given.append(DEFAULT_DRAFTS)
+        return super().parse_args(ctx, given)
+
+
+@command
+def plan(
+    target: Annotated[str, typer.Argument(help="Checkpoint folder, config.json, hub name, or https:// base URL.")],
+    gpu: Annotated[str, typer.Option(help="GPU type, for instance b200.")] = "",
+    gpus: Annotated[int, typer.Option(help="Number of GPUs, replicas included.")] = 8,
+    recipe: Annotated[str | None, typer.Option(help="Plan the model in this format instead of its own.")] = None,
+    engine: Annotated[str, typer.Option(help="sglang or vllm.")] = "sglang",
+    tp: Annotated[int | None, typer.Option(help="Tensor parallel ranks, as the engine counts them.")] = None,
+    ep: Annotated[int | None, typer.Option(help="Expert parallel ranks.")] = None,
+    dp: Annotated[
+        int | None, typer.Option(help="Data parallel ranks (SGLang: DP attention when tp spans all).")
+    ] = None,
+    pp: Annotated[int | None, typer.Option(help="Pipeline stages.")] = None,
+    dcp: Annotated[int | None, typer.Option(help="Decode context parallel ranks.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Tokens of the longest sequence, for instance 131072 or 1M.")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Sequences of that length that must fit at once.")] = None,
+    chunk: Annotated[int | None, typer.Option(help="Prefill chunk / max batched tokens.")] = None,
+    kv_dtype: Annotated[str | None, typer.Option(help="auto, bf16, fp8, fp8_ds_mla, nvfp4_ds_mla.")] = None,
+    mem_fraction: Annotated[float | None, typer.Option(help="mem-fraction-static / gpu-memory-utilization.")] = None,
+    mtp: Annotated[int, typer.Option(help=f"Draft tokens a step; {DEFAULT_DRAFTS} when given without a number.")] = 0,
+    price: Annotated[float | None, typer.Option(help="Dollars per GPU-hour.")] = None,
+    api_price: Annotated[
+        float | None, typer.Option(help="Dollars per 1M output tokens of an API, to break even.")
+    ] = None,
+    utilisation: Annotated[float, typer.Option(help="Share of the throughput that is used.")] = 0.5,
+    reasoning_share: Annotated[float, typer.Option(help="Share of output tokens that readers do not see.")] = 0.0,
+    input_tokens: Annotated[int, typer.Option(help="Prompt tokens of a typical request.")] = 8192,
+    output_tokens: Annotated[int, typer.Option(help="Output tokens of a typical request, reasoning included.")] = 1024,
+    slo_ttft_ms: Annotated[float, typer.Option(help="Time to first token to hold.")] = 5000.0,
+    slo_tpot_ms: Annotated[float, typer.Option(help="Time per output token to hold.")] = 50.0,
+    traffic: Annotated[str | None, typer.Option(help="Trace (CSV, Parquet) or reasoning:REQUESTS@PER_SECOND.")] = None,
+    routing: Annotated[Path | None, typer.Option(help="JSON list: how often each expert was chosen.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of generated traffic.")] = 0,
+    compare: Annotated[str | None, typer.Option(help="Machines, for instance b200x8,h200x8,b300x4.")] = None,
+    gpu_memory_gib: Annotated[
+        float | None, typer.Option(help="Memory a process sees, instead of the catalogue's.")
+    ] = None,
+    max_sequences: Annotated[int | None, typer.Option(help="max-running-requests / max-num-seqs.")] = None,
+    cuda_graph_max_bs: Annotated[int | None, typer.Option(help="Largest captured batch; 0 for eager.")] = None,
+    max_total_tokens: Annotated[int | None, typer.Option(help="Cap on the KV pool's tokens.")] = None,
+    engine_version: Annotated[str | None, typer.Option(help="Engine release, where it changes the sum.")] = None,
+    hardware: Annotated[Path | None, typer.Option(help="YAML with more GPUs.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write plan.json here.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Plan capacity by peak memory: what fits, how many sequences, how fast, for how much. Reads headers only.
+
+    Example: halfbyte plan ./glm-nvfp4 --gpu b200 --gpus 8 --context 1M
+
+    Exit status 1 if the plan does not fit.
+    """
+    from halfbyte.plan.planner import compare as run_compare
+    from halfbyte.plan.planner import plan as run
+    from halfbyte.plan.workload import Workload
+
+    workload = Workload(
+        input_tokens,
+        output_tokens,
+        slo_ttft_ms,
+        slo_tpot_ms,
+        price,
+        api_price,
+        utilisation,
+        reasoning_share,
+        routing_from(routing),
+    )
+    flags: dict[str, Any] = {
+        "engine": engine,
+        "tp": tp,
+        "ep": ep,
+        "dp": dp,
+        "pp": pp,
+        "dcp": dcp,
+        "context": tokens_from(context),
+        "concurrency": concurrency,
+        "chunk": chunk,
+        "kv_dtype": kv_dtype,
+        "mem_fraction": mem_fraction,
+        "mtp": mtp,
+        "max_sequences": max_sequences,
+        "cuda_graph_max_bs": cuda_graph_max_bs,
+        "max_total_tokens": max_total_tokens,
+        "engine_version": engine_version,
+        "hardware": hardware,
+        "workload": workload,
+    }
+    if compare is not None:
+        _print_comparison(run_compare(target, machines_from(compare), recipe, **flags), json_output)
+        return
+    if not gpu:
+        raise UsageError("no GPU is named", hint="add --gpu b200, or --compare b200x8,h200x8")
+    found = run(target, gpu, gpus, recipe=recipe, gpu_memory_gib=gpu_memory_gib, traffic=traffic, seed=seed, **flags)
+    if output is not None:
+        found.write(output)
+    if json_output:
+        print_json(found.as_json())
+    else:
+        from halfbyte.plan.render import show
+
+        show(found)
+    if not found.fits:
+        raise typer.Exit(1)
+
+
+def _print_comparison(plans: "list[Plan]", json_output: bool) -> None:
+    if json_output:
+        print_json([found.as_json() for found in plans])
+        return
+    from halfbyte.plan.render import show_comparison
+
+    show_comparison(plans)
+
+
+def routing_from(path: Path | None) -> tuple[float, ...] | None:
+    """Counts by expert from a JSON list. Raises UsageError."""
+    if path is None:
+        return None
+    try:
+        counts = json.loads(path.read_text())
+        return tuple(float(count) for count in counts)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path}: not a JSON list of numbers: {str(error)[:100]}") from None
+
+
+def tokens_from(text: str | None) -> int | None:
+    """`131072`, `128k` or `1M` (both powers of two) as a number. Raises UsageError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)([kKmM]?)", text.strip())
+    if not found:
+        raise UsageError(f"{text[:40]!r} is not a number of tokens", hint="for instance 131072, 128k or 1M")
+    return int(found.group(1)) * {"": 1, "k": 1 << 10, "m": 1 << 20}[found.group(2).lower()]
+
+
+def machines_from(text: str) -> list[tuple[str, int]]:
+    """`b200x8,h200x8` as (GPU, count) pairs. Raises UsageError."""
+    found = []
+    for item in text.split(","):
+        match = re.fullmatch(r"(.+?)\s*x\s*(\d+)", item.strip())
+        if not match:
+            raise UsageError(f"{item.strip()[:60]!r} is not GPUxCOUNT", hint="for instance b200x8,h200x8")
+        found.append((match.group(1), int(match.group(2))))
+    return found

@@ -1,0 +1,146 @@
+"""Exports run in llama.cpp (xllamacpp, CPU): they answer, tokenize alike, and NVFP4 computes what its values say."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small import NUMPY, small_config, write_checkpoint
+
+pytest.importorskip("xllamacpp", reason="needs the extra [local]")
+
+from export.checkpoints import TINY, VOCAB, family_checkpoint, tiny_nvfp4
+from export.engine import Engine
+from halfbyte.api import quantize
+from halfbyte.checkpoint.families import Role
+from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.export import architectures, export
+from halfbyte.nvfp4.codec import decode
+from halfbyte.nvfp4.reference import Encoded
+
+MLA = {
+    "kv_lora_rank": 512,
+    "q_lora_rank": 128,
+    "qk_rope_head_dim": 64,
+    "qk_nope_head_dim": 64,
+    "v_head_dim": 64,
+    "index_head_dim": 128,
+    "index_n_heads": 4,
+}
+"""Sizes that llama.cpp's kernels for MLA and the indexer can take."""
+
+PROMPT = [5, 77, 130, 9, 200, 31, 64, 18, 99]
+TOLERANCE = 0.002
+"""Nats. Seen with scales applied: at most 0.0003 (activations are rounded to 8 bits). Seen without: 0.11 and more."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tiny")
+    for name, source in (("BF16", TINY), ("NVFP4", tiny_nvfp4(folder / "nvfp4"))):
+        export(source, folder / f"{name}.gguf")
+    return {name: folder / f"{name}.gguf" for name in ("BF16", "NVFP4")}
+
+
+@pytest.mark.parametrize("kind", ["BF16", "NVFP4"])
+def test_tiny_glm_answers(tiny: dict[str, Path], kind: str) -> None:
+    engine = Engine(tiny[kind])
+    tasks = [json.loads(line) for line in (TINY / "tasks/reasoning.jsonl").read_text().splitlines()[:6]]
+    answers = [engine.chat(task["messages"]) for task in tasks]
+    assert sum(got["content"].strip() == task["answer"] for got, task in zip(answers, tasks, strict=True)) >= 5
+    assert answers[0]["reasoning_content"] == tasks[0]["reference_reasoning"]
+
+
+def test_the_tokenizer_splits_as_the_original(tiny: dict[str, Path]) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    text = (TINY / "heldout.txt").read_text()
+    wanted = tokenizers.Tokenizer.from_file(str(TINY / "tokenizer.json")).encode(text).ids
+    assert Engine(tiny["BF16"]).tokenize(text) == wanted
+
+
+def test_perplexity_rises_a_little(tiny: dict[str, Path]) -> None:
+    """The second half of one chunk of 1,024, every tenth token."""
+    engines = {kind: Engine(path) for kind, path in tiny.items()}
+    ids = engines["BF16"].tokenize((TINY / "heldout.txt").read_text()[:8000])[:1024]
+    losses: dict[str, list[float]] = {kind: [] for kind in tiny}
+    for position in range(512, 1024, 10):
+        for kind, engine in engines.items():
+            loss = engine.next_token(ids[:position], ids[position])[0]
+            if loss is not None:
+                losses[kind].append(-loss)
+    plain, quantized = (float(np.exp(np.mean(losses[kind]))) for kind in ("BF16", "NVFP4"))
+    assert 20 < plain < 100
+    assert 0.9 < quantized / plain < 1.1
+
+
+def dequantized(source: Path, folder: Path) -> Path:
+    """The checkpoint with every NVFP4 matrix as the float32 values it stands for."""
+    with Checkpoint.open(source) as checkpoint:
+
+        def read(tensor: Tensor, dtype: np.dtype | type) -> np.ndarray:
+            buffer = bytearray(tensor.bytes)
+            checkpoint.read_into(tensor, memoryview(buffer))
+            return np.frombuffer(buffer, dtype).reshape(tensor.shape)
+
+        tensors = {}
+        for name, tensor in checkpoint.tensors.items():
+            if tensor.dtype == "U8":
+                module, parts = name.removesuffix(".weight"), checkpoint.tensors
+                scales = read(parts[f"{module}.weight_scale"], np.uint8)
+                scale_2 = read(parts[f"{module}.weight_scale_2"], np.float32)[()]
+                tensors[name] = decode(Encoded(read(tensor, np.uint8), scales, scale_2))
+            elif not name.endswith(("_scale", "_scale_2")):
+                tensors[name] = read(tensor, NUMPY[tensor.dtype])
+        config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+    write_checkpoint(folder, config, tensors, tokenizer=False)
+    for path in source.glob("*token*"):
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+def distance(name: str, recipe: str | Path, folder: Path) -> float:
+    """Largest difference, in nats, between the NVFP4 export and the export of its values in float32."""
+    changes = {key: value for key, value in MLA.items() if key in small_config(name)}
+    source = family_checkpoint(folder / "bf16", name, **changes)
+    quantize(source, folder / "nvfp4", recipe=str(recipe), input_scale="0.0625", force=True)
+    found = []
+    for path in (folder / "nvfp4", dequantized(folder / "nvfp4", folder / "values")):
+        export(path, folder / f"{path.name}.gguf")
+        _, top = Engine(folder / f"{path.name}.gguf").next_token(PROMPT, PROMPT[0], top=VOCAB)
+        assert len(top) == VOCAB
+        found.append(np.array([top[token] for token in range(VOCAB)]))
+    assert np.isfinite(found).all()
+    return float(np.abs(found[0] - found[1]).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe"),
+    [
+        ("GLM-5.2", "nvfp4-mlp"),
+        ("DeepSeek-V3.2", "nvfp4-mlp"),
+        ("Qwen3-30B-A3B", "nvfp4-routed-experts"),
+        ("Qwen3-30B-A3B", "attention"),
+        ("Mixtral-8x7B-v0.1", "nvfp4-routed-experts"),
+        ("Mixtral-8x7B-v0.1", "attention"),
+    ],
+)
+def test_nvfp4_computes_what_its_values_say(name: str, recipe: str, tmp_path: Path) -> None:
+    given: str | Path = recipe
+    if recipe == "attention":
+        given = tmp_path / "attention.yaml"
+        roles = "roles:\n  routed_expert: nvfp4\n  attention: nvfp4\n"
+        given.write_text(f"version: 1\nname: attention\ndescription: both\nalgorithm: NVFP4\n{roles}")
+    assert distance(name, given, tmp_path) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "GLM-4.7", "MiniMax-M2.5-BF16"])
+def test_the_refused_families_would_compute_nonsense(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason for the refusal. When this fails, llama.cpp has learned it: see `architectures.ARCHITECTURES`."""
+    model_type = small_config(name)["model_type"]
+    allowed = dataclasses.replace(architectures.ARCHITECTURES[model_type], scaled=frozenset(Role))
+    monkeypatch.setitem(architectures.ARCHITECTURES, model_type, allowed)
+    assert distance(name, "nvfp4-routed-experts", tmp_path) > 10 * TOLERANCE

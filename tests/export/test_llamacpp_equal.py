@@ -1,0 +1,30 @@
+"""Every tensor and every key equals what llama.cpp's own converter wrote (hashes by record_llamacpp.py)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gguf
+import pytest
+
+from export.checkpoints import CASES
+from export.record_llamacpp import fingerprint
+from halfbyte.export import export, verify_gguf
+
+RECORDED: dict[str, Any] = json.loads((Path(__file__).with_name("llamacpp.json")).read_text())["cases"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_tensors_and_metadata_equal_the_converters(case: str, tmp_path: Path) -> None:
+    checkpoint, out = CASES[case](tmp_path / case), tmp_path / "ours.gguf"
+    export(checkpoint, out)
+    ours, theirs = fingerprint(out, gguf), RECORDED[case]
+    assert set(ours["keys"]) == set(theirs["keys"])
+    assert {name: value for name, value in ours["keys"].items() if value != theirs["keys"][name]} == {}
+    assert set(ours["tensors"]) == set(theirs["tensors"])
+    assert {name: value for name, value in ours["tensors"].items() if value != theirs["tensors"][name]} == {}
+    assert verify_gguf(checkpoint, out).problems == []
+
+
+def test_every_recorded_case_is_tested() -> None:
+    assert set(RECORDED) == set(CASES)

@@ -1,0 +1,209 @@
+"""Every formula against GLM-5.2 numbers computed by hand in the serving notes (sections 3.1 to 3.4)."""
+
+from dataclasses import replace
+
+import pytest
+
+from halfbyte.plan.activations import draft_terms, forward_terms, graph_term, logits_term, sparse_terms
+from halfbyte.plan.engines import GIB, MIB, limits
+from halfbyte.plan.kv import kv_stage, tokens_in
+from halfbyte.plan.memory import plan_memory
+from halfbyte.plan.terms import PHASES, PREFILL, phase_bytes
+from halfbyte.plan.weights import rank_weights, stages
+
+from .models import paper, server
+
+GLM = paper()
+
+
+def named(terms: list, name: str) -> float:  # type: ignore[type-arg]
+    return next(term.bytes for term in terms if term.name == name)
+
+
+def test_weights_of_tensor_parallel_ranks() -> None:
+    tp8 = rank_weights(GLM.groups, GLM.arch, server(GLM, mtp_tokens=1))[0]
+    assert (tp8.main - tp8.absorbed) / 1e9 == pytest.approx(58.4, abs=0.05)
+    assert (tp8.main - tp8.absorbed) / GIB == pytest.approx(54.4, abs=0.05)
+    assert tp8.replicated / 1e9 == pytest.approx(3.14, abs=0.01)
+    assert tp8.absorbed / 1e9 == pytest.approx(0.29, abs=0.005)
+    assert tp8.draft / 1e9 == pytest.approx(2.7, abs=0.05)
+    tp4 = rank_weights(GLM.groups, GLM.arch, server(GLM, gpus=4, mtp_tokens=1))[0]
+    assert (tp4.main - tp4.absorbed) / 1e9 == pytest.approx(113.6, abs=0.05)
+    assert tp4.draft / 1e9 == pytest.approx(5.1, abs=0.05)
+
+
+def test_weights_under_data_parallel_attention() -> None:
+    rank = rank_weights(GLM.groups, GLM.arch, server(GLM, dp=8))[0]
+    assert (rank.main - rank.absorbed) / 1e9 == pytest.approx(80.4, abs=0.1)
+
+
+def test_expert_parallel_ranks_hold_whole_experts() -> None:
+    tp, ep = (rank_weights(GLM.groups, GLM.arch, server(GLM, ep=n))[0].main for n in (1, 8))
+    assert tp == ep  # 256 / 8 whole experts are as many bytes as all experts in eighths
+
+
+def test_vllm_copies_kv_b_only_when_it_is_quantized() -> None:
+    assert rank_weights(GLM.groups, GLM.arch, server(GLM, engine="vllm"))[0].absorbed == 0
+    fp8 = paper("GLM-5.2-FP8", None)
+    assert rank_weights(fp8.groups, fp8.arch, server(fp8, engine="vllm"))[0].absorbed / 1e9 == pytest.approx(
+        0.286, abs=0.001
+    )
+
+
+def test_pipeline_stages_follow_vllm() -> None:
+    assert [len(stage) for stage in stages(GLM.arch, 2)] == [39, 39]
+    assert [len(stage) for stage in stages(paper("Qwen3-235B-A22B", "bf16").arch, 4)] == [23, 24, 24, 23]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "engine", "dtype", "plain", "mtp"),
+    [
+        ("b200", "sglang", "fp8", 47_700, 48_408),
+        ("h200", "sglang", "fp8", 53_940, 54_728),
+        ("rtxpro6000", "vllm", "fp8", 53_940, 54_728),
+        ("h200", "sglang", "bf16", 92_628, 93_912),
+        ("b200", "vllm", "nvfp4_ds_mla", 30_228, 30_712),
+    ],
+)
+def test_kv_bytes_per_token(gpu: str, engine: str, dtype: str, plain: int, mtp: int) -> None:
+    for drafts, want in ((0, plain), (3, mtp)):
+        d = server(GLM, gpu, engine=engine, kv_dtype=dtype, mtp_tokens=drafts)
+        assert kv_stage(GLM.arch, d, dtype, range(78), last=True).token_bytes == want
+
+
+def test_kv_of_other_attention_kinds() -> None:
+    deepseek = paper("DeepSeek-V3", None)
+    fp8 = server(deepseek, kv_dtype="fp8")
+    assert kv_stage(deepseek.arch, fp8, "fp8", range(61), last=True).token_bytes == 61 * 576
+    qwen = paper("Qwen3-30B-A3B", None)
+    assert kv_stage(qwen.arch, server(qwen, gpus=1), "bf16", range(48), last=True).token_bytes == 48 * 2 * 4 * 128 * 2
+    # four KV heads on eight ranks: each rank keeps one
+    assert kv_stage(qwen.arch, server(qwen, gpus=8), "bf16", range(48), last=True).token_bytes == 48 * 2 * 128 * 2
+
+
+def test_decode_context_parallelism_spreads_tokens() -> None:
+    vllm = server(GLM, "rtxpro6000", engine="vllm", dcp=8)
+    sglang = server(GLM, "b200", dcp=8)
+    assert kv_stage(GLM.arch, vllm, "fp8", range(78), last=True).token_bytes == 53_940 / 8
+    assert kv_stage(GLM.arch, sglang, "fp8", range(78), last=True).token_bytes == 78 * 576 / 8 + 21 * 132
+
+
+def test_tokens_are_whole_pages() -> None:
+    assert tokens_in(85.3 * GIB, 48_408) == int(85.3 * GIB / 48_408) // 64 * 64
+    assert tokens_in(85.3 * GIB, 48_408) == pytest.approx(1.89e6, rel=0.01)
+    assert tokens_in(-1.0, 48_408) == tokens_in(48_408 * 63, 48_408) == 0
+
+
+def test_prefill_buffers_of_the_cards_chunk() -> None:
+    d = server(GLM, chunk=131072, fraction=0.80)
+    terms = forward_terms(GLM.arch, d, 131072, (PREFILL,))
+    tokens, hidden = 131072, 6144
+    assert named(terms, "hidden states") == 4 * tokens * hidden
+    assert named(terms, "attention projections") == 2 * tokens * 2624 + 2 * tokens * 8 * 512
+    assert named(terms, "absorbed query and latent output") == 2 * tokens * 64 / 8 * (576 + 512)
+    assert named(terms, "expert gate and up output") == 2 * tokens * 8 * 4096 / 8
+    assert named(terms, "expert output before merging") / 1e9 == pytest.approx(12.9, abs=0.05)
+    assert named(terms, "packed expert input") == 0.5625 * tokens * hidden
+    assert named(terms, "shared expert") == 2 * tokens * 4096 / 8
+    sparse = sparse_terms(GLM.arch, d, limits(GLM.arch, d), tokens)
+    assert named(sparse, "top-k indices") / 1e9 == pytest.approx(1.07, abs=0.005)
+
+
+def test_workspaces_logits_and_graphs() -> None:
+    vllm = server(GLM, engine="vllm", max_sequences=512)
+    settled = limits(GLM.arch, vllm)
+    workspace = named(sparse_terms(GLM.arch, vllm, settled, 8192), "sparse prefill workspace")
+    assert workspace == 2 * 1_048_576 * 1152 + 16 * 1_048_576 * 132  # the notes' 2.4 GB and the gather buffer beside it
+    short = replace(vllm, context=131072)
+    assert named(sparse_terms(GLM.arch, short, settled, 8192), "sparse prefill workspace") == 131072 * 5 * (
+        1152 + 8 * 132
+    )
+    one_copy = logits_term(GLM.arch, vllm, 512).bytes / 5
+    assert one_copy / 1e6 == pytest.approx(317, abs=0.5)
+    sglang = server(GLM, mtp_tokens=5)
+    assert graph_term(sglang, limits(GLM.arch, sglang)).bytes == 1.5 * GIB + 2 * MIB * 512 * 6
+    assert graph_term(replace(sglang, graph_batch=0), limits(GLM.arch, replace(sglang, graph_batch=0))).bytes == 0
+    assert named(draft_terms(GLM.arch, sglang, 1000), "draft input") == 2 * 1000 * 3 * 6144
+    assert draft_terms(GLM.arch, server(GLM), 1000) == []
+
+
+def test_sglang_default_fraction() -> None:
+    # (total - reserved) / total, reserved = 512 + 1.5 * 8192 + 1024 + 2 * 512 + 1536 MiB on eight H200 with 8192
+    settled = limits(GLM.arch, server(GLM, "h200", chunk=8192))
+    total = 139.8 * 1024
+    assert settled.fraction == pytest.approx((total - (512 + 12288 + 1024 + 1024 + 1536)) / total, abs=0.001)
+    # the card's chunk would reserve 192 GB: the formula goes to its floor, so the card must set 0.80 by hand
+    assert limits(GLM.arch, server(GLM, chunk=131072)).fraction == 0.05
+    assert limits(GLM.arch, server(GLM, engine="vllm")).fraction == 0.92
+
+
+def test_the_cards_setting_fits_b200_with_little_to_spare() -> None:
+    plan = plan_memory(GLM.groups, GLM.arch, server(GLM, chunk=131072, fraction=0.80))
+    outside = (1 - 0.80) * (plan.usable_bytes - 1.65 * GIB) / GIB
+    assert outside == pytest.approx(36, abs=1)  # the notes: about 36 GiB for everything non-static
+    assert plan.fits
+    assert plan.peak_phase == "prefill"
+    assert 0 < plan.headroom_bytes / GIB < 15
+    assert not plan_memory(GLM.groups, GLM.arch, server(GLM, chunk=262144, fraction=0.80)).fits
+
+
+def test_sglang_budget_is_free_memory_times_fraction_less_weights() -> None:
+    plan = plan_memory(GLM.groups, GLM.arch, server(GLM, fraction=0.8, mtp_tokens=3))
+    budget = 0.8 * (178.35 - 1.65) * GIB - plan.weights.main  # the draft layer is loaded after the pool is sized
+    assert plan.kv_tokens == tokens_in(budget, 48_408)
+
+
+def test_vllm_budget_contains_the_profiled_peak_and_the_draft() -> None:
+    plan = plan_memory(GLM.groups, GLM.arch, server(GLM, engine="vllm", fraction=0.9, mtp_tokens=3))
+    inside = [
+        t for t in plan.terms if t.profiled and not t.name.startswith(("weights", "KV", "process", "comm", "repack"))
+    ]
+    peak = max(phase_bytes(inside, phase) for phase in PHASES)
+    assert plan.kv_tokens == tokens_in(0.9 * 178.35 * GIB - plan.weights.main - plan.weights.draft - peak, 48_408)
+
+
+def test_peak_is_the_largest_phase_and_terms_add_up() -> None:
+    plan = plan_memory(GLM.groups, GLM.arch, server(GLM))
+    assert set(plan.peaks) == set(PHASES)
+    assert plan.peak_bytes == max(phase_bytes(list(plan.terms), phase) for phase in PHASES)
+    weights = sum(term.bytes for term in plan.terms if term.name.startswith("weights"))
+    assert weights == pytest.approx(plan.weights_bytes)
+    kv = sum(term.bytes for term in plan.terms if term.name.startswith("KV"))
+    assert kv == pytest.approx(plan.kv_bytes)
+    assert all(term.formula and term.source for term in plan.terms)
+
+
+def test_unfit_plans_say_why() -> None:
+    h100 = plan_memory(GLM.groups, GLM.arch, server(GLM, "h100", engine="vllm"))
+    assert not h100.fits
+    assert "vLLM refuses to start" in h100.problems[0]
+    bf16 = paper("GLM-5.2", "bf16")
+    problem = plan_memory(bf16.groups, bf16.arch, server(bf16, "h200")).problems[0]
+    assert "weights of" in problem
+    greedy = plan_memory(GLM.groups, GLM.arch, server(GLM, concurrency=1000))
+    assert "1000 sequences want" in greedy.problems[0]
+
+
+def test_mxfp4_experts_are_padded_by_the_kernel() -> None:
+    # gpt-oss-120b on one H100: posted 65.97 GiB loaded from a 60.8 GiB checkpoint
+    config = {
+        "model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 36, "intermediate_size": 2880,
+        "num_local_experts": 128, "num_experts_per_tok": 4, "num_attention_heads": 64, "num_key_value_heads": 8,
+        "head_dim": 64, "vocab_size": 201088, "max_position_embeddings": 131072, "attention_bias": True,
+        "quantization_config": {"quant_method": "mxfp4"},
+    }  # fmt: skip
+    from halfbyte.plan.target import on_paper
+
+    model = on_paper("gpt-oss-120b", config, None)
+    assert model.checkpoint_bytes / 1e9 == pytest.approx(65.25, rel=0.002)
+    rank = rank_weights(model.groups, model.arch, server(model, "h100", 1, "vllm"))[0]
+    assert rank.main / GIB == pytest.approx(65.97, rel=0.002)
+
+
+def test_load_takes_a_second_copy_for_a_moment() -> None:
+    rtx = plan_memory(GLM.groups, GLM.arch, server(GLM, "rtxpro6000"))
+    experts = 75 * 256 * 3 * (2048 * 6144 * 9 // 16 + 8) / 8
+    assert named(list(rtx.terms), "swizzled scales at load") == pytest.approx(experts / 9)
+    assert named(list(rtx.terms), "repacking at load") == pytest.approx(experts / 75)
+    b200 = plan_memory(GLM.groups, GLM.arch, server(GLM))
+    assert "swizzled scales at load" not in {term.name for term in b200.terms}
