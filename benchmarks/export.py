@@ -115,7 +115,7 @@ def _write_tokenizer(folder: Path) -> None:
     letters = [chr(n) for n in [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x144)]]
     split = {"type": "Split", "pattern": {"Regex": rule}, "behavior": "Isolated", "invert": False}
     bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    added = {"id": 300, "content": "<|endoftext|>", "special": True, "normalized": False, "single_word": False}
+    added = {"id": 257, "content": "<|endoftext|>", "special": True, "normalized": False, "single_word": False}
     tokenizer = {
         "version": "1.0", "added_tokens": [added | {"lstrip": False, "rstrip": False}], "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, bytes_]}, "decoder": bytes_,

@@ -123,6 +123,7 @@ class Case:
         self.skipped = NOT_USABLE.get(self.id)
         self.plan: MemoryPlan | None = None
         self.groups: list[WeightGroup] = []
+        self.unknown_gpu = False
         self.pruned = False  # REAP checkpoints have fewer experts than the config of their base: only KV can be told
         config = config_of(row["model"], configs)
         if config is None:
@@ -135,7 +136,15 @@ class Case:
         self.groups = groups_on_paper(self.arch, storage_by_recipe(recipe_of(row)))
         if row.get("without_mtp"):
             self.groups = [group for group in self.groups if not group.mtp]
-        if not row.get("gpu") or row["engine"] not in ("vllm", "sglang"):
+        if row["engine"] not in ("vllm", "sglang") or not row.get("gpu"):
+            if row["engine"] not in ("vllm", "sglang", "other"):
+                self.skipped = f"{row['engine']} is not an engine that the plan knows"
+            return
+        self.unknown_gpu = row["gpu"].startswith("not stated")
+        if self.unknown_gpu:  # weights do not depend on the GPU; nothing else is compared
+            row = {**row, "gpu": "h200", "num_gpus": row.get("num_gpus") or row.get("tp")}
+        if self.unknown_gpu and not row["num_gpus"]:
+            self.skipped = "GPU and parallelism not stated"
             return
         try:
             self.plan = plan_memory(self.groups, self.arch, deployment_of(row, self.arch))
@@ -148,14 +157,15 @@ class Case:
             self.skipped = error.message
 
     def checkpoint(self) -> list[tuple[float, float]]:
-        """(predicted, observed) bytes. A card that prints GB may mean 2^30: the nearer unit counts, and is named."""
-        size = float(sum(group.bytes for group in self.groups)) + (self.arch.vision_bytes if self.groups else 0)
-        if not size or self.pruned:
+        """(predicted, observed) bytes. A printed GB is 10^9 unless the row says, with its evidence, that it is 2^30."""
+        if not self.groups or self.pruned:
             return []
+        size = float(sum(group.bytes for group in self.groups)) + self.arch.vision_bytes
         if "disk_gib" in self.observed:
             return [(size, self.observed["disk_gib"] * GIB)]
         if "disk_gb" in self.observed:
-            return [(size, min((self.observed["disk_gb"] * unit for unit in (1e9, GIB)), key=lambda o: abs(size - o)))]
+            unit = GIB if str(self.row.get("disk_unit", "")).startswith("GiB") else 1e9
+            return [(size, self.observed["disk_gb"] * unit)]
         return []
 
     def weights(self) -> list[tuple[float, float]]:
@@ -186,7 +196,13 @@ class Case:
 
     def kv_from_flags(self) -> list[tuple[float, float]]:
         """Tokens from the launch options alone."""
-        if "kv_tokens" not in self.observed or self.plan is None or self.pruned or self.observed.get("oom"):
+        if (
+            "kv_tokens" not in self.observed
+            or self.plan is None
+            or self.pruned
+            or self.unknown_gpu
+            or self.observed.get("oom")
+        ):
             return []
         return [(self.plan.kv_tokens, self.observed["kv_tokens"])]
 
@@ -263,7 +279,9 @@ def main() -> int:
 
 def fit_report(cases: list[Case], quiet: bool) -> dict[str, Any]:
     """Posted refusals against `fits`; working servers called unfit are named."""
-    usable = [case for case in cases if case.plan is not None and not case.skipped and not case.pruned]
+    usable = [
+        case for case in cases if case.plan is not None and not case.skipped and not (case.pruned or case.unknown_gpu)
+    ]
     ooms = [case for case in usable if case.observed.get("oom")]
     works = [case for case in usable if case.observed.get("works") or case.observed.get("oom") is False]
     missed = [case.id for case in ooms if case.plan is not None and case.plan.fits]

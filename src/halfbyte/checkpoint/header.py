@@ -1,7 +1,8 @@
 """The safetensors header: 8 bytes of length, then JSON. Parsed as hostile input.
 
 Nothing is trusted: lengths against the file's size, offsets against the data, shapes against offsets, no gap, no
-overlap, no duplicate. Memory used is bounded by the header's own bytes, which must lie inside the file.
+overlap, no duplicate. Memory used is a bounded multiple of the header's own bytes (Python objects of its JSON; under
+36 times, a test says), and those must lie inside the file.
 Format: https://github.com/huggingface/safetensors (format section); its limit of 100 MB per header is kept.
 """
 

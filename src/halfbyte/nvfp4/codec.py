@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from halfbyte.errors import NonFiniteError, UnsupportedError
 from halfbyte.nvfp4 import kernels
-from halfbyte.nvfp4.format import BLOCK_SIZE, SCALE_LAST, SMALLEST_SCALE_2
+from halfbyte.nvfp4.format import BLOCK_SIZE, SCALE_LAST
 from halfbyte.nvfp4.reference import Encoded, scale_2_of
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class Encoder:
         flat = weight.reshape(-1)
         outputs = codes.reshape(-1), scales.reshape(-1)
         if weight.dtype == BF16 and self._integers_suffice:
-            sums = kernels.Sums(*kernels.encode_bf16_measured(flat.view(np.uint16), self._tables, self.sweep, *outputs))
+            sums = kernels.Sums(*kernels.encode_bf16(flat.view(np.uint16), self._tables, self.sweep, *outputs))
             # It sums squares in float32; where they do not fit, the float kernel measures (and writes the same bytes)
             if 2.0**-90 < sums.energy < np.inf or sums.zero_blocks == scales.size:
                 return sums

@@ -21,7 +21,7 @@ E4M3_MIN = 2.0**-9
 AMAX_TO_SCALE_2 = np.float32(E2M1_MAX * E4M3_MAX)
 """`weight_scale_2 = amax / 2688` and `input_scale = amax / 2688`: the largest value becomes 6 times 448."""
 
-SMALLEST_SCALE_2 = np.float32(2.0**-126)
+ZERO_TENSOR_SCALE_2 = np.float32(2.0**-12)
 """Stands in for a `weight_scale_2` of 0 (an all-zero tensor), where ModelOpt writes NaN block scales."""
 
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from halfbyte.nvfp4 import format, reference, vector
+from halfbyte.nvfp4 import format, reference, vector, vector_float
 from halfbyte.nvfp4.format import (
     AMAX_TO_SCALE_2,
     BLOCK_SIZE,
@@ -54,7 +54,7 @@ def jit(function: Any) -> Any:
 @cache
 def _compiled_in() -> bytes:
     """Digest of the other sources that end up in the machine code."""
-    paths = (Path(str(module.__file__)) for module in (vector, format, reference))
+    paths = (Path(str(module.__file__)) for module in (vector, vector_float, format, reference))
     return sha256(b"".join(path.read_bytes() for path in paths)).digest()
 
 
@@ -161,27 +161,11 @@ def encode_bf16(
     sweep: bool,
     codes: npt.NDArray[np.uint8],
     scales: npt.NDArray[np.uint8],
-) -> None:
-    """Encode flat BF16 `bits` (finite, size a multiple of 16) into `codes` (size / 2) and `scales` (size / 16)."""
-    source, destination, rows = bits.ctypes.data, codes.ctypes.data, tables.thresholds.ctypes.data
-    for block in range(bits.size // BLOCK_SIZE):
-        at = source + 32 * block
-        byte = np.int64(tables.scale_of[vector.block_magnitude(at)])
-        if sweep:
-            byte = _best_bf16(at, byte, rows, tables.half_steps)
-        scales[block] = byte
-        vector.encode_block(at, rows + 16 * byte, destination + 8 * block)
-
-
-@jit
-def encode_bf16_measured(
-    bits: npt.NDArray[np.uint16],
-    tables: Tables,
-    sweep: bool,
-    codes: npt.NDArray[np.uint8],
-    scales: npt.NDArray[np.uint8],
 ) -> Sums:
-    """`encode_bf16` that also measures. Lanes are summed in float32 over 256 blocks, then in float64."""
+    """Encode flat BF16 `bits` (finite, size a multiple of 16) into `codes` (size / 2) and `scales` (size / 16).
+
+    Measures on the way: lanes are summed in float32 over 256 blocks, then in float64.
+    """
     source, destination, rows = bits.ctypes.data, codes.ctypes.data, tables.thresholds.ctypes.data
     lanes = np.zeros(2 * BLOCK_SIZE, np.float32)
     squared_error, max_error, energy, clamped, zero = 0.0, 0.0, 0.0, 0, 0
@@ -197,9 +181,7 @@ def encode_bf16_measured(
             max_error += vector.block_error(at, rows + 16 * byte, tables.half_steps[byte])
             byte = _best_bf16(at, byte, rows, tables.half_steps)
         scales[block] = byte
-        vector.encode_block_measured(
-            at, rows + 16 * byte, destination + 8 * block, tables.half_steps[byte], lanes.ctypes.data
-        )
+        vector.encode_block(at, rows + 16 * byte, destination + 8 * block, tables.half_steps[byte], lanes.ctypes.data)
         if block % 256 == 255 or block == blocks - 1:
             for i in range(BLOCK_SIZE):
                 squared_error += lanes[i]
@@ -226,54 +208,32 @@ def encode_float(
     codes: npt.NDArray[np.uint8],
     scales: npt.NDArray[np.uint8],
 ) -> Sums:
-    """Encode flat, finite float32 `values` (size a multiple of 16); outputs and result as `encode_bf16_measured`."""
-    squared_error, max_error, energy, clamped, zero = 0.0, 0.0, 0.0, 0, 0
+    """Encode flat, finite float32 `values` (size a multiple of 16); outputs and result as `encode_bf16`."""
+    source, destination = values.ctypes.data, codes.ctypes.data
+    lanes = np.zeros(2 * BLOCK_SIZE, np.float64)
+    max_error, clamped, zero = 0.0, 0, 0
     for block in range(values.size // BLOCK_SIZE):
-        start = block * BLOCK_SIZE
-        amax = np.float32(0)
-        for i in range(start, start + BLOCK_SIZE):
-            amax = max(amax, abs(values[i]))
-            energy += np.float64(values[i]) * np.float64(values[i])
+        at = source + 64 * block
+        amax = vector_float.float_block_magnitude(at)
         byte, was_clamped = block_scale(amax, scale_2)
         clamped += was_clamped
         zero += amax == 0
         if sweep:
             first, last = max(SCALE_FIRST, byte - SWEEP_BELOW), min(SCALE_LAST, byte + SWEEP_ABOVE)
-            least = _error_float(values, start, np.float32(E4M3[byte] * scale_2))
+            least = vector_float.float_block_error(at, np.float32(E4M3[byte] * scale_2))
             max_error += least
             for candidate in range(first, last + 1):
-                error = _error_float(values, start, np.float32(E4M3[candidate] * scale_2))
+                error = vector_float.float_block_error(at, np.float32(E4M3[candidate] * scale_2))
                 if error < least:
                     byte, least = candidate, error
         scales[block] = byte
         step = np.float32(E4M3[byte] * scale_2)
-        for i in range(0, BLOCK_SIZE, 2):
-            pair = 0
-            for half in range(2):
-                value = values[start + i + half]
-                code = code_of(abs(value), step)
-                error = np.float64(abs(value)) - np.float64(np.float32(E2M1[code] * step))
-                squared_error += error * error
-                is_negative = np.float32(value / step) < 0  # a quotient that underflows to -0.0 is not
-                pair |= (code | (8 if is_negative else 0)) << (4 * half)
-            codes[(start + i) // 2] = pair
-    return Sums(squared_error, max_error if sweep else squared_error, energy, clamped, zero)
-
-
-@jit
-def _error_float(values: npt.NDArray[np.float32], start: int, step: np.float32) -> np.float32:
-    """Squared error of one block, lanes added as `reference.squared_errors` does."""
-    lanes = np.empty(BLOCK_SIZE, np.float32)
+        vector_float.encode_float_block(at, step, destination + 8 * block, lanes.ctypes.data)
+    squared_error, energy = 0.0, 0.0
     for i in range(BLOCK_SIZE):
-        magnitude = abs(values[start + i])
-        error = np.float32(magnitude - np.float32(E2M1[code_of(magnitude, step)] * step))
-        lanes[i] = error * error
-    half = BLOCK_SIZE // 2
-    while half:
-        for i in range(half):
-            lanes[i] = np.float32(lanes[i] + lanes[i + half])
-        half //= 2
-    return lanes[0]
+        squared_error += lanes[i]
+        energy += lanes[BLOCK_SIZE + i]
+    return Sums(squared_error, max_error if sweep else squared_error, energy, clamped, zero)
 
 
 @jit

@@ -21,7 +21,7 @@ from halfbyte.nvfp4.format import (
     E4M3_MIN,
     SCALE_FIRST,
     SCALE_LAST,
-    SMALLEST_SCALE_2,
+    ZERO_TENSOR_SCALE_2,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -39,7 +39,7 @@ class Encoded(NamedTuple):
 def scale_2_of(amax: float | np.float32) -> np.float32:
     """`weight_scale_2` for a tensor whose largest magnitude is `amax`: amax / 2688, and never 0."""
     scale_2 = np.float32(amax) / AMAX_TO_SCALE_2
-    return scale_2 if scale_2 > 0 else SMALLEST_SCALE_2
+    return scale_2 if scale_2 > 0 else ZERO_TENSOR_SCALE_2
 
 
 def block_scales(blocks: Float32, scale_2: np.float32) -> Bytes:

@@ -7,6 +7,7 @@ Addresses are plain integers (`array.ctypes.data`); nothing is bounds-checked, t
 A BF16 magnitude is its 16 bits with the sign cleared, and orders like an integer.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -21,37 +22,37 @@ LANES = 16
 DOUBLED_STEPS = (1, 1, 1, 1, 2, 2, 4)
 
 
-def _splat(scalar_type: ir.Type, value: int, lanes: int = LANES) -> ir.Constant:
+def splat(scalar_type: ir.Type, value: int, lanes: int = LANES) -> ir.Constant:
     return ir.Constant(ir.VectorType(scalar_type, lanes), [value] * lanes)
 
 
-def _load(builder: ir.IRBuilder, address: ir.Value, scalar_type: ir.Type, lanes: int = LANES) -> ir.Value:
+def load(builder: ir.IRBuilder, address: ir.Value, scalar_type: ir.Type, lanes: int = LANES) -> ir.Value:
     vector = ir.VectorType(scalar_type, lanes)
     return builder.load(builder.inttoptr(address, vector.as_pointer()), align=1)
 
 
-def _broadcast(builder: ir.IRBuilder, scalar: ir.Value, lanes: int = LANES) -> ir.Value:
+def broadcast(builder: ir.IRBuilder, scalar: ir.Value, lanes: int = LANES) -> ir.Value:
     vector = ir.VectorType(scalar.type, lanes)
     single = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
-    return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), _splat(I32, 0, lanes))
+    return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), splat(I32, 0, lanes))
 
 
 def _magnitude(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
-    return builder.and_(bits, _splat(I16, 0x7FFF, bits.type.count))
+    return builder.and_(bits, splat(I16, 0x7FFF, bits.type.count))
 
 
 def _as_float(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     """BF16 bits to float32: they are the upper half."""
-    wide = builder.shl(builder.zext(bits, ir.VectorType(I32, LANES)), _splat(I32, 16))
+    wide = builder.shl(builder.zext(bits, ir.VectorType(I32, LANES)), splat(I32, 16))
     return builder.bitcast(wide, ir.VectorType(F32, LANES))
 
 
-def _tree_sum(builder: ir.IRBuilder, lanes: ir.Value) -> ir.Value:
-    """Sum of 16 float lanes in the order of `reference.squared_errors`: halves added to halves."""
+def tree_fold(builder: ir.IRBuilder, lanes: ir.Value, combine: Callable[[ir.Value, ir.Value], ir.Value]) -> ir.Value:
+    """16 lanes into one, halves with halves: the order in which `reference.squared_errors` adds."""
     for half in (8, 4, 2, 1):
         low = ir.Constant(ir.VectorType(I32, half), list(range(half)))
         high = ir.Constant(ir.VectorType(I32, half), list(range(half, 2 * half)))
-        lanes = builder.fadd(builder.shuffle_vector(lanes, lanes, low), builder.shuffle_vector(lanes, lanes, high))
+        lanes = combine(builder.shuffle_vector(lanes, lanes, low), builder.shuffle_vector(lanes, lanes, high))
     return builder.extract_element(lanes, ir.Constant(I32, 0))
 
 
@@ -61,35 +62,44 @@ def _steps_reached(builder: ir.IRBuilder, magnitude: ir.Value, thresholds: ir.Va
     for k in range(7):
         address = builder.add(thresholds, ir.Constant(I64, 2 * k))
         threshold = builder.load(builder.inttoptr(address, I16.as_pointer()), align=2)
-        mask = builder.icmp_signed(">=", magnitude, _broadcast(builder, threshold))
+        mask = builder.icmp_signed(">=", magnitude, broadcast(builder, threshold))
         reached.append(builder.zext(mask, ir.VectorType(I16, LANES)))
     return reached
 
 
+def doubled_values(builder: ir.IRBuilder, reached: list[ir.Value]) -> ir.Value:
+    """Twice the E2M1 magnitude (float32) of lanes that have reached the given code steps."""
+    doubled = splat(I16, 0)
+    for step, lanes in zip(DOUBLED_STEPS, reached, strict=True):
+        scaled = builder.shl(lanes, splat(I16, step.bit_length() - 1)) if step > 1 else lanes
+        doubled = builder.add(doubled, scaled)
+    return builder.sitofp(builder.zext(doubled, ir.VectorType(I32, LANES)), ir.VectorType(F32, LANES))
+
+
 def _lane_errors(builder: ir.IRBuilder, magnitude: ir.Value, reached: list[ir.Value], half_step: ir.Value) -> ir.Value:
     """Squared error of each lane (float32) when the steps `reached` are decoded; half_step = scale * scale_2 / 2."""
-    doubled = _splat(I16, 0)
-    for step, lanes in zip(DOUBLED_STEPS, reached, strict=True):
-        scaled = builder.shl(lanes, _splat(I16, step.bit_length() - 1)) if step > 1 else lanes
-        doubled = builder.add(doubled, scaled)
-    value = builder.sitofp(builder.zext(doubled, ir.VectorType(I32, LANES)), ir.VectorType(F32, LANES))
-    error = builder.fsub(_as_float(builder, magnitude), builder.fmul(value, _broadcast(builder, half_step)))
+    decoded = builder.fmul(doubled_values(builder, reached), broadcast(builder, half_step))
+    error = builder.fsub(_as_float(builder, magnitude), decoded)
     return builder.fmul(error, error)
 
 
-def _store_codes(builder: ir.IRBuilder, bits: ir.Value, reached: list[ir.Value], destination: ir.Value) -> None:
-    codes = _splat(I16, 0)
+def store_codes(builder: ir.IRBuilder, negative: ir.Value, reached: list[ir.Value], destination: ir.Value) -> None:
+    """Pack 16 codes into 8 bytes. negative: which lanes get the sign bit."""
+    codes = splat(I16, 0)
     for lanes in reached:
         codes = builder.add(codes, lanes)
-    negative = builder.icmp_unsigned(">", bits, _splat(I16, 0x8000))  # -0.0 is not negative
-    sign = builder.shl(builder.zext(negative, ir.VectorType(I16, LANES)), _splat(I16, 3))
+    sign = builder.shl(builder.zext(negative, ir.VectorType(I16, LANES)), splat(I16, 3))
     pairs = builder.bitcast(builder.or_(codes, sign), ir.VectorType(I32, 8))  # even code low, odd code high
-    packed = builder.or_(pairs, builder.lshr(pairs, _splat(I32, 12, 8)))
+    packed = builder.or_(pairs, builder.lshr(pairs, splat(I32, 12, 8)))
     target = ir.VectorType(I8, 8)
     builder.store(builder.trunc(packed, target), builder.inttoptr(destination, target.as_pointer()), align=1)
 
 
-def _accumulate(builder: ir.IRBuilder, lanes: ir.Value, address: ir.Value) -> None:
+def _negative(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    return builder.icmp_unsigned(">", bits, splat(I16, 0x8000))  # -0.0 is not negative
+
+
+def accumulate(builder: ir.IRBuilder, lanes: ir.Value, address: ir.Value) -> None:
     pointer = builder.inttoptr(address, lanes.type.as_pointer())
     builder.store(builder.fadd(builder.load(pointer, align=4), lanes), pointer, align=4)
 
@@ -101,12 +111,12 @@ def largest_magnitude(typingctx: Any, source: Any, count: Any) -> Any:
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         address, count = args
         wide = ir.VectorType(I16, 64)
-        slots = [cgutils.alloca_once_value(builder, _splat(I16, 0, n)) for n in (64, LANES)]
+        slots = [cgutils.alloca_once_value(builder, splat(I16, 0, n)) for n in (64, LANES)]
         whole = builder.and_(count, ir.Constant(I64, ~63))
         for start, stop, slot, lanes in ((ir.Constant(I64, 0), whole, slots[0], 64), (whole, count, slots[1], LANES)):
             with cgutils.for_range_slice(builder, start, stop, ir.Constant(I64, lanes), I64) as (i, _):
                 at = builder.add(address, builder.shl(i, ir.Constant(I64, 1)))
-                magnitude = _magnitude(builder, _load(builder, at, I16, lanes))
+                magnitude = _magnitude(builder, load(builder, at, I16, lanes))
                 so_far = builder.load(slot)
                 larger = builder.icmp_signed(">", magnitude, so_far)
                 builder.store(builder.select(larger, magnitude, so_far), slot)
@@ -129,39 +139,27 @@ def block_magnitude(typingctx: Any, source: Any) -> Any:
         vector = ir.VectorType(I16, LANES)
         function = ir.FunctionType(I16, [vector])
         reduce = cgutils.get_or_insert_function(builder.module, function, "llvm.vector.reduce.umax.v16i16")
-        return builder.zext(builder.call(reduce, [_magnitude(builder, _load(builder, args[0], I16))]), I64)
+        return builder.zext(builder.call(reduce, [_magnitude(builder, load(builder, args[0], I16))]), I64)
 
     return types.int64(types.int64), codegen
 
 
 @intrinsic
-def encode_block(typingctx: Any, source: Any, thresholds: Any, destination: Any) -> Any:
-    """Encode the 16 BF16 values at `source` into 8 bytes at `destination`, by seven int16 thresholds."""
+def encode_block(typingctx: Any, source: Any, thresholds: Any, destination: Any, half_step: Any, sums: Any) -> Any:
+    """Encode the 16 BF16 values at `source` into 8 bytes at `destination`, by seven int16 thresholds.
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
-        source, thresholds, destination = args
-        bits = _load(builder, source, I16)
-        _store_codes(builder, bits, _steps_reached(builder, _magnitude(builder, bits), thresholds), destination)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def encode_block_measured(
-    typingctx: Any, source: Any, thresholds: Any, destination: Any, half_step: Any, sums: Any
-) -> Any:
-    """`encode_block` that also adds, lane by lane, squared error and square to the 32 float32 at address `sums`."""
+    half_step = scale * scale_2 / 2. Adds, lane by lane, squared error and square to the 32 float32 at address `sums`.
+    """
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         source, thresholds, destination, half_step, sums = args
-        bits = _load(builder, source, I16)
+        bits = load(builder, source, I16)
         magnitude = _magnitude(builder, bits)
         reached = _steps_reached(builder, magnitude, thresholds)
-        _store_codes(builder, bits, reached, destination)
-        _accumulate(builder, _lane_errors(builder, magnitude, reached, half_step), sums)
+        store_codes(builder, _negative(builder, bits), reached, destination)
+        accumulate(builder, _lane_errors(builder, magnitude, reached, half_step), sums)
         value = _as_float(builder, magnitude)
-        _accumulate(builder, builder.fmul(value, value), builder.add(sums, ir.Constant(I64, 4 * LANES)))
+        accumulate(builder, builder.fmul(value, value), builder.add(sums, ir.Constant(I64, 4 * LANES)))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, types.float32, types.int64), codegen
@@ -173,9 +171,9 @@ def block_error(typingctx: Any, source: Any, thresholds: Any, half_step: Any) ->
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         source, thresholds, half_step = args
-        magnitude = _magnitude(builder, _load(builder, source, I16))
+        magnitude = _magnitude(builder, load(builder, source, I16))
         reached = _steps_reached(builder, magnitude, thresholds)
-        return _tree_sum(builder, _lane_errors(builder, magnitude, reached, half_step))
+        return tree_fold(builder, _lane_errors(builder, magnitude, reached, half_step), builder.fadd)
 
     return types.float32(types.int64, types.int64, types.float32), codegen
 
@@ -187,22 +185,22 @@ def decode_block(typingctx: Any, source: Any, step: Any, destination: Any) -> An
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         source, step, destination = args
         wide = ir.VectorType(I32, LANES)
-        packed = builder.zext(_load(builder, source, I8, 8), ir.VectorType(I32, 8))
+        packed = builder.zext(load(builder, source, I8, 8), ir.VectorType(I32, 8))
         twice = ir.Constant(wide, [i // 2 for i in range(LANES)])
         shifts = ir.Constant(wide, [0, 4] * 8)
         codes = builder.lshr(builder.shuffle_vector(packed, packed, twice), shifts)
         # doubled value of code c = 0..7: c below 4, else 4 or 6, doubled again for 6 and 7
-        odd = builder.and_(codes, _splat(I32, 1))
-        upper = builder.or_(_splat(I32, 4), builder.shl(odd, _splat(I32, 1)))
-        upper = builder.shl(upper, builder.and_(builder.lshr(codes, _splat(I32, 1)), _splat(I32, 1)))
-        low = builder.and_(codes, _splat(I32, 3))
-        is_upper = builder.icmp_unsigned("!=", builder.and_(codes, _splat(I32, 4)), _splat(I32, 0))
+        odd = builder.and_(codes, splat(I32, 1))
+        upper = builder.or_(splat(I32, 4), builder.shl(odd, splat(I32, 1)))
+        upper = builder.shl(upper, builder.and_(builder.lshr(codes, splat(I32, 1)), splat(I32, 1)))
+        low = builder.and_(codes, splat(I32, 3))
+        is_upper = builder.icmp_unsigned("!=", builder.and_(codes, splat(I32, 4)), splat(I32, 0))
         doubled = builder.select(is_upper, upper, low)
-        is_negative = builder.icmp_unsigned("!=", builder.and_(codes, _splat(I32, 8)), _splat(I32, 0))
+        is_negative = builder.icmp_unsigned("!=", builder.and_(codes, splat(I32, 8)), splat(I32, 0))
         doubled = builder.select(is_negative, builder.neg(doubled), doubled)  # as an integer: code 8 gives +0.0
         floats = ir.VectorType(F32, LANES)
         value = builder.fmul(builder.sitofp(doubled, floats), ir.Constant(floats, [0.5] * LANES))
-        result = builder.fmul(value, _broadcast(builder, step))
+        result = builder.fmul(value, broadcast(builder, step))
         builder.store(result, builder.inttoptr(destination, floats.as_pointer()), align=4)
         return context.get_dummy_value()
 

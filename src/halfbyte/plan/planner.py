@@ -11,6 +11,7 @@ from halfbyte.errors import OutputError, UsageError
 from halfbyte.plan import answers
 from halfbyte.plan.cost import cost_json, tenant_json
 from halfbyte.plan.deployment import Deployment, make_deployment
+from halfbyte.plan.document import PLAN_VERSION
 from halfbyte.plan.engines import GIB
 from halfbyte.plan.flags import engine_flags
 from halfbyte.plan.hardware import find_gpu
@@ -20,8 +21,6 @@ from halfbyte.plan.throughput import Speed, SpeedModel, speed_json
 from halfbyte.plan.trace import Request, read_trace
 from halfbyte.plan.work import work_of
 from halfbyte.plan.workload import Workload
-
-PLAN_VERSION = 1
 
 
 @dataclass(frozen=True)
