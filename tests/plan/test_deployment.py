@@ -60,6 +60,8 @@ def test_replicas() -> None:
     assert server(GLM, gpus=16, tp=8, dp=2).replicas == 2
     assert server(GLM, dp=8).replicas == 1
     assert server(GLM, dp=8).kv_ranks == 8
+    vllm = server(GLM, engine="vllm", tp=4, dp=2)
+    assert (vllm.replicas, vllm.kv_ranks, layout(vllm).expert_width, layout(vllm).attention) == (1, 2, 8, 4)
     assert communicator_bytes(server(GLM)) > communicator_bytes(server(paper("Qwen3-30B-A3B", None), gpus=1)) == 0
 
 

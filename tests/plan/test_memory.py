@@ -173,6 +173,17 @@ def test_peak_is_the_largest_phase_and_terms_add_up() -> None:
     assert all(term.formula and term.source for term in plan.terms)
 
 
+def test_the_formula_of_a_weight_term_adds_up() -> None:
+    plan = plan_memory(GLM.groups, GLM.arch, server(GLM))
+    attention = next(term for term in plan.terms if term.name == "weights: attention")
+    total = 0.0
+    for part in attention.formula.split(" + "):
+        size, ranks = part.split(" GB / ")
+        total += float(size) * 1e9 / int(ranks)
+    assert attention.formula.count("/") == 2  # the down projections whole, the rest by eight
+    assert total == pytest.approx(attention.bytes, rel=1e-3)
+
+
 def test_unfit_plans_say_why() -> None:
     h100 = plan_memory(GLM.groups, GLM.arch, server(GLM, "h100", engine="vllm"))
     assert not h100.fits

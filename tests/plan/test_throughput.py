@@ -43,6 +43,13 @@ def test_active_parameters_of_a_token() -> None:
     assert flops == pytest.approx(2 * (18.60e9 - 0.95e9 + 724.78e9 * 8 / 256), rel=0.001)
 
 
+def test_data_parallel_attention_computes_the_same_total() -> None:
+    """Eight ranks with a token each do as much as eight ranks sharing eight tokens, but for what is replicated."""
+    shared, own = speeds().work.flops_per_token, speeds(dp=8).work.flops_per_token
+    assert own["fp4"] == pytest.approx(8 * shared["fp4"])
+    assert own["bf16"] < 8 * shared["bf16"]
+
+
 def test_four_bit_weights_compute_in_bf16_before_blackwell() -> None:
     h200, b200 = server(GLM, "h200").gpu, server(GLM, "b200").gpu
     assert [operand_of("nvfp4", gpu) for gpu in (h200, b200)] == ["bf16", "fp4"]

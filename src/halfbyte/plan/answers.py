@@ -1,5 +1,6 @@
 """What a memory plan means: how many sequences, how long, with which chunk, on how few GPUs, and what would help."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -79,21 +80,32 @@ def smallest_gpus(model: Model, d: Deployment) -> MemoryPlan | None:
 
 
 def smallest_change(model: Model, plan: MemoryPlan) -> Change | None:
-    """The first change, cheapest for the user first, with which the server fits."""
+    """The first change, cheapest for the user first, with which the server fits.
+
+    Among changes of one kind (other fractions, other chunks) one that holds a whole context is preferred.
+    """
+    barely = None
     for what, changed, d in _changes(model, plan):
+        if barely is not None and _kind(what) != _kind(barely.what):
+            return barely
         try:
             found = plan_memory(changed.groups, changed.arch, d)
         except HalfbyteError:
             continue
-        if found.fits:
+        if found.fits and found.kv_tokens >= d.context:
             return Change(what, found)
-    return None
+        if found.fits and barely is None:
+            barely = Change(what, found)
+    return barely
+
+
+def _kind(what: str) -> str:
+    return re.sub(r"[\d.]+", "", what)[:8]
 
 
 def _changes(model: Model, plan: MemoryPlan) -> Iterator[tuple[str, Model, Deployment]]:
     d, fraction = plan.deployment, plan.limits.fraction
-    steps = [fraction + sign * n / 100 for n in range(1, 31) for sign in (1, -1)]
-    for other in sorted({round(f, 2) for f in steps if 0.3 <= f <= 0.97}, key=lambda f: abs(f - fraction)):
+    for other in sorted((n / 100 for n in range(30, 98)), key=lambda f: abs(f - fraction)):
         yield f"memory fraction {other:g} instead of {fraction:g}", model, replace(d, fraction=other)
     for chunk in (131072, 65536, 32768, 16384, 8192, 4096, 2048):
         if chunk < plan.limits.chunk:
@@ -108,7 +120,8 @@ def _changes(model: Model, plan: MemoryPlan) -> Iterator[tuple[str, Model, Deplo
         each = -(-(d.concurrency or 1) // (d.kv_ranks * d.replicas))
         context = shorter.kv_tokens // each // page * page
         while context >= page:  # vLLM's workspaces shrink with the context, so the first guess may still be too long
-            yield f"a context of {context} tokens", model, replace(d, context=context, chunk=chunk)
+            and_chunk = f" and a chunk of {chunk}" if chunk != plan.limits.chunk else ""
+            yield f"a context of {context} tokens{and_chunk}", model, replace(d, context=context, chunk=chunk)
             context = context * 9 // 10 // page * page
             if context < 2048:
                 break

@@ -65,17 +65,13 @@ class Deployment:
 
     @property
     def replicas(self) -> int:
-        """Independent copies of the model. vLLM's DP ranks with expert parallelism form one replica."""
-        if self.engine == "vllm":
-            return self.dp if self.dp > 1 and self.ep == 1 else 1
-        return 1 if self.dp_attention else self.dp
+        """Independent copies of the model. vLLM's DP ranks share the experts, by width or (EP) by number: one copy."""
+        return 1 if self.engine == "vllm" or self.dp_attention else self.dp
 
     @property
     def kv_ranks(self) -> int:
         """Ranks with requests (and so KV) of their own inside one replica."""
-        if self.engine == "vllm":
-            return self.dp if self.replicas == 1 else 1
-        return self.dp if self.dp_attention else 1
+        return self.dp if self.engine == "vllm" or self.dp_attention else 1
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ class Layout:
 def layout(d: Deployment) -> Layout:
     """Source: serving.md 3.1 (vLLM 0.33, SGLang 0.5.23)."""
     if d.engine == "vllm":
-        experts = d.tp * (d.dp if d.replicas == 1 else 1)
+        experts = d.tp * d.dp
         expert_parallel = d.ep > 1
         # sequence-parallel MoE keeps a whole shared expert on each rank
         shared = 1 if expert_parallel and d.tp > 1 and d.dp > 1 else d.tp

@@ -121,8 +121,9 @@ def _resident_terms(
     rules = "serving notes 3.1"
     found = []
     for role, size in weights.target.items():
-        formula = f"bytes of {role} on one of {d.tp} ranks"
-        found.append(Term(f"weights: {role}", ALWAYS, size, formula, rules, "a smaller recipe, more GPUs"))
+        found.append(
+            Term(f"weights: {role}", ALWAYS, size, weights.formula(role), rules, "a smaller recipe, more GPUs")
+        )
     if weights.absorbed:
         formula = "2 B x kv_b_proj / attention ranks"
         found.append(Term("weights: absorbed kv_b_proj", ALWAYS, weights.absorbed, formula, rules, "more --tp"))

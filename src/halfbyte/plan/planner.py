@@ -213,7 +213,7 @@ def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: S
         throughput=throughput,
         cost=cost,
         traffic=simulated,
-        warnings=_warnings(memory, concurrency),
+        warnings=_warnings(memory, concurrency, workload),
     )
 
 
@@ -255,12 +255,15 @@ def _cost(speeds: SpeedModel, speed: Speed | None, workload: Workload) -> dict[s
     )
 
 
-def _warnings(memory: MemoryPlan, concurrency: int) -> list[str]:
+def _warnings(memory: MemoryPlan, concurrency: int, workload: Workload) -> list[str]:
     d, found = memory.deployment, []
     if memory.fits and concurrency == 0:
         found.append(
             f"the server starts, but its cache of {memory.kv_tokens} tokens holds no sequence of {d.context} tokens"
         )
+    length = workload.input_tokens + workload.output_tokens
+    if length > d.context:
+        found.append(f"the typical request of {length} tokens (for speed and cost) is longer than the context")
     family = d.gpu.family
     if family in ("sm80", "sm89") and memory.kv.index:
         found.append("neither engine has sparse-attention kernels for this GPU before Hopper (serving notes 2)")

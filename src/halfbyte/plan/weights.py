@@ -21,9 +21,10 @@ REPLICATED_ATTENTION = ("q_a_proj", "kv_a_proj_with_mqa", "q_a_layernorm", "kv_a
 class StageWeights:
     """Bytes on one rank of one pipeline stage.
 
-    target: role -> bytes of the main model. draft: bytes of the MTP layers. absorbed: copies of kv_b_proj that an
-    engine makes for absorbed attention. replicated: the part of `target` that every rank holds whole. nvfp4_experts:
-    the routed experts in NVFP4, largest_expert_layer: those of one layer; both are touched again while loading.
+    target: role -> bytes of the main model. shares: (role, ranks that share it) -> bytes in all, padding included.
+    replicated: the part of `target` that every rank holds whole. draft: bytes of the MTP layers. absorbed: copies of
+    kv_b_proj that an engine makes for absorbed attention. nvfp4_experts: the routed experts in NVFP4,
+    largest_expert_layer: those of one layer; both are touched again while loading.
     """
 
     layers: range
@@ -32,8 +33,14 @@ class StageWeights:
     draft: float = 0.0
     absorbed: float = 0.0
     vision: float = 0.0
+    shares: dict[tuple[Role, int], float] = field(default_factory=dict)
     largest_expert_layer: float = 0.0
     nvfp4_experts: float = 0.0
+
+    def formula(self, role: Role) -> str:
+        """A role's bytes on the rank as a sum: so many GB by so many ranks, and what is whole on each."""
+        parts = sorted((ranks, size) for (of, ranks), size in self.shares.items() if of is role)
+        return " + ".join(f"{size / 1e9:.3f} GB / {ranks}" for ranks, size in parts) or "as the embedding"
 
     @property
     def main(self) -> float:
@@ -67,6 +74,8 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
         stage = stage_of[group.layer] if group.layer is not None else _outside(group, found)
         size = _rank_bytes(group, arch, ranks, d)
         stage.target[group.role] = stage.target.get(group.role, 0.0) + size
+        key = (group.role, round(group.bytes / size) if size else 1)
+        stage.shares[key] = stage.shares.get(key, 0.0) + size * key[1]
         if size == group.bytes and ranks.dense > 1:
             stage.replicated += size
         if group.role is Role.ROUTED_EXPERT and group.layer is not None:

@@ -92,17 +92,19 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
     embedding = sum(stage.target.get(Role.EMBEDDING, 0.0) for stage in found)  # a lookup, not a read of the table
     dense = sum(stage.main for stage in found) - experts - embedding - sum(stage.vision for stage in found)
     ranks, flops = layout(d), dict.fromkeys(("bf16", "fp8", "fp4"), 0.0)
+    # under data-parallel attention a rank computes its share of the experts for the tokens of all ranks
+    experts_of_a_token = ranks.expert_width * ranks.expert_count / d.kv_ranks
     for group in groups:
         if group.mtp or group.role in (Role.EMBEDDING, Role.NORM) or len(group.shape) < 2:
             continue
         share = arch.top_k / arch.experts if group.role is Role.ROUTED_EXPERT else 1.0
-        divisor = _compute_divisor(group, ranks.dense, ranks.attention)
+        divisor = _compute_divisor(group, experts_of_a_token, ranks.attention)
         flops[operand_of(group.format, d.gpu)] += 2 * group.parameters * share / divisor
     by_type: dict[Operand, float] = {"bf16": flops["bf16"], "fp8": flops["fp8"], "fp4": flops["fp4"]}
     return Work(arch, plan, dense, experts, sum(stage.draft for stage in found), by_type)
 
 
-def _compute_divisor(group: WeightGroup, dense: int, attention: int) -> int:
+def _compute_divisor(group: WeightGroup, others: float, attention: int) -> float:
     if group.role in (Role.INDEXER, Role.ROUTER) or group.projection in ("q_a_proj", "kv_a_proj_with_mqa"):
         return 1
-    return attention if group.role is Role.ATTENTION else dense
+    return attention if group.role is Role.ATTENTION else others

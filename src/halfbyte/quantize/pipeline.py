@@ -11,7 +11,6 @@ looks finished. A run that was killed goes on where its journal ends and gives t
 import hashlib
 import json
 import os
-import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.errors import HalfbyteError, OutputError, UsageError
 from halfbyte.nvfp4.codec import Measure, Rounding
+from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.evidence import File, evidence, model_card, role_table
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, parse_input_scale
@@ -107,7 +107,7 @@ def quantize(
                 bytes_in=source.bytes,
                 bytes_out=job.output_bytes,
                 seconds=round(time.monotonic() - began, 3),
-                peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                peak_rss_bytes=peak_rss_bytes(),
                 shards=len(job.shards),
                 resumed_shards=resumed,
                 recipe=chosen.name,
