@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,3 +260,19 @@ def test_layers_at_the_ends_can_be_kept(tmp_path: Path) -> None:
     assert {module.split(".")[2] for module in evidence["tensors"]} == {"1", "3"}
     ignore = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]["ignore"]
     assert {"model.layers.0.*", "model.layers.2.*", "model.layers.4.*"} <= set(ignore)
+
+
+def test_a_file_system_that_refuses_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
+    source = small_checkpoint(tmp_path / "in")
+    limited = f"ulimit -f 64; exec {sys.executable} -m halfbyte quantize {source} {tmp_path / 'out'} --json"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["kind"] == "bad-output"
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_rounding_is_refused(tmp_path: Path) -> None:
+    source = small_checkpoint(tmp_path / "in")
+    with pytest.raises(errors.UsageError, match="max or sweep"):
+        quantize(source, tmp_path / "out", rounding="floor")  # type: ignore[arg-type]

@@ -46,9 +46,6 @@ def quantize(
     """
     from halfbyte.quantize.pipeline import quantize as run
 
-    if rounding not in ("max", "sweep"):
-        raise UsageError(f"--rounding {rounding}: wanted max or sweep")
-
     def show(result: "QuantizeResult") -> None:
         print_json(result.as_json()) if json_output else _print(result)
 

@@ -19,7 +19,7 @@ from halfbyte.export.container import Layout
 from halfbyte.export.mapping import Planned
 from halfbyte.export.pieces import Piece
 from halfbyte.export.transforms import ScaleError
-from halfbyte.export.unfinished import Unfinished
+from halfbyte.export.unfinished import BLOCK_BYTES, Unfinished
 from halfbyte.progress import Progress
 
 Bytes = npt.NDArray[np.uint8]
@@ -57,11 +57,13 @@ class Scratch(threading.local):
     def __init__(self) -> None:
         self._buffers: dict[int, Bytes] = {}
 
-    def take(self, slot: int, size: int) -> Bytes:
+    def take(self, slot: int, size: int, offset: int = 0) -> Bytes:
+        """A buffer whose address has the remainder of the file's `offset` within a block, as direct writing wants."""
         buffer = self._buffers.get(slot)
-        if buffer is None or len(buffer) < size:
-            buffer = self._buffers[slot] = np.empty(size, np.uint8)
-        return buffer[:size]
+        if buffer is None or len(buffer) < size + BLOCK_BYTES:
+            buffer = self._buffers[slot] = np.empty(size + BLOCK_BYTES, np.uint8)
+        start = (offset - buffer.ctypes.data) % BLOCK_BYTES
+        return buffer[start : start + size]
 
 
 def read_piece(checkpoint: Checkpoint, piece: Piece, scratch: Scratch) -> list[Bytes]:
@@ -88,7 +90,7 @@ def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progres
             assert step.tensor.values is not None
             target.write(step.file, step.tensor.values.view(np.uint8).data, step.offset)
             return 0
-        inputs, output = read_piece(checkpoint, step.piece, scratch), scratch.take(-1, step.bytes)
+        inputs, output = read_piece(checkpoint, step.piece, scratch), scratch.take(-1, step.bytes, step.offset)
         try:
             found = step.piece.transform.forward(inputs, output)
         except ScaleError as error:

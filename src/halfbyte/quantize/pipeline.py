@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from halfbyte import __version__
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
@@ -91,6 +91,8 @@ def quantize(
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     scales = parse_input_scale(input_scale) if chosen.algorithm == "NVFP4" else None
     workers = workers if workers is not None else len(os.sched_getaffinity(0))
+    if rounding not in get_args(Rounding):
+        raise UsageError(f"--rounding {rounding}: wanted {' or '.join(get_args(Rounding))}")
     if workers < 1 or max_shard_bytes < 1:
         raise UsageError("--workers and --max-shard-size take at least 1")
     src, dst = Path(src), Path(dst)
