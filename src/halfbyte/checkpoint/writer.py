@@ -7,6 +7,7 @@ only then renamed.
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from halfbyte.errors import OutputError
@@ -64,21 +65,22 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written: {error.strerror}", hint=hints.get(error.errno or 0))
 
 
-def hash_open_file(file: int) -> str:
-    """SHA-256 of an open file, in constant memory."""
+def hash_open_file(file: int, check_stop: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of an open file, in constant memory. check_stop is called between pieces and may raise."""
     digest, buffer, position = hashlib.sha256(), bytearray(HASH_CHUNK_BYTES), 0
     view = memoryview(buffer)
     while count := os.preadv(file, [buffer], position):
+        check_stop()
         digest.update(view[:count])
         position += count
     return digest.hexdigest()
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in constant memory. Raises OSError."""
+def hash_file(path: Path, check_stop: Callable[[], None] = lambda: None) -> str:
+    """SHA-256 of a file, as `hash_open_file`. Raises OSError."""
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return hash_open_file(file)
+        return hash_open_file(file, check_stop)
     finally:
         os.close(file)
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from halfbyte import __version__
+from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import NVFP4
 from halfbyte.nvfp4.codec import Measure
 from halfbyte.quantize.input_scale import InputScales
@@ -35,7 +36,7 @@ def role_table(job: Job, measures: Mapping[str, Measure]) -> list[dict[str, Any]
         quantized.setdefault(linear.source.name, []).append(linear)
     rows: dict[tuple[int, bool, str], dict[str, Any]] = {}
     totals: dict[tuple[int, bool, str], Measure] = {}
-    order = list(type(job.entries[0].role.role))
+    order = list(Role)
     for entry in job.entries:
         linears = quantized.get(entry.name, [])
         form = NVFP4 if linears else entry.format

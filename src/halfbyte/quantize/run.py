@@ -14,10 +14,12 @@ from halfbyte.nvfp4.codec import Measure, Rounding
 from halfbyte.progress import Progress
 from halfbyte.quantize.evidence import File
 from halfbyte.quantize.input_scale import InputScales
-from halfbyte.quantize.job import Job, OutputShard, Unit
+from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import Journal
+from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.rows import Stopped
 from halfbyte.quantize.staging import staged_files
+from halfbyte.quantize.units import Unit
 from halfbyte.quantize.work import Worker
 
 Results = dict[str, tuple[float, Measure]]
@@ -186,7 +188,7 @@ class Run:
 
     def _hash_source(self, name: str) -> None:
         self._check_stop()
-        digest = hash_file(self._source.shards[name].path)
+        digest = hash_file(self._source.shards[name].path, self._check_stop)
         with self._lock:
             self._journal.source_done(name, digest)
 

@@ -27,9 +27,10 @@ from halfbyte.nvfp4.format import SCALE_LAST
 from halfbyte.nvfp4.layout import BLOCK_SIZE
 from halfbyte.nvfp4.reference import scale_2_of
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.job import Linear, sharing, split, unit_key
+from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
 from halfbyte.quantize.side_files import EVIDENCE
+from halfbyte.quantize.units import sharing, unit_key
 
 ERROR_LIMIT = 1.5
 """Relative error allowed to a rounding that we cannot repeat, as a multiple of the max rule's."""

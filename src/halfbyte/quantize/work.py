@@ -14,8 +14,10 @@ from halfbyte.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.nvfp4.layout import BLOCK_SIZE
 from halfbyte.nvfp4.reference import scale_2_of
 from halfbyte.quantize.input_scale import InputScales
-from halfbyte.quantize.job import Linear, OutputShard, Unit
+from halfbyte.quantize.layout import OutputShard
+from halfbyte.quantize.linears import Linear
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
+from halfbyte.quantize.units import Unit
 
 
 class Worker:

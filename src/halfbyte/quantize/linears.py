@@ -1,0 +1,112 @@
+"""The weight matrices of a source as linears under their output names, stacks of experts cut apart; their checks."""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from halfbyte.checkpoint.families import GLU
+from halfbyte.checkpoint.inventory import Entry
+from halfbyte.checkpoint.roles import RoleMap, TensorRole
+from halfbyte.checkpoint.source import Tensor
+from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.nvfp4.layout import BLOCK_SIZE
+
+FLOAT_DTYPES = ("BF16", "F16", "F32")
+
+Kept = tuple[TensorRole, str, Tensor]
+"""A tensor that is no matrix: role, output name, source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """One weight matrix on its way: what it is, where it lies in the source (maybe part of a stack), what it becomes.
+
+    role.module is the path in the output.
+    """
+
+    role: TensorRole
+    source: Tensor
+    quantize: bool
+
+
+def split(entries: list[Entry], roles: RoleMap) -> tuple[list[Linear], list[Kept]]:
+    """All weight matrices as linears (stacks cut into experts), everything else as kept tensors, under output names."""
+    linears: list[Linear] = []
+    kept: list[Kept] = []
+    for entry in entries:
+        if entry.role.fused:
+            linears += _unstacked(entry, roles)
+        elif entry.role.part == "weight" and len(entry.shape) == 2:
+            role = replace(entry.role, module=roles.published(entry.role.module))
+            linears.append(Linear(role, entry.tensors["weight"], False))
+        else:
+            tensor = next(iter(entry.tensors.values()))
+            kept.append((entry.role, roles.published(tensor.name), tensor))
+    return linears, kept
+
+
+def _unstacked(entry: Entry, roles: RoleMap) -> list[Linear]:
+    """The expert matrices of a 3-D stack: gate_up_proj [E, 2I, H] (gate rows first) or down_proj [E, H, I]."""
+    tensor = entry.tensors["weight"]
+    stack, halves = entry.role.projection, 2 if entry.role.projection == "gate_up_proj" else 1
+    if len(tensor.shape) != 3 or tensor.shape[0] != roles.num_experts or tensor.shape[1] % halves:
+        raise CheckpointError(
+            f"{tensor.name}: shape {list(tensor.shape)}, wanted [{roles.num_experts}, "
+            + ("2 * width, hidden]" if halves == 2 else "hidden, width]")
+        )
+    rows, columns = tensor.shape[1] // halves, tensor.shape[2]
+    layer = entry.role.layer
+    assert layer is not None
+    linears = []
+    for expert in range(roles.num_experts):
+        for half, projection in enumerate(("gate_proj", "up_proj") if stack == "gate_up_proj" else ("down_proj",)):
+            module = roles.expert_module(layer, expert, projection)
+            role = replace(entry.role, module=module, expert=expert, projection=projection, fused=False)
+            part = tensor.part((expert * halves + half) * rows * columns, (rows, columns))
+            linears.append(Linear(role, part, False))
+    return linears
+
+
+def check_complete(linears: list[Linear], roles: RoleMap) -> None:
+    """Every decoder layer present; every expert of a layer with all three projections, and of one shape."""
+    layers: set[int] = set()
+    experts: dict[tuple[int, str], dict[int, Linear]] = {}
+    for linear in linears:
+        role = linear.role
+        if role.layer is not None:
+            layers.add(role.layer)
+        if role.expert is not None and role.layer is not None and role.projection is not None:
+            found = experts.setdefault((role.layer, role.projection), {})
+            if role.expert in found:
+                raise CheckpointError(
+                    f"{role.module} is given twice: {found[role.expert].source.name} and {linear.source.name}"
+                )
+            found[role.expert] = linear
+    for layer in range(roles.layers + roles.mtp_layers):
+        if layer not in layers:
+            if layer < roles.layers:
+                raise CheckpointError(f"model.layers.{layer} is missing", hint="complete the download")
+            continue
+        for projection in GLU if roles.is_moe(layer) else ():
+            found = experts.get((layer, projection), {})
+            for expert in range(roles.num_experts):
+                if expert not in found:
+                    module = roles.expert_module(layer, expert, projection)
+                    raise CheckpointError(f"{module}.weight is missing", hint="complete the download")
+                if found[expert].source.shape != found[0].source.shape:
+                    raise CheckpointError(
+                        f"{found[expert].source.name}: shape {list(found[expert].source.shape)}, the layer's other "
+                        f"experts have {list(found[0].source.shape)}"
+                    )
+
+
+def check_quantizable(linear: Linear) -> None:
+    shape, dtype = linear.source.shape, linear.source.dtype
+    if dtype not in FLOAT_DTYPES:
+        raise UnsupportedError(
+            f"{linear.source.name}: {dtype} cannot be quantized", hint=f"wanted {', '.join(FLOAT_DTYPES)}"
+        )
+    if shape[1] % BLOCK_SIZE or not prod(shape):
+        raise UnsupportedError(
+            f"{linear.source.name}: shape {list(shape)} cannot be NVFP4: rows must be a multiple of {BLOCK_SIZE} long",
+            hint="keep this role or layer by the recipe",
+        )

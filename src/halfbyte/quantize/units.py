@@ -1,0 +1,68 @@
+"""Units of work: the linears that must be seen together, and the tensors that are only copied."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from halfbyte.checkpoint.families import GLU
+from halfbyte.checkpoint.inventory import Entry
+from halfbyte.checkpoint.roles import SHARED_SCALE, TensorRole
+from halfbyte.checkpoint.source import Tensor
+from halfbyte.quantize.linears import Kept, Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest piece of work: linears that must be seen together (an expert's three), or one kept tensor.
+
+    linears: empty for a kept tensor. kept: (output name, source) of tensors copied byte for byte.
+    """
+
+    linears: tuple[Linear, ...]
+    kept: tuple[tuple[str, Tensor], ...]
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(linear.source.bytes for linear in self.linears) + sum(tensor.bytes for _, tensor in self.kept)
+
+    def sharing(self) -> list[tuple[Linear, ...]]:
+        """The linears in groups that share one `weight_scale_2` (and one input)."""
+        return sharing(self.linears)
+
+
+def sharing(linears: Iterable[Linear]) -> list[tuple[Linear, ...]]:
+    """Linears that belong together (`unit_key`), in groups that share one `weight_scale_2`."""
+    groups: dict[object, list[Linear]] = {}
+    for linear in linears:
+        names = next((names for names in SHARED_SCALE if linear.role.projection in names), None)
+        groups.setdefault(names or linear.role.module, []).append(linear)
+    return [tuple(group) for group in groups.values()]
+
+
+def units_of(linears: list[Linear], kept: list[Kept], entries: list[Entry]) -> list[Unit]:
+    """Units in the order in which the source has them, so that it is read front to back."""
+    order = {entry.name: position for position, entry in enumerate(entries)}
+    grouped: dict[tuple[object, ...], list[Linear]] = {}
+    units: list[tuple[int, Unit]] = []
+    for linear in linears:
+        if linear.quantize:
+            grouped.setdefault(unit_key(linear.role), []).append(linear)
+        else:
+            name = f"{linear.role.module}.weight"
+            units.append((order[linear.source.name], Unit((), ((name, linear.source),))))
+    for members in grouped.values():
+        members.sort(key=lambda linear: GLU.index(p) if (p := linear.role.projection) in GLU else 0)
+        units.append((min(order[linear.source.name] for linear in members), Unit(tuple(members), ())))
+    for _, name, tensor in kept:
+        units.append((order[tensor.name], Unit((), ((name, tensor),))))
+    return [unit for _, unit in sorted(units, key=lambda item: item[0])]
+
+
+def unit_key(role: TensorRole) -> tuple[object, ...]:
+    """Linears with equal keys are quantized together."""
+    parent = role.module.rpartition(".")[0]
+    if role.projection in GLU:
+        return (parent,)
+    for names in SHARED_SCALE:
+        if role.projection in names:
+            return (parent, names)
+    return (role.module,)
