@@ -20,7 +20,7 @@ KILLS = 6
 CHILD = """
 import sys, time
 from halfbyte.export import export, stream, unfinished
-stream.SYNC_BYTES = 1 << 18
+stream.STEP_BYTES, stream.SYNC_BYTES = 1 << 12, 1 << 18
 real = unfinished.Unfinished.write
 def slow(self, *arguments):
     print(flush=True)
@@ -36,9 +36,14 @@ def digest(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.gguf"))}
 
 
+@pytest.fixture(autouse=True)
+def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "STEP_BYTES", 1 << 12)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Qwen3-MoE of 900 pieces; only their number matters."""
+    """A Qwen3-MoE of 900 small matrices; only their number matters."""
     folder = tmp_path_factory.mktemp("source")
     changes = {"num_experts": 32, "num_hidden_layers": 8}
     return quantized(family_checkpoint(folder / "bf16", "Qwen3-30B-A3B", **changes), folder / "nvfp4")
@@ -117,9 +122,9 @@ def test_a_torn_journal_line_is_ignored(source: Path, tmp_path: Path, monkeypatc
     interrupted(monkeypatch, source, out, after=300)
     journal = tmp_path / "model.gguf.partial.jsonl"
     noted = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert noted[-1]["pieces"] > 0
+    assert noted[-1]["steps"] > 0
     with open(journal, "a") as file:
-        file.write('{"pieces": 9')
+        file.write('{"steps": 9')
     assert export(source, out).resumed_bytes > 0
     assert verify_gguf(source, out).ok
 

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from halfbyte import __version__
-from halfbyte.cli import inspect, plan, quantize, verify
+from halfbyte.cli import chat, export, inspect, plan, quantize, verify
 
 app = typer.Typer(
     name="halfbyte",
@@ -37,6 +37,8 @@ def _options(
 app.command()(quantize.quantize)
 app.command()(inspect.inspect)
 app.command()(verify.verify)
+app.command()(export.export)
+app.command()(chat.chat)
 app.command(cls=plan.PlanCommand)(plan.plan)
 
 

@@ -72,7 +72,7 @@ def export(
     (exists, no space, another run).
     """
     started, out, progress = time.monotonic(), Path(out), progress or Silent()
-    workers = workers or min(4, (os.cpu_count() or 1) + 1)
+    workers = workers or min(8, (os.cpu_count() or 1) + 2)  # they mostly wait for the disk
     _check_destination(out)
     with Checkpoint.open(path) as checkpoint:
         plan = make_plan(checkpoint, tokenizer_pre, max_shard_size)
@@ -80,7 +80,7 @@ def export(
         _refuse_existing(layout, out, overwrite)
         _check_space(layout, out)
         todo = steps(layout)
-        target = Unfinished(out, layout.paths, layout.sizes, _fingerprint(checkpoint, layout), discard=overwrite)
+        target = Unfinished(out, layout.paths, layout.sizes, _fingerprint(checkpoint, layout, todo), discard=overwrite)
         resumed = sum(step.bytes for step in todo[: target.done])
         progress.start("export", sum(step.bytes for step in todo), resumed)
         silenced = _fill(checkpoint, layout, todo, target, progress, workers)
@@ -155,8 +155,9 @@ def _check_space(layout: Layout, out: Path) -> None:
         )
 
 
-def _fingerprint(checkpoint: Checkpoint, layout: Layout) -> str:
+def _fingerprint(checkpoint: Checkpoint, layout: Layout, todo: list[Step]) -> str:
     digest = sha256(repr((FORMAT, [path.name for path in layout.paths])).encode())
+    digest.update(repr([(step.file, step.offset) for step in todo]).encode())
     for name, shard in checkpoint.shards.items():
         digest.update(repr((name, shard.bytes, shard.mtime_ns)).encode())
     for header in layout.headers:

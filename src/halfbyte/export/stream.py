@@ -1,7 +1,8 @@
-"""Piece by piece from the checkpoint into the output: read, convert, write, on a few threads.
+"""From the checkpoint into the output: read, convert, write, on a few threads.
 
-Every piece knows where its bytes go, so threads need no order among themselves. Memory is two buffers per thread, each
-as large as the largest piece (8 MiB, or one attention head's rows), whatever the size of the checkpoint.
+The output is made in steps: runs of consecutive pieces of about 16 MiB, written in one go. Every step knows where its
+bytes go, so threads need no order among themselves. Memory is a few buffers per thread, each no larger than a step or
+a piece (8 MiB, or one attention head's rows), whatever the size of the checkpoint.
 """
 
 import threading
@@ -28,25 +29,40 @@ SYNC_BYTES = 1 << 29
 """Output between two notes in the journal: what a killed run does again at most, besides what is in flight."""
 
 
-class Step(NamedTuple):
-    """One piece and its place; `piece` is None for a tensor whose values are known already."""
+STEP_BYTES = 1 << 24
+"""A step ends with the piece that reaches this. Writing piece by piece was up to three times slower (small experts)."""
+
+
+class Part(NamedTuple):
+    """One piece of a step, `start` bytes into it; `piece` is None for a tensor whose values are known already."""
 
     tensor: Planned
     piece: Piece | None
+    start: int
+    bytes: int
+
+
+class Step(NamedTuple):
+    """A run of consecutive pieces of one file; the padding between tensors belongs to it."""
+
     file: int
     offset: int
     bytes: int
+    parts: list[Part]
 
 
 def steps(layout: Layout) -> list[Step]:
     """All pieces in the order of the output."""
-    result = []
+    result: list[Step] = []
     for tensor, file, offset in layout.tensors:
-        if tensor.values is not None:
-            result.append(Step(tensor, None, file, offset, tensor.bytes))
-        for piece in tensor.pieces:
-            size = piece.transform.output_bytes
-            result.append(Step(tensor, piece, file, offset, size))
+        for piece in tensor.pieces or (None,):
+            size = piece.transform.output_bytes if piece is not None else tensor.bytes
+            last = result[-1] if result else None
+            if last is None or last.file != file or last.bytes >= STEP_BYTES:
+                result.append(Step(file, offset, size, [Part(tensor, piece, 0, size)]))
+            else:
+                last.parts.append(Part(tensor, piece, offset - last.offset, size))
+                result[-1] = last._replace(bytes=offset + size - last.offset)
             offset += size
     return result
 
@@ -86,18 +102,11 @@ def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progres
     silenced = 0
 
     def convert(step: Step) -> int:
-        if step.piece is None:
-            assert step.tensor.values is not None
-            target.write(step.file, step.tensor.values.view(np.uint8).data, step.offset)
-            return 0
-        inputs, output = read_piece(checkpoint, step.piece, scratch), scratch.take(-1, step.bytes, step.offset)
-        try:
-            found = step.piece.transform.forward(inputs, output)
-        except ScaleError as error:
-            raise CheckpointError(
-                f"{step.piece.sources[-1].name}: holds a {error} block scale, which llama.cpp cannot represent",
-                hint="the checkpoint is damaged or was quantized wrongly (an all-zero expert gives NaN in ModelOpt)",
-            ) from None
+        output, position, found = scratch.take(-1, step.bytes, step.offset), 0, 0
+        for tensor, piece, start, size in step.parts:
+            output[position:start] = 0
+            position = start + size
+            found += _make(checkpoint, tensor, piece, output[start:position], scratch)
         target.write(step.file, output.data, step.offset)
         return found
 
@@ -118,23 +127,39 @@ def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progres
     return silenced
 
 
+def _make(checkpoint: Checkpoint, tensor: Planned, piece: Piece | None, output: Bytes, scratch: Scratch) -> int:
+    """Fill `output` with one piece. Returns its number of blocks with a zero scale over codes."""
+    if piece is None:
+        assert tensor.values is not None
+        output[:] = tensor.values.view(np.uint8)
+        return 0
+    inputs = read_piece(checkpoint, piece, scratch)
+    try:
+        return piece.transform.forward(inputs, output)
+    except ScaleError as error:
+        raise CheckpointError(
+            f"{piece.sources[-1].name}: holds a {error} block scale, which llama.cpp cannot represent",
+            hint="the checkpoint is damaged or was quantized wrongly (an all-zero expert gives NaN in ModelOpt)",
+        ) from None
+
+
 class _JournalThread:
-    """Syncs and notes progress in the background, so that the pieces never wait for the disk's own pace."""
+    """Syncs and notes progress in the background, so that the steps never wait for the disk's own pace."""
 
     def __init__(self, target: Unfinished) -> None:
-        self._target, self._pieces, self._bytes = target, target.done, 0
+        self._target, self._steps, self._bytes = target, target.done, 0
         self._pool = ThreadPoolExecutor(1, "export-journal")
         self._noting: Future[None] | None = None
 
     def settled(self, size: int) -> None:
-        """One more piece, in order, is written."""
-        self._pieces += 1
+        """One more step, in order, is written."""
+        self._steps += 1
         self._bytes += size
         if self._bytes >= SYNC_BYTES and (self._noting is None or self._noting.done()):
             self._wait()
             self._bytes = 0
             reached: Callable[[int], None] = self._target.reached
-            self._noting = self._pool.submit(reached, self._pieces)
+            self._noting = self._pool.submit(reached, self._steps)
 
     def _wait(self) -> None:
         if self._noting is not None:

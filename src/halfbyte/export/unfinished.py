@@ -2,7 +2,7 @@
 
 The files are `NAME.partial` until the last of them is complete and synced; then they are renamed, the first of a
 series last, because that is the one that llama.cpp is given. The journal `OUT.partial.jsonl` holds the fingerprint of
-the job and, line by line, how many pieces are on disk for good; a line that a kill tore in half is ignored.
+the job and, line by line, how many steps are on disk for good; a line that a kill tore in half is ignored.
 """
 
 import errno
@@ -62,9 +62,9 @@ class Unfinished:
                     hint="finish that one with its own command, or throw it away with --overwrite",
                 )
             present = all(partial(path).exists() for path in self.paths)
-            self.done = max([line.get("pieces", 0) for line in lines], default=0) if known and present else 0
+            self.done = max([line.get("steps", 0) for line in lines], default=0) if known and present else 0
             os.ftruncate(self._journal, 0)
-            self._append({"job": fingerprint, "pieces": self.done})
+            self._append({"job": fingerprint, "steps": self.done})
         except OSError as error:
             raise output_error(self._journal_path, error) from None
 
@@ -92,12 +92,12 @@ class Unfinished:
         except OSError as error:
             raise output_error(self.paths[file], error) from None
 
-    def reached(self, pieces: int) -> None:
-        """The first `pieces` pieces are written: sync them, then note it."""
+    def reached(self, steps: int) -> None:
+        """The first `steps` steps are written: sync them, then note it."""
         try:
             for file in self._files:
                 os.fdatasync(file)
-            self._append({"pieces": pieces})
+            self._append({"steps": steps})
         except OSError as error:
             raise output_error(self.out, error) from None
 

@@ -1,0 +1,56 @@
+"""GGUF files made for llama.cpp, one per checkpoint, kept in the user's cache and reused by hash."""
+
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from halfbyte.checkpoint.source import Checkpoint, read_json
+from halfbyte.errors import OutputError
+from halfbyte.export import export
+from halfbyte.progress import Progress
+
+LARGE_BYTES = 20_000_000_000
+"""Above this a cache file is made only after asking."""
+
+
+def cache_folder() -> Path:
+    """`$HALFBYTE_CACHE`, else `$XDG_CACHE_HOME/halfbyte`, else `~/.cache/halfbyte`."""
+    if chosen := os.environ.get("HALFBYTE_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "halfbyte"
+
+
+def cached_gguf(path: Path, progress: Progress, confirm: Callable[[str], bool]) -> Path:
+    """The GGUF of a checkpoint folder, exported now if it is not in the cache. Says where it is and how large.
+
+    Raises OutputError if it would be large and `confirm` says no to the question; what `export` raises otherwise.
+    """
+    with Checkpoint.open(path) as checkpoint:
+        size_bytes, digest = checkpoint.bytes, fingerprint(checkpoint)
+    file = cache_folder() / "gguf" / f"{path.resolve().name}-{digest[:16]}.gguf"
+    if file.exists():
+        progress.note(f"using {file} ({file.stat().st_size / 1e9:.2f} GB)")
+        return file
+    large = f"llama.cpp needs a GGUF of about {size_bytes / 1e9:.0f} GB, to be kept as {file}"
+    if size_bytes > LARGE_BYTES and not confirm(large):
+        raise OutputError(
+            f"{path}: {large}", hint="say --yes, or export it yourself with `halfbyte export` and chat with the .gguf"
+        )
+    progress.note(f"exporting about {size_bytes / 1e9:.2f} GB for llama.cpp, kept as {file}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    export(path, file, progress=progress)
+    return file
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Identifies the checkpoint's content: the hashes in halfbyte.json where there are any, else sizes and times."""
+    digest = sha256()
+    evidence = checkpoint.folder / "halfbyte.json"
+    hashes = {file["file"]: file["sha256"] for file in read_json(evidence)["shards"]} if evidence.exists() else {}
+    for name, shard in checkpoint.shards.items():
+        digest.update(f"{name} {shard.bytes} {shard.mtime_ns} {hashes.get(name, '')}\n".encode())
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (checkpoint.folder / name).is_file():
+            digest.update(name.encode() + sha256((checkpoint.folder / name).read_bytes()).digest())
+    return digest.hexdigest()

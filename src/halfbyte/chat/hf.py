@@ -1,0 +1,81 @@
+"""transformers: the exact reference, and the way on machines where llama.cpp does not run."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
+
+import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints
+from halfbyte.chat.engine import Delta, Sampling, Summary
+from halfbyte.chat.glm_format import GlmFormat
+from halfbyte.errors import CheckpointError
+
+assert halfbyte.runtime
+
+
+class Transformers:
+    """One model in float32 on the CPU, in BF16 on a GPU."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: no such folder", hint="transformers takes a checkpoint folder")
+        cuda = torch.cuda.is_available()
+        dtype = torch.bfloat16 if cuda else torch.float32
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        # eager: transformers' sdpa path of glm_moe_dsa selects wrongly whenever a mask is built
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        self._model = (model.cuda() if cuda else model).eval()
+        self.label = f"transformers, {str(dtype).removeprefix('torch.')}"
+
+    def stream(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], sampling: Sampling
+    ) -> Iterator[Delta | Summary]:
+        options: dict[str, Any] = {} if sampling.thinking is None else {"enable_thinking": sampling.thinking}
+        prompt: str = self._tokenizer.apply_chat_template(
+            messages, tools=tools or None, tokenize=False, add_generation_prompt=True, **options
+        )
+        inputs = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
+        streamer: Any = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=False)
+        if sampling.seed is not None:
+            torch.manual_seed(sampling.seed)
+        chosen: dict[str, Any] = {"do_sample": sampling.temperature > 0}
+        if sampling.temperature > 0:
+            chosen |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k or None}
+        result: dict[str, Any] = {}
+
+        def generate() -> None:
+            try:
+                result["output"] = self._model.generate(
+                    **inputs, max_new_tokens=sampling.max_tokens, streamer=streamer, **chosen
+                )
+            except BaseException as error:
+                result["error"] = error
+                streamer.end()
+
+        began, first = time.monotonic(), 0.0
+        thread = threading.Thread(target=generate, daemon=True)
+        thread.start()
+        parser = GlmFormat(reasoning=not prompt.rstrip().endswith("</think>"))
+        for text in streamer:
+            for delta in parser.feed(text):
+                first = first or time.monotonic()
+                yield delta
+        yield from parser.finish()
+        thread.join()
+        if "error" in result:
+            raise result["error"]
+        prompt_tokens = inputs["input_ids"].shape[1]
+        tokens = result["output"].shape[1] - prompt_tokens
+        ended, first = time.monotonic(), first or time.monotonic()
+        yield Summary(
+            finish_reason="tool_calls" if parser.calls else "length" if tokens >= sampling.max_tokens else "stop",
+            prompt_tokens=prompt_tokens,
+            completion_tokens=tokens,
+            ttft_ms=1000 * (first - began),
+            prefill_tokens_per_s=prompt_tokens / max(first - began, 1e-9),
+            decode_tokens_per_s=(tokens - 1) / max(ended - first, 1e-9) if tokens > 1 else 0.0,
+        )

@@ -1,0 +1,62 @@
+"""Dequantize into scratch, multiply with the library's GEMM: oneDNN or MKL on a CPU, `torch._grouped_mm` on CUDA.
+
+The scratch holds E2M1 * E4M3, which is exact in bfloat16 and float32; the tensor-wide scales multiply the result.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from halfbyte.runtime import values
+from halfbyte.runtime.backends import dequant_cpu, dequant_cuda
+from halfbyte.runtime.backends.reference import per_row
+from halfbyte.runtime.backends.routing import sort_by_expert, weighted_sum
+from halfbyte.runtime.packed import PackedExperts, PackedLinear, PackedModule
+
+ROWS_AT_ONCE = 2**15
+"""Expert rows (tokens times k) in one pass: bounds the float32 intermediates, 0.8 GB at H = 6144; beyond some thousands
+a pass more costs nothing, decoding is amortized."""
+
+
+class DequantBackend:
+    name = "dequant"
+    rearranges = False
+
+    def prepare(self, packed: Mapping[str, PackedModule]) -> None:
+        pass
+
+    def linear(self, module: PackedLinear, hidden: Tensor, scale: Tensor | None) -> Tensor:
+        matrices = module.matrices
+        factor = per_row(matrices)
+        if scale is not None:
+            hidden, factor = values.quantized_activations(hidden, scale), factor * scale
+        device = dequant_cpu if hidden.device.type == "cpu" else dequant_cuda
+        return (device.linear(hidden, matrices) * factor).to(hidden.dtype)
+
+    def experts(
+        self,
+        module: PackedExperts,
+        hidden: Tensor,
+        top_k_index: Tensor,
+        top_k_weights: Tensor,
+        scale: Tensor | None,
+        down_scale: Tensor | None,
+    ) -> Tensor:
+        tokens, choices = top_k_index.shape
+        step = max(1, ROWS_AT_ONCE // choices)
+        if tokens > step:
+            result = hidden.new_empty(hidden.shape)
+            for a in range(0, tokens, step):
+                part = slice(a, a + step)
+                result[part] = self.experts(
+                    module, hidden[part], top_k_index[part], top_k_weights[part], scale, down_scale
+                )
+            return result
+        device = dequant_cpu if hidden.device.type == "cpu" else dequant_cuda
+        routing = sort_by_expert(top_k_index, module.num_experts)
+        x = hidden if scale is None else values.quantized_activations(hidden, scale)
+        gate, up = device.grouped(x[routing.tokens], module.gate_up, routing.counts, scale).chunk(2, dim=-1)
+        x = module.act_fn(gate) * up
+        x = x if down_scale is None else values.quantized_activations(x, down_scale)
+        rows = device.grouped(x.to(hidden.dtype), module.down, routing.counts, down_scale)
+        return weighted_sum(rows, routing, top_k_weights).to(hidden.dtype)

@@ -1,0 +1,63 @@
+"""Which modules of a transformers model are packed: all linears that the checkpoint's exclusions do not name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from halfbyte.checkpoint.exclusions import SplitFusedError, excluded, runtime_module
+from halfbyte.checkpoint.families import Role
+from halfbyte.checkpoint.roles import RoleMap, TensorRole
+from halfbyte.errors import CheckpointError, UnknownTensorError
+from halfbyte.runtime.packed import PackedExperts, PackedLinear
+from halfbyte.runtime.runtime import Runtime
+
+NEVER_PACKED = (Role.ROUTER, Role.EMBEDDING, Role.NORM)
+
+
+def is_quantized(role: TensorRole, exclusions: Sequence[str]) -> bool:
+    """Whether a linear is quantized by the config. vLLM's reading of the patterns: it is the one without surprises.
+
+    Raises CheckpointError where the patterns split a fused pair.
+    """
+    module = runtime_module("vllm", role)
+    try:
+        return role.role not in NEVER_PACKED and not excluded("vllm", exclusions, module)
+    except SplitFusedError as error:
+        raise CheckpointError(f"config.json: quantization_config.ignore: {module}: {error}") from None
+
+
+def replace_modules(model: Any, roles: RoleMap, exclusions: Sequence[str], runtime: Runtime) -> int:
+    """Put packed modules (on the meta device) in place of the quantized ones. Returns how many."""
+    prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
+    count = 0
+    for path, module in list(model.named_modules()):
+        packed: nn.Module
+        with torch.device("meta"):
+            if is_experts(module):
+                layer = roles.role(f"{prefix}{path}.gate_up_proj").layer
+                assert layer is not None
+                role = roles.role(f"{roles.expert_module(layer, 0, 'gate_proj')}.weight")
+                if not is_quantized(role, exclusions):
+                    continue
+                packed = PackedExperts(module, runtime, path)
+            elif isinstance(module, nn.Linear):
+                try:
+                    role = roles.role(f"{prefix}{path}.weight")
+                except UnknownTensorError:
+                    continue  # a linear that the published checkpoint does not have; the files will tell
+                if not is_quantized(role, exclusions):
+                    continue
+                packed = PackedLinear(module, runtime, path)
+            else:
+                continue
+        model.set_submodule(path, packed)
+        count += 1
+    return count
+
+
+def is_experts(module: nn.Module) -> bool:
+    """Whether this is a fused experts module of transformers: two stacks of matrices."""
+    stacks = [getattr(module, name, None) for name in ("gate_up_proj", "down_proj")]
+    return all(isinstance(stack, nn.Parameter) and stack.ndim == 3 for stack in stacks)
