@@ -170,16 +170,15 @@ def disk_rates(source: Path, scratch: Path) -> Disk:
         for path in sorted(source.glob("*.safetensors"))
         for offset in range(0, path.stat().st_size, PIECE)
     ]
-    rates = []
-    for reads, writes in ((True, False), (False, True), (True, True)):
+
+    def rate(reads: bool, writes: bool) -> float:
         forget(source)
         target.unlink(missing_ok=True)
-        files = {path: os.open(path, os.O_RDONLY) for path, _ in pieces}
+        files, own = {path: os.open(path, os.O_RDONLY) for path, _ in pieces}, threading.local()
         out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
         os.ftruncate(out, len(pieces) * PIECE)
-        own = threading.local()
 
-        def move(number: int, reads: bool = reads, writes: bool = writes, files: Any = files, out: int = out) -> None:
+        def move(number: int) -> None:
             if not hasattr(own, "buffer"):
                 own.buffer = mmap.mmap(-1, PIECE)
             path, offset = pieces[number]
@@ -192,11 +191,13 @@ def disk_rates(source: Path, scratch: Path) -> Disk:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(move, range(len(pieces))))
         os.fsync(out)
-        rates.append(size / (time.monotonic() - began) / 1e9)
+        taken = time.monotonic() - began
         for file in (*files.values(), out):
             os.close(file)
-    target.unlink()
-    return Disk(*rates)
+        target.unlink()
+        return size / taken / 1e9
+
+    return Disk(rate(True, False), rate(False, True), rate(True, True))
 
 
 def main() -> None:
@@ -274,12 +275,13 @@ def summary(taken: list[Run], size: int, disk: Disk) -> dict[str, Any]:
 def show(row: dict[str, Any]) -> None:
     disk = ", ".join(f"{name} {rate:.2f}" for name, rate in row["disk_gb_s"].items())
     print(f"{row['bytes'] / 1e9:.2f} GB of GGUF ({row['model']}), all verified lossless; disk GB/s: {disk}")
-    print(f"{'':10}{'seconds':>9}{'spread':>15}{'GB/s':>7}{'of min(r, w)':>14}{'of copy':>9}{'peak memory':>13}")
+    print(f"{'':10}{'seconds':>9}{'spread':>15}{'GB/s':>7}{'of min(r, w)':>14}{'of copy':>9}{'peak memory':>12}")
     for name, run in row["runs"].items():
         spread = f"{min(run['seconds'])}–{max(run['seconds'])}"
         print(
             f"{name:10}{run['median_seconds']:>9}{spread:>15}{run['gb_s']:>7.2f}"
-            f"{run['share_of_min_read_write']:>14.0%}{run['share_of_copy']:>9.0%}{run['peak_rss_bytes'] / 1e9:>10.2f} GB"
+            f"{run['share_of_min_read_write']:>14.0%}{run['share_of_copy']:>9.0%}"
+            f"{run['peak_rss_bytes'] / 1e9:>8.2f} GB"
         )
 
 
