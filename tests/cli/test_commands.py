@@ -145,3 +145,20 @@ def test_sizes(text: str, size: float) -> None:
 def test_bad_sizes(text: str) -> None:
     with pytest.raises(errors.UsageError):
         parse_size(text)
+
+
+def test_export_and_verify_a_gguf(tmp_path: Path) -> None:
+    out = tmp_path / "tiny.gguf"
+    assert document(halfbyte("export", TINY, out, "--json"))["files"] == [str(out)]
+    assert document(halfbyte("verify", TINY, out, "--json")) == {
+        "ok": True,
+        "tensors": 136,
+        "mismatches": [],
+        "worst": [],
+    }
+    content = bytearray(out.read_bytes())
+    content[-1] ^= 1
+    out.write_bytes(content)
+    damaged = halfbyte("verify", TINY, out, "--json")
+    assert damaged.returncode == 1
+    assert set(document(damaged)["mismatches"][0]) == {"tensor", "reason"}

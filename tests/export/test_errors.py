@@ -98,6 +98,23 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], type[HalfbyteError], str]] = {
         "beyond config.json's vocab_size",
     ),
     "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{"), CheckpointError, "not valid JSON"),
+    "a word for a number": (
+        lambda f: edit_config(f, lambda c: c.update(hidden_size="wide")),
+        CheckpointError,
+        "config.json: not as expected",
+    ),
+    "a list for a number": (
+        lambda f: edit_config(f, lambda c: c.update(rope_theta=[1])),
+        CheckpointError,
+        "config.json: not as expected",
+    ),
+    "tokens without numbers": (
+        lambda f: (f / "tokenizer.json").write_text(
+            json.dumps({"model": {"type": "BPE", "vocab": {}}, "added_tokens": [{"content": "x"}]})
+        ),
+        CheckpointError,
+        "tokenizer's files: not as expected .KeyError: 'id'",
+    ),
     "not BPE": (lambda f: (f / "tokenizer.json").write_text("{}"), UnsupportedError, "byte-level BPE"),
 }
 
@@ -189,3 +206,9 @@ def test_blocks_with_a_zero_scale_over_codes_are_reported(sound: Path, tmp_path:
     folder = Path(shutil.copytree(sound, tmp_path / "in"))
     overwrite(folder, f"{EXPERT}.weight_scale", 5, b"\x00")
     assert export(folder, tmp_path / "out.gguf").zero_scale_blocks == 1
+
+
+def test_an_unreadable_model_card_is_no_obstacle(sound: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(sound, tmp_path / "in"))
+    (folder / "README.md").write_text("---\n: [\n---\n")
+    assert export(folder, tmp_path / "out.gguf").tensors > 0

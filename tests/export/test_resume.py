@@ -73,7 +73,7 @@ def test_kills_do_not_change_the_bytes(source: Path, tmp_path: Path, shard_bytes
     assert verify_gguf(source, tmp_path / "out/model.gguf").ok
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, after: int) -> None:
+def interrupted(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, after: int, **options: int) -> None:
     """An export that the disk stops after some writes."""
     real, count = unfinished.Unfinished.write, 0
 
@@ -88,7 +88,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, after:
         patch.setattr(unfinished.Unfinished, "write", failing)
         patch.setattr(stream, "SYNC_BYTES", 1 << 16)
         with pytest.raises(OutputError, match="No space"):
-            export(source, out)
+            export(source, out, **options)
 
 
 def test_a_full_disk_keeps_what_was_done(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,3 +136,11 @@ def test_two_runs_at_once_are_refused(source: Path, tmp_path: Path) -> None:
         export(source, out)
     first.abandon()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_discarded_run_leaves_no_files(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "model.gguf"
+    interrupted(monkeypatch, source, out, after=300, max_shard_size=1_500_000)
+    assert list(tmp_path.glob("*-of-*.partial"))
+    export(TINY, out, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]

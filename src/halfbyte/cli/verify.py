@@ -11,7 +11,7 @@ from halfbyte.cli.output import Json, command, print_json, print_table, shown_pr
 @command
 def verify(
     src: Annotated[Path, typer.Argument(help="The source checkpoint.")],
-    dst: Annotated[Path, typer.Argument(help="The checkpoint made from it.")],
+    dst: Annotated[Path, typer.Argument(help="The checkpoint made from it, or its export as .gguf.")],
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
     json_output: Json = False,
 ) -> None:
@@ -19,6 +19,9 @@ def verify(
 
     Exits with 1 if anything differs. Example: halfbyte verify ./glm ./glm-nvfp4
     """
+    if dst.suffix == ".gguf":
+        _verify_gguf(src, dst, json_output)
+        return
     from halfbyte.quantize.verify import verify as run
 
     with shown_progress() as progress:
@@ -34,5 +37,24 @@ def verify(
         hashes = f"{result.hashed_files} file hashes" if result.hashed_files else "no halfbyte.json, so no hashes"
         outcome = "ok" if result.ok else "NOT OK"
         print(f"{outcome}: {result.tensors:,} tensors, {hashes}, {len(result.mismatches)} mismatch(es)")
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _verify_gguf(src: Path, out: Path, json_output: bool) -> None:
+    """A GGUF is lossless or it is not: there is no error to rank."""
+    from halfbyte.export import verify_gguf
+
+    with shown_progress() as progress:
+        result = verify_gguf(src, out, progress=progress)
+    if json_output:
+        mismatches = [dict(zip(("tensor", "reason"), line.split(": ", 1), strict=False)) for line in result.problems]
+        print_json({"ok": result.ok, "tensors": result.tensors, "mismatches": mismatches, "worst": []})
+    else:
+        for line in result.problems:
+            print(f"MISMATCH {line}")
+        unchecked = f", {len(result.unchecked)} left out by llama.cpp" if result.unchecked else ""
+        outcome = "ok, lossless" if result.ok else "NOT OK"
+        print(f"{outcome}: {result.tensors:,} tensors and {result.keys} metadata keys{unchecked}")
     if not result.ok:
         raise typer.Exit(1)

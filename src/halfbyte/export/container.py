@@ -5,16 +5,21 @@ The package writes headers, key-values and tensor infos, and decides the split; 
 """
 
 import logging
+import struct
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFType, GGUFWriter, LlamaFileType, Metadata, size_label
+from yaml import YAMLError
 
 from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.errors import CheckpointError
 from halfbyte.export.architectures import Architecture
 from halfbyte.export.hyperparameters import add_hyperparameters
 from halfbyte.export.mapping import Mapping, Planned
@@ -64,26 +69,35 @@ def open_writer(
     for tensor in mapping.tensors:
         # the dtype only says that `shape` is the logical one; what counts is raw_dtype
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.bytes, raw_dtype=tensor.type)
-    _add_general(writer, checkpoint.folder, file_type(mapping.tensors))
-    add_hyperparameters(writer, checkpoint.config, roles, blocks)
+    _add_general(writer, checkpoint.folder.absolute(), file_type(mapping.tensors))
+    with _blamed_on("config.json"):
+        add_hyperparameters(writer, checkpoint.config, roles, blocks)
     if algorithm == WEIGHT_ONLY:
         names = sorted(tensor.name for tensor in mapping.tensors if tensor.type == GGMLQuantizationType.NVFP4)
         writer.add_array("general.tensor_extra.name", names)  # gguf 0.19 has no method for these two
         writer.add_array("general.tensor_extra.prec_a4", [False] * len(names))
-    add_tokenizer(
-        writer,
-        checkpoint.folder,
-        roles.family.model_type,
-        architecture.vocabulary,
-        checkpoint.config["vocab_size"],
-        tokenizer_pre,
-    )
+    with _blamed_on("the tokenizer's files"):
+        size = checkpoint.config["vocab_size"]
+        add_tokenizer(writer, checkpoint.folder, roles.family.model_type, architecture.vocabulary, size, tokenizer_pre)
     return writer
+
+
+@contextmanager
+def _blamed_on(what: str) -> Iterator[None]:
+    """Values of the wrong type or shape in a checkpoint's JSON surface deep inside; say where they came from."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error) as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise CheckpointError(f"{what}: not as expected ({reason})") from None
 
 
 def _add_general(writer: GGUFWriter, folder: Path, kind: LlamaFileType) -> None:
     total, shared, expert, experts = writer.get_total_parameter_count()
-    metadata: Any = Metadata.load(None, folder, None, total)
+    try:
+        metadata: Any = Metadata.load(None, folder, None, total)
+    except (YAMLError, ValueError, TypeError, AttributeError, KeyError):
+        metadata = Metadata()  # a model card that cannot be read: it only names authors and licences
     if metadata.name is None:
         metadata.name = folder.name
     if metadata.size_label is None:
@@ -108,7 +122,8 @@ def lay_out(writer: GGUFWriter, tensors: list[Planned], out: Path) -> Layout:
     """Place all tensors. `out` names the file, or where the writer splits, the series `STEM-00001-of-000NN.gguf`."""
     with tempfile.TemporaryDirectory() as scratch:
         writer.write_header_to_file(Path(scratch) / out.name)
-        writer.write_kv_data_to_file()
+        with _blamed_on("config.json"):
+            writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         writer.close()
         names = [path.name for path in writer.format_shard_names(out)]

@@ -43,6 +43,7 @@ class Unfinished:
                 os.ftruncate(self._files[-1], size)
                 self._direct.append(_open_direct(partial(path)))
         except OSError as error:
+            self.interrupt()
             raise output_error(out, error) from None
 
     def _open_journal(self, fingerprint: str, discard: bool) -> None:
@@ -63,8 +64,12 @@ class Unfinished:
                 )
             present = all(partial(path).exists() for path in self.paths)
             self.done = max([line.get("steps", 0) for line in lines], default=0) if known and present else 0
+            mine = [partial(path).name for path in self.paths]
+            for name in lines[0].get("files", []) if lines else []:
+                if name not in mine:  # of a job that is thrown away
+                    (self.out.parent / Path(name).name).unlink(missing_ok=True)
             os.ftruncate(self._journal, 0)
-            self._append({"job": fingerprint, "steps": self.done})
+            self._append({"job": fingerprint, "steps": self.done, "files": mine})
         except OSError as error:
             raise output_error(self._journal_path, error) from None
 
@@ -135,7 +140,7 @@ class Unfinished:
                 os.close(file)
         self._files, self._direct = [], []
 
-    def _append(self, line: dict[str, str | int]) -> None:
+    def _append(self, line: dict[str, Any]) -> None:
         os.lseek(self._journal, 0, os.SEEK_END)
         os.write(self._journal, json.dumps(line).encode() + b"\n")
         os.fsync(self._journal)

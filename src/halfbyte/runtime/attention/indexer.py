@@ -77,8 +77,12 @@ def select(
         tied = (values[..., top_k - 1] == values[..., top_k]) & (values[..., top_k] > -torch.inf)
         slots = slots.masked_fill_(values == -torch.inf, NOTHING)[..., :top_k]
         indices[:, queries.start : queries.stop] = slots
-        for b, s in tied.nonzero().tolist():
-            indices[b, start + s] = _as_topk_does(index, keys, b, start + s, past, visibility, top_k, key_chunk)
+        for b in range(batch):
+            rows = tied[b].nonzero()[:, 0] + start
+            group = max(1, step * key_chunk // num_keys)
+            for at in range(0, len(rows), group):
+                some = rows[at : at + group]
+                indices[b, some] = _as_topk_does(index, keys, b, some, past, visibility, top_k, key_chunk)
     return Selection(indices)
 
 
@@ -116,21 +120,25 @@ def _as_topk_does(
     index: IndexQueries,
     keys: torch.Tensor,
     sequence: int,
-    query: int,
+    queries: torch.Tensor,
     past: int,
     visibility: Visibility,
     top_k: int,
     key_chunk: int,
 ) -> torch.Tensor:
-    """Selection of one query by `torch.topk` over its whole row, future included, as transformers calls it: [top_k].
+    """Selection of some queries of one sequence by `torch.topk` over whole rows, future included: int32 [n, top_k].
 
-    Only for rows with more than top_k visible slots, so no hidden one can be selected.
+    What transformers calls, on what it calls it with. Only for rows with more than top_k visible slots, so that no
+    hidden one can be selected.
     """
-    row = torch.full((keys.shape[1],), -torch.inf, device=keys.device)
-    one, last = slice(sequence, sequence + 1), past + query + 1
+    num_keys, device = keys.shape[1], keys.device
+    one = slice(sequence, sequence + 1)
+    scores = torch.full((len(queries), num_keys), -torch.inf, device=device)
+    last = past + int(queries[-1]) + 1
     for start in range(0, last, key_chunk):
         stop = min(start + key_chunk, last)
-        row[start:stop] = index.scores(one, slice(query, query + 1), keys[one, start:stop])[0, 0]
+        scores[:, start:stop] = index.scores(one, queries, keys[one, start:stop])[0]
+    scores.masked_fill_(torch.arange(num_keys, device=device) > past + queries[:, None], -torch.inf)
     if visibility.padding is not None:
-        row.masked_fill_(~visibility.padding[sequence], -torch.inf)
-    return row.topk(top_k).indices.to(torch.int32)
+        scores.masked_fill_(~visibility.padding[sequence], -torch.inf)
+    return scores.topk(top_k).indices.to(torch.int32)

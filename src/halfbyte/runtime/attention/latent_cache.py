@@ -5,7 +5,7 @@ Per token and layer kv_lora_rank + qk_rope_head_dim numbers (512 + 64 = 576), on
 by a sixteenth instead of being copied for every token, as `torch.cat` caches are.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
@@ -44,14 +44,14 @@ class GrowingRows:
         return 0 if self.buffer is None else self.buffer.nbytes
 
 
-class LatentLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' class is untyped to mypy
+class LatentLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transformers leaves its hook untyped
     """One layer's latents and, on layers that select, index keys. The rest is what transformers asks of a layer."""
 
     is_sliding = False
     is_croppable = True
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.latents = GrowingRows()
         self.index_keys = GrowingRows()
 
@@ -111,7 +111,7 @@ class LatentLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers' class
         )
 
 
-class LatentCache(Cache):  # type: ignore[misc]  # transformers' class is untyped to mypy
+class LatentCache(Cache):
     """A cache of `num_layers` latent layers; `install` makes one where the caller gives none."""
 
     def __init__(self, num_layers: int) -> None:
@@ -120,7 +120,8 @@ class LatentCache(Cache):  # type: ignore[misc]  # transformers' class is untype
     @property
     def nbytes(self) -> int:
         """Bytes allocated in all layers, spare capacity included."""
-        return sum(layer.latents.nbytes + layer.index_keys.nbytes for layer in self.layers)
+        layers = cast(list[LatentLayer], self.layers)
+        return sum(layer.latents.nbytes + layer.index_keys.nbytes for layer in layers)
 
 
 def as_latent(cache: Cache | None, num_layers: int) -> Cache:

@@ -1,0 +1,166 @@
+"""The forward pass of one sparse attention layer, put in the place of transformers' `GlmMoeDsaAttention.forward`.
+
+    hidden states -> latents (cached)  -> index keys (cached, full layers) -> selection
+                  -> per chunk of queries: heads' queries, absorbed -> attention over the selected latents -> output
+
+Everything that is larger than the hidden states exists for one chunk of queries only.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from halfbyte.errors import UnsupportedError
+from halfbyte.runtime.attention.indexer import IndexQueries, Selection, select
+from halfbyte.runtime.attention.latent_cache import LatentLayer
+from halfbyte.runtime.attention.options import AttentionOptions
+from halfbyte.runtime.attention.rotary import Rotate, rotate_first, rotate_interleaved
+from halfbyte.runtime.attention.sparse_mla import Absorbed, attend_dense, attend_gathered
+from halfbyte.runtime.attention.visibility import Visibility
+
+
+@dataclass(frozen=True)
+class Family:
+    """What differs between the models that share this attention.
+
+    index_rotate: rotary embedding of the indexer. shares: whether layers hand their selection on (IndexShare), which
+    also makes it a third result of the attention's forward.
+    """
+
+    index_rotate: Rotate
+    shares: bool
+
+
+class SparseAttention:
+    """Callable in the place of `module.forward`; holds no weights, so state dicts and saved files are as before."""
+
+    def __init__(self, module: Any, family: Family, options: AttentionOptions) -> None:
+        self.module, self.family, self.options = module, family, options
+        self.top_k: int = module.config.index_topk
+        self.latent_width: int = module.kv_lora_rank + module.qk_rope_head_dim
+
+    def __call__(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: Visibility | None = None,
+        past_key_values: Any = None,
+        position_ids: torch.Tensor | None = None,
+        prev_topk_indices: Selection | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, ...]:
+        """hidden_states [B, S, hidden] -> output [B, S, hidden], None for weights, and the selection if shared."""
+        if not isinstance(attention_mask, Visibility):
+            raise UnsupportedError(
+                "sparse attention was called outside of its model",
+                hint="call the model that install() was given, not one of its layers",
+            )
+        visibility = attention_mask.to(hidden_states.device)
+        layer = LatentLayer() if past_key_values is None else past_key_values.layers[self.module.layer_idx]
+        past = layer.get_seq_length()
+        latents = layer.append(self._latents(hidden_states, *position_embeddings))
+        q_residual = self.module.q_a_layernorm(self.module.q_a_proj(hidden_states))
+        if getattr(self.module, "indexer", None) is not None:
+            index_keys = layer.append_index_keys(self._index_keys(hidden_states, *position_embeddings))
+            index = self._index_queries(hidden_states, q_residual, *position_embeddings)
+            selection = select(index, index_keys, past, visibility, self.top_k, self.options)
+        elif prev_topk_indices is None:
+            raise UnsupportedError(f"layer {self.module.layer_idx} shares a selection, but no layer before it selects")
+        else:
+            selection = prev_topk_indices.to(hidden_states.device)
+        output = self._attend(q_residual, position_embeddings, latents, past, visibility, selection)
+        return (output, None, selection) if self.family.shares else (output, None)
+
+    def _latents(self, hidden_states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """Normed latent and rotated key part of each token, side by side: [B, S, kv_lora_rank + qk_rope_head_dim]."""
+        compressed = self.module.kv_a_proj_with_mqa(hidden_states)
+        latent, key = compressed.split([self.module.kv_lora_rank, self.module.qk_rope_head_dim], dim=-1)
+        return torch.cat([self.module.kv_a_layernorm(latent), rotate_interleaved(key, cos, sin)], dim=-1)
+
+    def _index_keys(self, hidden_states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """[B, S, index_head_dim], one key for all index heads."""
+        indexer = self.module.indexer
+        keys = indexer.k_norm(indexer.wk(hidden_states))
+        return rotate_first(keys, indexer.qk_rope_head_dim, self.family.index_rotate, cos, sin)
+
+    def _index_queries(
+        self, hidden_states: torch.Tensor, q_residual: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
+    ) -> IndexQueries:
+        """Queries and head weights of the indexer; weights_proj may be float32 in a bfloat16 model."""
+        indexer = self.module.indexer
+        q = indexer.wq_b(q_residual).view(*q_residual.shape[:2], indexer.n_heads, indexer.head_dim)
+        q = rotate_first(q, indexer.qk_rope_head_dim, self.family.index_rotate, cos.unsqueeze(-2), sin.unsqueeze(-2))
+        weights = indexer.weights_proj(hidden_states.to(indexer.weights_proj.weight.dtype)).float()
+        return IndexQueries(q, weights * indexer.n_heads**-0.5, indexer.softmax_scale)
+
+    def _attend(
+        self,
+        q_residual: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        latents: torch.Tensor,
+        past: int,
+        visibility: Visibility,
+        selection: Selection,
+    ) -> torch.Tensor:
+        """Attention and output projection, chunk by chunk: [B, S, hidden]."""
+        module = self.module
+        absorbed = Absorbed.of(module.kv_b_proj.weight, module.qk_nope_head_dim, module.v_head_dim)
+        batch, num_queries, _ = q_residual.shape
+        output = torch.empty(
+            batch, num_queries, module.o_proj.weight.shape[0], dtype=latents.dtype, device=latents.device
+        )
+        step = self.options.queries(batch * self._bytes_per_query(latents, selection), latents.device)
+        for start in range(0, num_queries, step):
+            queries = range(start, min(start + step, num_queries))
+            rows = slice(queries.start, queries.stop)
+            cos, sin = (x[:, rows].unsqueeze(-2) for x in position_embeddings)
+            q = module.q_b_proj(q_residual[:, rows]).view(batch, len(queries), -1, module.qk_head_dim)
+            q_nope, q_rot = q.split([module.qk_nope_head_dim, module.qk_rope_head_dim], dim=-1)
+            query = absorbed.query(q_nope, rotate_interleaved(q_rot, cos, sin))
+            mixed = self._mix(query, queries, latents, past, visibility, selection)
+            output[:, rows] = module.o_proj(absorbed.output(mixed).flatten(2))
+        return output
+
+    def _mix(
+        self,
+        query: torch.Tensor,
+        queries: range,
+        latents: torch.Tensor,
+        past: int,
+        visibility: Visibility,
+        selection: Selection,
+    ) -> torch.Tensor:
+        """Weighted sums of latents, [B, S', H, kv_lora_rank], dense or gathered, whichever is faster for the length."""
+        rank, scaling = self.module.kv_lora_rank, self.module.scaling
+        slots = None if selection.indices is None else selection.indices[:, queries.start : queries.stop]
+        num_keys = past + queries.stop  # what lies behind is the future of the whole chunk
+        if slots is not None and num_keys > self._dense_keys:
+            return attend_gathered(query, latents, slots, scaling, rank)
+        hidden = visibility.hidden(queries, past, range(num_keys), latents.device)
+        if slots is not None and num_keys > self.top_k:
+            # slot 0 also stands for NOTHING; a query with NOTHING selects all it sees, so 0 is right or hidden anyway
+            chosen = torch.zeros(*slots.shape[:2], num_keys, dtype=torch.bool, device=latents.device)
+            chosen.scatter_(-1, slots.clamp(min=0).long(), True)
+            hidden = ~chosen if hidden is None else hidden | ~chosen
+        return attend_dense(query, latents[:, :num_keys], hidden, scaling, rank)
+
+    @property
+    def _dense_keys(self) -> int:
+        """Up to how many keys attention is dense and masked."""
+        return int(self.options.dense_factor * self.top_k)
+
+    def _bytes_per_query(self, latents: torch.Tensor, selection: Selection) -> int:
+        """Scratch for one query of one sequence: the larger of what a dense and a gathered chunk need."""
+        size, heads = latents.element_size(), self.module.num_heads
+        dense_keys = min(latents.shape[1], self._dense_keys)
+        per_key = heads * (2 * size + 4)  # scores, float32 weights, weights
+        gathered = self.top_k * (self.latent_width * size + per_key) if selection.indices is not None else 0
+        return max(gathered, dense_keys * (per_key + 2)) + 3 * heads * self.latent_width * size
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module has the parts that this forward uses (one with an unfactored query has not)."""
+    names = ("q_a_proj", "q_a_layernorm", "q_b_proj", "kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj", "o_proj")
+    return all(hasattr(module, name) for name in names)
