@@ -111,7 +111,8 @@ class SparseAttention:
         output = torch.empty(
             batch, num_queries, module.o_proj.weight.shape[0], dtype=latents.dtype, device=latents.device
         )
-        step = self.options.queries(batch * self._bytes_per_query(latents, selection), latents.device)
+        bytes_per_query = 4 * batch * module.num_heads * self.latent_width * latents.element_size()
+        step = self.options.queries(bytes_per_query, latents.device)
         for start in range(0, num_queries, step):
             queries = range(start, min(start + step, num_queries))
             rows = slice(queries.start, queries.stop)
@@ -132,32 +133,40 @@ class SparseAttention:
         visibility: Visibility,
         selection: Selection,
     ) -> torch.Tensor:
-        """Weighted sums of latents, [B, S', H, kv_lora_rank], dense or gathered, whichever is faster for the length."""
+        """Weighted sums of latents, [B, S', H, kv_lora_rank], dense or gathered, whichever is faster for the length.
+
+        In smaller chunks than the projections around it: it needs more scratch for a query.
+        """
         rank, scaling = self.module.kv_lora_rank, self.module.scaling
-        slots = None if selection.indices is None else selection.indices[:, queries.start : queries.stop]
-        num_keys = past + queries.stop  # what lies behind is the future of the whole chunk
-        if slots is not None and num_keys > self._dense_keys:
-            return attend_gathered(query, latents, slots, scaling, rank)
-        hidden = visibility.hidden(queries, past, range(num_keys), latents.device)
-        if slots is not None and num_keys > self.top_k:
-            # slot 0 also stands for NOTHING; a query with NOTHING selects all it sees, so 0 is right or hidden anyway
-            chosen = torch.zeros(*slots.shape[:2], num_keys, dtype=torch.bool, device=latents.device)
-            chosen.scatter_(-1, slots.clamp(min=0).long(), True)
-            hidden = ~chosen if hidden is None else hidden | ~chosen
-        return attend_dense(query, latents[:, :num_keys], hidden, scaling, rank)
+        mixed = query.new_empty(*query.shape[:3], rank)
+        start = queries.start
+        while start < queries.stop:
+            gather = selection.indices is not None and past + start >= self._dense_keys
+            step = self.options.queries(query.shape[0] * self._bytes_per_query(latents, gather), query.device)
+            stop = min(start + step, queries.stop)
+            part = slice(start - queries.start, stop - queries.start)
+            slots = None if selection.indices is None else selection.indices[:, start:stop]
+            if gather and slots is not None:
+                mixed[:, part] = attend_gathered(query[:, part], latents, slots, scaling, rank)
+            else:
+                num_keys = past + stop  # what lies behind is the future of the whole chunk
+                hidden = self._unselected(slots, visibility.hidden(range(start, stop), past, range(num_keys), query.device))
+                mixed[:, part] = attend_dense(query[:, part], latents[:, :num_keys], hidden, scaling, rank)
+            start = stop
+        return mixed
 
     @property
     def _dense_keys(self) -> int:
         """Up to how many keys attention is dense and masked."""
         return int(self.options.dense_factor * self.top_k)
 
-    def _bytes_per_query(self, latents: torch.Tensor, selection: Selection) -> int:
-        """Scratch for one query of one sequence: the larger of what a dense and a gathered chunk need."""
-        size, heads = latents.element_size(), self.module.num_heads
-        dense_keys = min(latents.shape[1], self._dense_keys)
-        per_key = heads * (2 * size + 4)  # scores, float32 weights, weights
-        gathered = self.top_k * (self.latent_width * size + per_key) if selection.indices is not None else 0
-        return max(gathered, dense_keys * (per_key + 2)) + 3 * heads * self.latent_width * size
+    def _bytes_per_query(self, latents: torch.Tensor, gather: bool) -> int:
+        """Scratch to mix for one query of one sequence."""
+        size = latents.element_size()
+        per_key = self.module.num_heads * (2 * size + 4)  # scores, float32 weights, weights
+        if gather:
+            return self.top_k * (self.latent_width * size + per_key)
+        return min(latents.shape[1], self._dense_keys) * (per_key + 2)
 
 
 def is_attention(module: nn.Module) -> bool:
