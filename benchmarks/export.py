@@ -162,8 +162,8 @@ def timed(command: list[str], source: Path, out: Path, environment: dict[str, st
 
 
 def disk_rates(source: Path, scratch: Path) -> Disk:
-    """What the disk gives to four threads with 8 MiB pieces: cold reading, writing past the page cache, and both at
-    once (a plain copy), each until synced."""
+    """What the disk gives to four threads with 8 MiB pieces past the page cache: reading, writing, and both at once
+    (a plain copy), each until synced."""
     target, size = scratch / "disk-test", sum(path.stat().st_size for path in source.glob("*.safetensors"))
     pieces = [
         (path, offset)
@@ -174,9 +174,9 @@ def disk_rates(source: Path, scratch: Path) -> Disk:
     def rate(reads: bool, writes: bool) -> float:
         forget(source)
         target.unlink(missing_ok=True)
-        files, own = {path: os.open(path, os.O_RDONLY) for path, _ in pieces}, threading.local()
+        files, own = {path: os.open(path, os.O_RDONLY | os.O_DIRECT) for path, _ in pieces}, threading.local()
         out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_DIRECT)
-        os.ftruncate(out, len(pieces) * PIECE)
+        os.posix_fallocate(out, 0, len(pieces) * PIECE)
 
         def move(number: int) -> None:
             if not hasattr(own, "buffer"):

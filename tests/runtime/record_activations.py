@@ -4,8 +4,12 @@
     TRITON_INTERPRET=1 PYTHONPATH=DIR .venv-peers/bin/python tests/runtime/record_activations.py
 
 Runs ModelOpt's own Triton kernel (`fp4_kernel_hopper.fp4_fake_quant_kernel`) in Triton's interpreter, so no GPU is
-needed. Cases: x float32 [16, 64] and the global scale; y is what the kernel stored. Inputs are normal numbers, exact
-midpoints, blocks that saturate and blocks that vanish.
+needed. One thing is mended: the interpreter casts to E4M3 with ties away from zero and flushes subnormals, where the
+GPU's instruction (`cvt.rn.satfinite.e4m3x2.f32`) rounds to nearest even and has subnormals, as PyTorch's cast does;
+so the interpreter is given PyTorch's cast.
+
+Cases: x float32 [16, 64] and the global scale; y is what the kernel stored. Inputs are normal numbers, exact midpoints,
+blocks that saturate and blocks that vanish.
 """
 
 from pathlib import Path
@@ -14,10 +18,28 @@ import modelopt
 import numpy as np
 import torch
 import triton
+import triton.runtime.interpreter as interpreter
 from modelopt.torch.kernels.quantization.gemm import fp4_kernel_hopper
 
 SHAPE = (16, 64)
 MIDPOINTS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], np.float32)
+
+
+_their_cast = interpreter._convert_float
+
+
+def _cast(data: np.ndarray, source: object, destination: object, rounding: object) -> np.ndarray:
+    """Triton's cast, and PyTorch's between float32 and E4M3."""
+    types = (source, destination)
+    if types == (triton.language.float32, triton.language.float8e4nv):
+        return torch.from_numpy(np.ascontiguousarray(data)).to(torch.float8_e4m3fn).view(torch.uint8).numpy()
+    if types == (triton.language.float8e4nv, triton.language.float32):
+        codes = torch.from_numpy(np.ascontiguousarray(data)).view(torch.float8_e4m3fn)
+        return codes.float().numpy().view(np.uint32)
+    return _their_cast(data, source, destination, rounding)
+
+
+interpreter._convert_float = _cast
 
 
 def modelopt_rounds(x: np.ndarray, scale: float) -> np.ndarray:
@@ -59,7 +81,8 @@ def cases() -> dict[str, tuple[np.ndarray, float]]:
 
 
 def main() -> None:
-    arrays: dict[str, np.ndarray] = {"__versions__": np.array(f"modelopt {modelopt.__version__}, triton {triton.__version__}")}
+    versions = f"modelopt {modelopt.__version__}, triton {triton.__version__}"
+    arrays: dict[str, np.ndarray] = {"__versions__": np.array(versions)}
     for name, (x, scale) in cases().items():
         arrays |= {f"{name}.x": x, f"{name}.scale": np.float32(scale), f"{name}.y": modelopt_rounds(x, scale)}
     np.savez_compressed(Path(__file__).with_name("modelopt_activations.npz"), **arrays)

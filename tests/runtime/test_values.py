@@ -49,8 +49,10 @@ def test_activations_equal_the_weight_reference_where_no_scale_is_raised() -> No
     encoded = reference.encode(x, scale)
     found, scales = values.round_activations(torch.from_numpy(x.astype(np.float32)), torch.tensor(scale))
     assert np.array_equal(scales.squeeze(-1).numpy(), E4M3[encoded.scales])
-    assert np.array_equal(values.fake_quantized(torch.from_numpy(x.astype(np.float32)), torch.tensor(scale)).numpy(),
-                          reference.decode(encoded))
+    assert np.array_equal(
+        values.fake_quantized(torch.from_numpy(x.astype(np.float32)), torch.tensor(scale)).numpy(),
+        reference.decode(encoded),
+    )
     assert found.abs().max() == 6
 
 
@@ -71,6 +73,4 @@ def test_bad_activations_stay_visible() -> None:
 def test_quantized_activations_are_exact_in_bfloat16() -> None:
     x = torch.randn(8, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
     scale = torch.tensor(0.003)
-    assert torch.equal(
-        values.quantized_activations(x, scale).float(), values.quantized_activations(x.float(), scale)
-    )
+    assert torch.equal(values.quantized_activations(x, scale).float(), values.quantized_activations(x.float(), scale))

@@ -5,7 +5,6 @@ bytes go, so threads need no order among themselves. Memory is a few buffers per
 a piece (8 MiB, or one attention head's rows), whatever the size of the checkpoint.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,10 +16,11 @@ import numpy.typing as npt
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.export.container import Layout
+from halfbyte.export.direct import DirectReader, Scratch
 from halfbyte.export.mapping import Planned
 from halfbyte.export.pieces import Piece
 from halfbyte.export.transforms import ScaleError
-from halfbyte.export.unfinished import BLOCK_BYTES, Unfinished
+from halfbyte.export.unfinished import Unfinished
 from halfbyte.progress import Progress
 
 Bytes = npt.NDArray[np.uint8]
@@ -67,29 +67,9 @@ def steps(layout: Layout) -> list[Step]:
     return result
 
 
-class Scratch(threading.local):
-    """A thread's own buffers, kept from piece to piece."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[int, Bytes] = {}
-
-    def take(self, slot: int, size: int, offset: int = 0) -> Bytes:
-        """A buffer whose address has the remainder of the file's `offset` within a block, as direct writing wants."""
-        buffer = self._buffers.get(slot)
-        if buffer is None or len(buffer) < size + BLOCK_BYTES:
-            buffer = self._buffers[slot] = np.empty(size + BLOCK_BYTES, np.uint8)
-        start = (offset - buffer.ctypes.data) % BLOCK_BYTES
-        return buffer[start : start + size]
-
-
-def read_piece(checkpoint: Checkpoint, piece: Piece, scratch: Scratch) -> list[Bytes]:
+def read_piece(reader: DirectReader, piece: Piece, scratch: Scratch) -> list[Bytes]:
     """The inputs of a piece's transform. The arrays are overwritten by the thread's next piece."""
-    inputs = []
-    for slot, source in enumerate(piece.sources):
-        data = scratch.take(slot, source.bytes)
-        checkpoint.read_into(source, data.data)
-        inputs.append(data)
-    return inputs
+    return [reader.read(source, scratch, slot) for slot, source in enumerate(piece.sources)]
 
 
 def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progress: Progress, workers: int) -> int:
@@ -98,7 +78,7 @@ def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progres
     Raises CheckpointError for a block scale that is NaN or negative and for a source that ends early, OutputError if
     the disk refuses. Whatever was noted in the journal stays good.
     """
-    scratch, journal = Scratch(), _JournalThread(target)
+    scratch, reader, journal = Scratch(), DirectReader(checkpoint), _JournalThread(target)
     silenced = 0
 
     def convert(step: Step) -> int:
@@ -106,7 +86,7 @@ def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progres
         for tensor, piece, start, size in step.parts:
             output[position:start] = 0
             position = start + size
-            found += _make(checkpoint, tensor, piece, output[start:position], scratch)
+            found += _make(reader, tensor, piece, output[start:position], scratch)
         target.write(step.file, output.data, step.offset)
         return found
 
@@ -124,16 +104,18 @@ def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progres
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+        finally:
+            reader.close()
     return silenced
 
 
-def _make(checkpoint: Checkpoint, tensor: Planned, piece: Piece | None, output: Bytes, scratch: Scratch) -> int:
+def _make(reader: DirectReader, tensor: Planned, piece: Piece | None, output: Bytes, scratch: Scratch) -> int:
     """Fill `output` with one piece. Returns its number of blocks with a zero scale over codes."""
     if piece is None:
         assert tensor.values is not None
         output[:] = tensor.values.view(np.uint8)
         return 0
-    inputs = read_piece(checkpoint, piece, scratch)
+    inputs = read_piece(reader, piece, scratch)
     try:
         return piece.transform.forward(inputs, output)
     except ScaleError as error:

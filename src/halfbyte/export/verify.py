@@ -18,10 +18,11 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
+from halfbyte.export.direct import DirectReader, Scratch
 from halfbyte.export.mapping import Planned
 from halfbyte.export.pieces import Piece
 from halfbyte.export.run import make_plan
-from halfbyte.export.stream import Scratch, read_piece
+from halfbyte.export.stream import read_piece
 from halfbyte.progress import Progress, Silent
 
 PROBLEMS_SHOWN = 20
@@ -162,14 +163,14 @@ def _content_problems(
     checkpoint: Checkpoint, tensors: list[Planned], stored: dict[str, Stored], paths: list[Path], progress: Progress
 ) -> Iterator[str]:
     files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
-    scratch = Scratch()
+    scratch, reader = Scratch(), DirectReader(checkpoint)
 
     def check(tensor: Planned, piece: Piece, file: int, offset: int) -> str | None:
         size = piece.transform.output_bytes
         output = scratch.take(-1, size)
         if os.preadv(files[file], [output.data], offset) != size:
             return f"{tensor.name}: ends early"
-        inputs = read_piece(checkpoint, piece, scratch)
+        inputs = read_piece(reader, piece, scratch)
         recovered = [scratch.take(-2 - slot, len(data)) for slot, data in enumerate(inputs)]
         sound = piece.transform.inverse(output, recovered)
         progress.advance(size)
@@ -194,5 +195,6 @@ def _content_problems(
         with ThreadPoolExecutor(min(4, (os.cpu_count() or 1) + 1), "verify") as pool:
             yield from (problem for problem in pool.map(check_tensor, tensors) if problem)
     finally:
+        reader.close()
         for file in files:
             os.close(file)

@@ -18,14 +18,14 @@ RUNTIME_KEYS = ("backend", "activations")
 ALGORITHMS: dict[str, Algorithm] = {"NVFP4": "NVFP4", "W4A16_NVFP4": "W4A16_NVFP4"}
 
 
-class ModelOptConfig(QuantizationConfigMixin):  # type: ignore[misc]
+class ModelOptConfig(QuantizationConfigMixin):
     """The flat form of config.json, or its nested form (`quantization`, as in hf_quant_config.json).
 
     stored: the mapping as read, which `to_dict` gives back unchanged, so that saving keeps every key.
     """
 
     def __init__(self, backend: str | None = None, activations: str | None = None, **stored: Any) -> None:
-        self.quant_method = "modelopt"
+        self.quant_method = "modelopt"  # type: ignore[assignment]  # a plug-in is not in the enumeration
         self.backend = backend
         self.activations = activations
         self.stored = {"quant_method": "modelopt"} | stored

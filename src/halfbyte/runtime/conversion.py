@@ -2,7 +2,8 @@
 
 transformers merges `experts.*.gate_proj.weight` and `up_proj.weight` into `experts.gate_up_proj`. Codes and block
 scales merge in just that way (rows are rows), so each family's own converters are copied for them, whatever it calls
-its experts. The scalars want one operation of ours.
+its experts. The operations are ours: transformers' own stack, then concatenate, and hold a layer twice on the way;
+these fill the parameter in place, and know scalars.
 """
 
 from typing import Any
@@ -15,11 +16,56 @@ SUFFIXES = ("_scale", "_scale_2", "_input_scale")
 """What a stacked parameter's name gets for its scales."""
 
 
-class StackScalars(ConversionOps):  # type: ignore[misc]
+class StackMatrices(ConversionOps):
+    """Matrices [R, C] of all experts and P projections -> [E, P * R, C], the projections in the order of the patterns.
+
+    Each is copied to its place and let go, so no more than the result is held beside what is still to be copied.
+    """
+
+    @torch.no_grad()
+    def convert(  # type: ignore[override]  # the annotation is narrower than what transformers' own operations do
+        self, input_dict: dict[str, list[Tensor]], source_patterns: list[str], target_patterns: list[str], **_: Any
+    ) -> dict[str, Tensor]:
+        projections = [input_dict.pop(pattern) for pattern in source_patterns]
+        first = projections[0][0]
+        rows = first.shape[0]
+        stack = first.new_empty((len(projections[0]), len(projections) * rows, *first.shape[1:]))
+        for number, matrices in enumerate(projections):
+            for expert in range(len(matrices)):
+                stack[expert, number * rows : (number + 1) * rows] = matrices[expert]
+                matrices[expert] = first
+        return {target_patterns[0]: stack}
+
+    @property
+    def reverse_op(self) -> "UnstackMatrices":
+        return UnstackMatrices()
+
+
+class UnstackMatrices(ConversionOps):
+    """The reverse: [E, P * R, C] -> one matrix [R, C] for each expert and projection, views of the stack."""
+
+    @torch.no_grad()
+    def convert(  # type: ignore[override]  # as above
+        self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **_: Any
+    ) -> dict[str, Tensor]:
+        (stack,) = input_dict.values()
+        stack = stack[0] if isinstance(stack, list) else stack
+        return {
+            pattern.replace("*", str(expert)): matrix
+            for pattern, projection in zip(target_patterns, stack.chunk(len(target_patterns), dim=1), strict=True)
+            for expert, matrix in enumerate(projection)
+        }
+
+    @property
+    def reverse_op(self) -> StackMatrices:
+        return StackMatrices()
+
+
+class StackScalars(ConversionOps):
     """Scalars of all experts -> [E] for one projection, [E, P] for P projections in the order of the patterns."""
 
     @torch.no_grad()
-    def convert(
+    def convert(  # type: ignore[override]  # the annotation is narrower than what transformers' own operations do
         self, input_dict: dict[str, list[Tensor]], source_patterns: list[str], target_patterns: list[str], **_: Any
     ) -> dict[str, Tensor]:
         columns = [torch.stack(input_dict.pop(pattern)) for pattern in source_patterns]
@@ -30,11 +76,11 @@ class StackScalars(ConversionOps):  # type: ignore[misc]
         return UnstackScalars()
 
 
-class UnstackScalars(ConversionOps):  # type: ignore[misc]
+class UnstackScalars(ConversionOps):
     """The reverse: [E] or [E, P] -> one scalar [] for each expert and projection."""
 
     @torch.no_grad()
-    def convert(
+    def convert(  # type: ignore[override]  # the annotation is narrower than what transformers' own operations do
         self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **_: Any
     ) -> dict[str, Tensor]:
         (stacked,) = input_dict.values()
@@ -70,6 +116,9 @@ def with_scales(conversions: list[WeightTransform], parameters: set[str]) -> lis
                 continue
             part = ".input_scale" if suffix == "_input_scale" else f".weight{suffix}"
             renamed = [source.removesuffix(".weight") + part for source in sources]
-            operations = list(conversion.operations) if suffix == "_scale" else [StackScalars()]
-            result.append(conversion.copy(renamed, [target], operations=operations))
+            if suffix == "_scale":
+                result.remove(conversion)
+                result.append(conversion.copy(sources, targets, operations=[StackMatrices()]))
+            operation = StackMatrices() if suffix == "_scale" else StackScalars()
+            result.append(conversion.copy(renamed, [target], operations=[operation]))
     return result

@@ -25,9 +25,7 @@ STORED = {torch.uint8: "U8", torch.float8_e4m3fn: "F8_E4M3"}
 LINEAR_LIKE = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP, Role.ATTENTION, Role.INDEXER, Role.LM_HEAD)
 
 
-def check_files(
-    model: Any, quantizer: Any, roles: RoleMap, exclusions: Sequence[str], checkpoint: Checkpoint
-) -> None:
+def check_files(model: Any, quantizer: Any, roles: RoleMap, exclusions: Sequence[str], checkpoint: Checkpoint) -> None:
     """Raise CheckpointError for the first tensor that is missing, extra, ill-shaped or quantized against the list."""
     _check_formats(roles, exclusions, checkpoint)
     _check_names(model, quantizer, roles, checkpoint)
@@ -38,7 +36,12 @@ def _check_formats(roles: RoleMap, exclusions: Sequence[str], checkpoint: Checkp
     for entry in inventory(checkpoint.tensors.values(), roles):
         if entry.format in QUANTIZED and entry.format != NVFP4:
             raise UnsupportedError(f"{entry.name}: stored as {entry.format}, halfbyte.runtime loads NVFP4 only")
-        if entry.role.mtp or entry.role.part != "weight" or entry.role.role not in LINEAR_LIKE or len(entry.shape) < 2:
+        if (
+            entry.role.mtp
+            or "weight" not in entry.tensors
+            or entry.role.role not in LINEAR_LIKE
+            or len(entry.shape) < 2
+        ):
             continue
         packed = entry.format == NVFP4
         if packed is not is_quantized(entry.role, exclusions):
@@ -86,10 +89,7 @@ def _check_tensor(tensor: Tensor, parameter: torch.Tensor, sources: int) -> None
     """sources: how many projections a stack merges, 0 if the tensor is a parameter by itself."""
     shape = tuple(parameter.shape)
     if sources:
-        if len(shape) > 2:
-            shape = (shape[1] // sources, *shape[2:])  # one expert, one projection
-        else:
-            shape = ()
+        shape = (shape[1] // sources, *shape[2:]) if len(shape) > 2 else ()  # of one expert and projection
     if tensor.shape != shape:
         raise CheckpointError(f"{tensor.name}: shape {list(tensor.shape)}, the model wants {list(shape)}")
     stored = STORED.get(parameter.dtype)

@@ -12,12 +12,11 @@ transformers stacks them. Nothing here is trained.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from halfbyte.checkpoint.modelopt import Algorithm
 from halfbyte.errors import UnsupportedError
 from halfbyte.nvfp4.layout import BLOCK_SIZE
 from halfbyte.runtime.runtime import Runtime
@@ -59,6 +58,9 @@ class PackedModule(nn.Module):
     def _packed(self, name: str, dtype: torch.dtype, *shape: int) -> None:
         self.register_parameter(name, nn.Parameter(torch.empty(shape, dtype=dtype), requires_grad=False))
 
+    def _matrices(self, name: str) -> Matrices:
+        return Matrices(*(self.get_parameter(name + suffix) for suffix in ("", "_scale", "_scale_2")))
+
     def _check_inference(self, hidden: Tensor) -> None:
         if self.training and torch.is_grad_enabled() and hidden.requires_grad:
             raise UnsupportedError(
@@ -82,7 +84,7 @@ class PackedLinear(PackedModule):
 
     @property
     def matrices(self) -> Matrices:
-        return Matrices(self.weight, self.weight_scale, self.weight_scale_2)
+        return self._matrices("weight")
 
     @torch.no_grad()
     def _compute(self, hidden: Tensor) -> Tensor:
@@ -103,16 +105,22 @@ class PackedLinear(PackedModule):
 class PackedExperts(PackedModule):
     """All routed experts of one layer, in place of transformers' fused experts module."""
 
-    def __init__(self, experts: Any, runtime: Runtime, path: str) -> None:
+    def __init__(
+        self,
+        num_experts: int,
+        hidden_size: int,
+        intermediate_size: int,
+        act_fn: Callable[[Tensor], Tensor],
+        runtime: Runtime,
+        path: str,
+    ) -> None:
         super().__init__(runtime)
-        self.num_experts, double, self.hidden_size = experts.gate_up_proj.shape
-        self.intermediate_size = double // 2
-        _check_plain(experts, path)
-        self.act_fn = experts.act_fn
+        self.num_experts, self.hidden_size, self.intermediate_size = num_experts, hidden_size, intermediate_size
+        self.act_fn = act_fn
         _check_width(f"{path}.gate_up_proj", self.hidden_size)
         _check_width(f"{path}.down_proj", self.intermediate_size)
         for name, shape, scalars in (
-            ("gate_up_proj", (double, self.hidden_size), (self.num_experts, 2)),
+            ("gate_up_proj", (2 * self.intermediate_size, self.hidden_size), (self.num_experts, 2)),
             ("down_proj", (self.hidden_size, self.intermediate_size), (self.num_experts,)),
         ):
             rows, columns = shape
@@ -124,11 +132,11 @@ class PackedExperts(PackedModule):
 
     @property
     def gate_up(self) -> Matrices:
-        return Matrices(self.gate_up_proj, self.gate_up_proj_scale, self.gate_up_proj_scale_2)
+        return self._matrices("gate_up_proj")
 
     @property
     def down(self) -> Matrices:
-        return Matrices(self.down_proj, self.down_proj_scale, self.down_proj_scale_2)
+        return self._matrices("down_proj")
 
     @torch.no_grad()
     def _compute(self, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
@@ -154,16 +162,3 @@ class PackedExperts(PackedModule):
 def _check_width(path: str, columns: int) -> None:
     if columns % BLOCK_SIZE:
         raise UnsupportedError(f"{path}: rows of {columns} elements, NVFP4 takes multiples of {BLOCK_SIZE}")
-
-
-def _check_plain(experts: Any, path: str) -> None:
-    """Refuse an experts module that computes anything but down(act(gate) * up)."""
-    wanted = {"has_gate": True, "has_bias": False, "is_transposed": False, "is_concatenated": True}
-    wanted["has_post_expert_norm"] = False
-    for name, value in wanted.items():
-        if getattr(experts, name, value) != value:
-            raise UnsupportedError(f"{path}: {type(experts).__name__} has {name}={not value}, which is not supported")
-    from transformers.integrations.moe import _default_apply_gate
-
-    if type(experts)._apply_gate is not _default_apply_gate:
-        raise UnsupportedError(f"{path}: {type(experts).__name__} joins gate and up in its own way")

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from transformers.quantizers.base import HfQuantizer
 
+from halfbyte.checkpoint.families import FAMILIES
 from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.errors import UnsupportedError
 from halfbyte.runtime.backends import choose
@@ -23,16 +24,17 @@ from halfbyte.runtime.replace import replace_modules
 from halfbyte.runtime.runtime import Runtime, check_positive, check_scales, logger
 
 
-class ModelOptQuantizer(HfQuantizer):  # type: ignore[misc]
+class ModelOptQuantizer(HfQuantizer):
     """Loads NVFP4 checkpoints in ModelOpt's layout; quantizes nothing itself."""
 
     requires_calibration = True  # only pre-quantized checkpoints
+
+    quantization_config: Any  # a ModelOptConfig
 
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         options = Options.resolve(quantization_config.backend, quantization_config.activations)
         self.runtime = Runtime(quantization_config.algorithm(), options)
-        self.repacked = False
 
     def validate_environment(self, *_: Any, device_map: Any = None, **__: Any) -> None:
         if isinstance(device_map, dict) and "disk" in device_map.values():
@@ -41,14 +43,14 @@ class ModelOptQuantizer(HfQuantizer):  # type: ignore[misc]
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **_: Any) -> None:
         checkpoint = open_files(checkpoint_files)
         with checkpoint:
-            config = checkpoint.config or model.config.to_dict()
-            roles = RoleMap(config)
+            roles = RoleMap(_config(model, checkpoint.config))
             exclusions = self.quantization_config.exclusions()
             replaced = replace_modules(model, roles, exclusions, self.runtime)
             if not replaced:
                 raise UnsupportedError("the exclusions of this checkpoint leave nothing quantized")
             if checkpoint.tensors:
                 check_files(model, self, roles, exclusions, checkpoint)
+            _expect_no_mtp(model, roles)
 
     def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
         return with_scales(weight_conversions, {name for name, _ in model.named_parameters()})
@@ -72,6 +74,22 @@ class ModelOptQuantizer(HfQuantizer):  # type: ignore[misc]
     @property
     def is_trainable(self) -> bool:
         return False
+
+
+def _config(model: Any, published: dict[str, Any]) -> dict[str, Any]:
+    """config.json as published. What transformers itself has saved lacks keys that it renames (`num_experts` of
+    qwen3_moe); the config object still answers to them."""
+    config = dict(published or model.config.to_dict())
+    family = FAMILIES.get(config.get("model_type", ""))
+    if family is not None and config.get(family.experts_key) is None:
+        config[family.experts_key] = getattr(model.config, family.experts_key, None)
+    return config
+
+
+def _expect_no_mtp(model: Any, roles: RoleMap) -> None:
+    """transformers knows the published numbers of MTP layers only (78, 61, 92); check_files has reported them all."""
+    layers = {rf"model\.layers\.{roles.layers + i}\." for i in range(roles.mtp_layers)}
+    model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | layers
 
 
 def packed_modules(model: nn.Module) -> dict[str, PackedModule]:

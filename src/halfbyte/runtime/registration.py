@@ -1,5 +1,7 @@
 """Tells transformers about `quant_method: modelopt`."""
 
+from typing import Any
+
 from transformers.quantizers import auto
 
 from halfbyte.errors import UnsupportedError
@@ -20,4 +22,5 @@ def register() -> None:
     auto.register_quantization_config(METHOD)(ModelOptConfig)
     auto.register_quantizer(METHOD)(ModelOptQuantizer)
     # transformers has no public way to say that a config's options may be given to from_pretrained
-    auto.LOADING_ATTRIBUTES_CONFIG_TYPES = (*auto.LOADING_ATTRIBUTES_CONFIG_TYPES, ModelOptConfig)
+    types: Any = (*auto.LOADING_ATTRIBUTES_CONFIG_TYPES, ModelOptConfig)
+    auto.LOADING_ATTRIBUTES_CONFIG_TYPES = types

@@ -46,7 +46,7 @@ class Runtime:
     def activation_scale(self, module: nn.Module, name: str) -> Tensor | None:
         """The scale by which to round a module's activations (float32 []), None in a16.
 
-        Engines take the largest over a layer's experts, gate and up (serving.md 1.3, and `fused_input_scale`).
+        Engines take the largest over a layer's experts, gate and up: SGLang and vLLM on FlashInfer's FP4 back ends.
         """
         if not self.simulates_activations:
             return None
@@ -66,7 +66,8 @@ class Runtime:
 def check_scales(name: str, scales: Tensor) -> None:
     """Refuse block scales that are NaN or negative. scales: float8_e4m3fn, any shape.
 
-    Zero is legal, and its block is zero whatever its codes: older versions of ModelOpt wrote it where a scale underflows.
+    Zero is legal, and its block is zero whatever its codes: older versions of ModelOpt wrote it where a scale
+    underflows.
     """
     if scales.device.type == "meta" or not scales.numel():
         return

@@ -17,7 +17,7 @@ from halfbyte.runtime.attention.indexer import IndexQueries, Selection, select
 from halfbyte.runtime.attention.latent_cache import LatentLayer
 from halfbyte.runtime.attention.options import AttentionOptions
 from halfbyte.runtime.attention.rotary import Rotate, rotate_first, rotate_interleaved
-from halfbyte.runtime.attention.sparse_mla import Absorbed, attend_dense, attend_gathered
+from halfbyte.runtime.attention.sparse_mla import Absorbed, attend
 from halfbyte.runtime.attention.visibility import Visibility
 
 
@@ -38,7 +38,6 @@ class SparseAttention:
 
     def __init__(self, module: Any, family: Family, options: AttentionOptions) -> None:
         self.module, self.family, self.options = module, family, options
-        self.top_k: int = module.config.index_topk
         self.latent_width: int = module.kv_lora_rank + module.qk_rope_head_dim
 
     def __call__(
@@ -62,10 +61,11 @@ class SparseAttention:
         past = layer.get_seq_length()
         latents = layer.append(self._latents(hidden_states, *position_embeddings))
         q_residual = self.module.q_a_layernorm(self.module.q_a_proj(hidden_states))
-        if getattr(self.module, "indexer", None) is not None:
+        indexer = getattr(self.module, "indexer", None)
+        if indexer is not None:
             index_keys = layer.append_index_keys(self._index_keys(hidden_states, *position_embeddings))
             index = self._index_queries(hidden_states, q_residual, *position_embeddings)
-            selection = select(index, index_keys, past, visibility, self.top_k, self.options)
+            selection = select(index, index_keys, past, visibility, indexer.index_topk, self.options)
         elif prev_topk_indices is None:
             raise UnsupportedError(f"layer {self.module.layer_idx} shares a selection, but no layer before it selects")
         else:
@@ -120,53 +120,11 @@ class SparseAttention:
             q = module.q_b_proj(q_residual[:, rows]).view(batch, len(queries), -1, module.qk_head_dim)
             q_nope, q_rot = q.split([module.qk_nope_head_dim, module.qk_rope_head_dim], dim=-1)
             query = absorbed.query(q_nope, rotate_interleaved(q_rot, cos, sin))
-            mixed = self._mix(query, queries, latents, past, visibility, selection)
+            mixed = attend(
+                query, queries, latents, past, visibility, selection, module.scaling, module.kv_lora_rank, self.options
+            )
             output[:, rows] = module.o_proj(absorbed.output(mixed).flatten(2))
         return output
-
-    def _mix(
-        self,
-        query: torch.Tensor,
-        queries: range,
-        latents: torch.Tensor,
-        past: int,
-        visibility: Visibility,
-        selection: Selection,
-    ) -> torch.Tensor:
-        """Weighted sums of latents, [B, S', H, kv_lora_rank], dense or gathered, whichever is faster for the length.
-
-        In smaller chunks than the projections around it: it needs more scratch for a query.
-        """
-        rank, scaling = self.module.kv_lora_rank, self.module.scaling
-        mixed = query.new_empty(*query.shape[:3], rank)
-        start = queries.start
-        while start < queries.stop:
-            gather = selection.indices is not None and past + start >= self._dense_keys
-            step = self.options.queries(query.shape[0] * self._bytes_per_query(latents, gather), query.device)
-            stop = min(start + step, queries.stop)
-            part = slice(start - queries.start, stop - queries.start)
-            slots = None if selection.indices is None else selection.indices[:, start:stop]
-            if gather and slots is not None:
-                mixed[:, part] = attend_gathered(query[:, part], latents, slots, scaling, rank)
-            else:
-                num_keys = past + stop  # what lies behind is the future of the whole chunk
-                hidden = self._unselected(slots, visibility.hidden(range(start, stop), past, range(num_keys), query.device))
-                mixed[:, part] = attend_dense(query[:, part], latents[:, :num_keys], hidden, scaling, rank)
-            start = stop
-        return mixed
-
-    @property
-    def _dense_keys(self) -> int:
-        """Up to how many keys attention is dense and masked."""
-        return int(self.options.dense_factor * self.top_k)
-
-    def _bytes_per_query(self, latents: torch.Tensor, gather: bool) -> int:
-        """Scratch to mix for one query of one sequence."""
-        size = latents.element_size()
-        per_key = self.module.num_heads * (2 * size + 4)  # scores, float32 weights, weights
-        if gather:
-            return self.top_k * (self.latent_width * size + per_key)
-        return min(latents.shape[1], self._dense_keys) * (per_key + 2)
 
 
 def is_attention(module: nn.Module) -> bool:

@@ -5,9 +5,10 @@ score(s, t) = sum over heads h of  w[s, h] * relu(q[s, h] . k[t] / sqrt(D)),  w 
 Queries are handled in chunks, and for each chunk the keys in chunks, keeping a running top-k.
 
 Ties. relu makes exact ties common (score 0). Which of several equal scores `torch.topk` returns is unspecified and
-depends on the length of the row, so a running top-k could select other tokens than transformers does. The running
-top-k therefore keeps one score more than asked for: when the last kept and the first dropped score are equal, and only
-then, that row is scored once more as a whole and given to `torch.topk` exactly as transformers does.
+depends on the length of the row, and what ties, or nearly ties, depends on how a matrix product rounds, which changes
+with its shape. The running top-k therefore keeps one score more than asked for: when the last kept and the first
+dropped score are closer than rounding can tell, and only then, that row is scored once more as a whole, in the way of
+transformers, and given to `torch.topk`. The selected set is thereby the same in every row for the same inputs.
 """
 
 from dataclasses import dataclass
@@ -44,17 +45,37 @@ class IndexQueries:
     scale: float
 
     def scores(self, batch: slice, queries: slice | torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Index scores, float32 [B', S', T'], of some queries against keys [B', T', D]. Needs H times that as scratch.
-
-        The scale is applied to the products and not folded into q or w: exact ties and near ties then fall as in
-        transformers.
-        """
+        """Index scores of some queries against keys [B', T', D]: float32 [B', S', T'], and H times that as scratch."""
         q = self.q[batch, queries].float()
         rows, count, heads, width = q.shape
         products = torch.matmul(q.reshape(rows, count * heads, width), keys.float().transpose(1, 2))
         products.mul_(self.scale).relu_()
         weights = self.weights[batch, queries].unsqueeze(-2)
         return torch.matmul(weights, products.view(rows, count, heads, -1)).squeeze(-2)
+
+    def scores_as_transformers(self, sequence: slice, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """The same for one sequence, rounded as by transformers: float32 [n, T]. Needs H * n * T numbers of scratch.
+
+        One product per query, which transformers hands to the library row-major when broadcasting has copied the keys
+        (several sequences and several queries), and transposed otherwise. The layout decides how sums are rounded.
+        """
+        q = self.q[sequence, queries].float()
+        transposed = keys[sequence].transpose(-1, -2).float()
+        if self.q.shape[0] > 1 and self.q.shape[1] > 1:
+            transposed = transposed.contiguous()
+        products = torch.relu(torch.matmul(q, transposed.unsqueeze(1)) * self.scale)
+        return torch.matmul(self.weights[sequence, queries].unsqueeze(-2), products).squeeze(-2)[0]
+
+    def rounding(self, keys: torch.Tensor) -> torch.Tensor:
+        """Differences of scores that rounding can make, float32 [B, S]: 2 eps times a bound of the scores.
+
+        |score| <= scale * sum_h |w_h| |q_h| * max_t |k_t| (Cauchy-Schwarz). Products of D random terms err by about
+        eps / sqrt(D) of that, so 2 eps is many times what is seen.
+        """
+        largest = keys.norm(dim=-1, dtype=torch.float32).amax(-1)[:, None]
+        bound = (self.weights.abs() * self.q.norm(dim=-1, dtype=torch.float32)).sum(-1)
+        rounding: torch.Tensor = 2 * torch.finfo(torch.float32).eps * self.scale * bound * largest
+        return rounding
 
 
 def select(
@@ -70,19 +91,21 @@ def select(
         return Selection(None)
     key_chunk = min(num_keys, options.keys(top_k))
     step = options.queries(batch * 4 * (heads * key_chunk + 4 * (key_chunk + top_k)), keys.device)
+    rounding = index.rounding(keys)
+    group = options.queries(8 * num_keys * heads, keys.device)
     indices = torch.empty(batch, num_queries, top_k, dtype=torch.int32, device=keys.device)
     for start in range(0, num_queries, step):
         queries = range(start, min(start + step, num_queries))
         values, slots = _running_top_k(index, keys, queries, past, visibility, top_k + 1, key_chunk)
-        tied = (values[..., top_k - 1] == values[..., top_k]) & (values[..., top_k] > -torch.inf)
+        gap = values[..., top_k - 1] - values[..., top_k]  # NaN where both are hidden, inf where one is
+        tied = gap <= rounding[:, queries.start : queries.stop]
         slots = slots.masked_fill_(values == -torch.inf, NOTHING)[..., :top_k]
         indices[:, queries.start : queries.stop] = slots
         for b in range(batch):
             rows = tied[b].nonzero()[:, 0] + start
-            group = max(1, step * key_chunk // num_keys)
             for at in range(0, len(rows), group):
                 some = rows[at : at + group]
-                indices[b, some] = _as_topk_does(index, keys, b, some, past, visibility, top_k, key_chunk)
+                indices[b, some] = _as_transformers(index, keys, b, some, past, visibility, top_k)
     return Selection(indices)
 
 
@@ -116,7 +139,7 @@ def _running_top_k(
     return values, slots
 
 
-def _as_topk_does(
+def _as_transformers(
     index: IndexQueries,
     keys: torch.Tensor,
     sequence: int,
@@ -124,21 +147,14 @@ def _as_topk_does(
     past: int,
     visibility: Visibility,
     top_k: int,
-    key_chunk: int,
 ) -> torch.Tensor:
     """Selection of some queries of one sequence by `torch.topk` over whole rows, future included: int32 [n, top_k].
 
-    What transformers calls, on what it calls it with. Only for rows with more than top_k visible slots, so that no
-    hidden one can be selected.
+    Only for rows with more than top_k visible slots, so that no hidden one can be selected.
     """
-    num_keys, device = keys.shape[1], keys.device
-    one = slice(sequence, sequence + 1)
-    scores = torch.full((len(queries), num_keys), -torch.inf, device=device)
-    last = past + int(queries[-1]) + 1
-    for start in range(0, last, key_chunk):
-        stop = min(start + key_chunk, last)
-        scores[:, start:stop] = index.scores(one, queries, keys[one, start:stop])[0]
-    scores.masked_fill_(torch.arange(num_keys, device=device) > past + queries[:, None], -torch.inf)
+    scores = index.scores_as_transformers(slice(sequence, sequence + 1), queries, keys)
+    future = torch.arange(keys.shape[1], device=keys.device) > past + queries[:, None]
+    scores = scores.masked_fill(future, -torch.inf)
     if visibility.padding is not None:
-        scores.masked_fill_(~visibility.padding[sequence], -torch.inf)
+        scores = scores.masked_fill(~visibility.padding[sequence], -torch.inf)
     return scores.topk(top_k).indices.to(torch.int32)

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
+from halfbyte.runtime.attention.indexer import Selection
+from halfbyte.runtime.attention.options import AttentionOptions
+from halfbyte.runtime.attention.visibility import Visibility
+
 
 @dataclass(frozen=True)
 class Absorbed:
@@ -34,6 +38,63 @@ class Absorbed:
     def output(self, mixed: torch.Tensor) -> torch.Tensor:
         """Mixed latents [B, S, H, kv_lora_rank] -> heads' outputs [B, S, H, v_head_dim]."""
         return torch.einsum("bshl,hvl->bshv", mixed, self.value)
+
+
+def attend(
+    query: torch.Tensor,
+    queries: range,
+    latents: torch.Tensor,
+    past: int,
+    visibility: Visibility,
+    selection: Selection,
+    scaling: float,
+    rank: int,
+    options: AttentionOptions,
+) -> torch.Tensor:
+    """Attention over the selection in chunks, dense while the context is short, gathered after that.
+
+    query: absorbed, [B, S', H, R], for the positions `queries` of this call; latents [B, T, R], T = past + all of the
+    call's tokens. Returns mixed latents [B, S', H, rank]. Scratch: options.scratch_bytes.
+    """
+    batch, _, heads, _ = query.shape
+    mixed = query.new_empty(*query.shape[:3], rank)
+    number = latents.element_size()
+    per_key = heads * (2 * number + 4)  # scores, weights in float32, weights
+    gather_from, top_k = queries.stop, 0  # the first query that gathers
+    if selection.indices is not None:
+        top_k = selection.indices.shape[-1]
+        gather_from = int(options.dense_factor * top_k) - past
+    start = queries.start
+    while start < queries.stop:
+        if start < gather_from:
+            limit = min(queries.stop, gather_from)
+            bytes_per_query = (past + limit) * (per_key + 2)
+        else:
+            limit = queries.stop
+            bytes_per_query = top_k * (latents.shape[-1] * number + per_key)
+        stop = min(start + options.queries(batch * bytes_per_query, query.device), limit)
+        part = slice(start - queries.start, stop - queries.start)
+        slots = None if selection.indices is None else selection.indices[:, start:stop]
+        if slots is not None and start >= gather_from:
+            mixed[:, part] = attend_gathered(query[:, part], latents, slots, scaling, rank)
+        else:
+            num_keys = past + stop  # what lies behind is the future of the whole chunk
+            hidden = visibility.hidden(range(start, stop), past, range(num_keys), query.device)
+            hidden = _with_unselected(hidden, slots, num_keys)
+            mixed[:, part] = attend_dense(query[:, part], latents[:, :num_keys], hidden, scaling, rank)
+        start = stop
+    return mixed
+
+
+def _with_unselected(hidden: torch.Tensor | None, slots: torch.Tensor | None, num_keys: int) -> torch.Tensor | None:
+    """Hide also what is not selected, bool [B, S', num_keys]; slots int32 [B, S', top_k] or None for everything."""
+    if slots is None or num_keys <= slots.shape[-1]:
+        return hidden
+    # A query without top_k visible slots has negative entries, and slot 0 stands in for them: such a query selects all
+    # that it sees, so slot 0 is selected anyway or hidden anyway.
+    chosen = torch.zeros(*slots.shape[:2], num_keys, dtype=torch.bool, device=slots.device)
+    chosen.scatter_(-1, slots.clamp(min=0).long(), True)
+    return ~chosen if hidden is None else hidden | ~chosen
 
 
 def attend_dense(

@@ -31,14 +31,14 @@ def choose(name: BackendName, packed: Mapping[str, nn.Module]) -> tuple[Backend,
         return HummingBackend(), "as asked" if name == "humming" else "CUDA and humming-kernels are there"
     if name == "humming":
         raise UsageError(f"back end humming cannot run: {obstacle}", hint="use backend=dequant")
-    return DequantBackend(), f"humming cannot run: {obstacle}"
+    return DequantBackend(), f"not humming: {obstacle}"
 
 
 def humming_obstacle(devices: set[torch.device]) -> str | None:
     """What keeps humming-kernels from running on these devices; None if nothing does."""
     kinds = {device.type for device in devices}
     if kinds != {"cuda"}:
-        return f"the weights lie on {', '.join(sorted(kinds))}, not on CUDA"
+        return f"the weights lie on {', '.join(sorted(kinds))}, it needs CUDA"
     for device in devices:
         capability = torch.cuda.get_device_capability(device)
         if capability < HUMMING_CAPABILITY:

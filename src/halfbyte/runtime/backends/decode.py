@@ -29,7 +29,7 @@ def decode_into(codes: Bytes, scales: Bytes, scratch: torch.Tensor) -> None:
         decode_bf16(codes.reshape(-1), scales.reshape(-1), scratch.view(torch.uint16).numpy())
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _upper_halves(typingctx: Any, source: Any, destination: Any) -> Any:
     """Store the upper 16 bits of 16 float32 at address `source` as bfloat16 at `destination`."""
 

@@ -31,7 +31,8 @@ class DequantBackend:
         if scale is not None:
             hidden, factor = values.quantized_activations(hidden, scale), factor * scale
         device = dequant_cpu if hidden.device.type == "cpu" else dequant_cuda
-        return (device.linear(hidden, matrices) * factor).to(hidden.dtype)
+        product: Tensor = device.linear(hidden, matrices)
+        return (product * factor).to(hidden.dtype)
 
     def experts(
         self,

@@ -6,16 +6,14 @@ many rows keep all cores as busy as many with few.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from halfbyte.runtime.backends import decode
 from halfbyte.runtime.backends.reference import per_row
 from halfbyte.runtime.packed import Matrices
 
@@ -60,6 +58,8 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _multiply(x: Tensor, matrices: Matrices, counts: list[int]) -> Tensor:
+    from halfbyte.runtime.backends import decode  # numba and LLVM, which a GPU does without
+
     codes, scales, _ = matrices
     dtype = compute_dtype(x.dtype)
     x = x.to(dtype).contiguous()
@@ -98,6 +98,7 @@ def _scratch(elements: int, dtype: torch.dtype) -> Tensor:
 
 
 def _run(work: Callable[[Task], None], tasks: list[Task]) -> None:
+    """Do all tasks, on as many threads as torch uses; the caller is one of them."""
     workers = torch.get_num_threads()
     if workers == 1 or len(tasks) == 1:
         for task in tasks:
@@ -106,30 +107,25 @@ def _run(work: Callable[[Task], None], tasks: list[Task]) -> None:
     remaining = iter(tasks)
     lock = threading.Lock()
 
-    def drain(_: int) -> None:
-        for task in _shared(remaining, lock):
+    def drain() -> None:
+        while True:
+            with lock:
+                task = next(remaining, None)
+            if task is None:
+                return
             work(task)
 
-    list(_pool(workers).map(drain, range(workers)))
-
-
-def _shared(tasks: Iterable[Task], lock: threading.Lock) -> Iterable[Task]:
-    """The next task for whoever asks first."""
-    iterator = iter(tasks)
-    while True:
-        with lock:
-            task = next(iterator, None)
-        if task is None:
-            return
-        yield task
+    helpers = [_pool(workers - 1).submit(drain) for _ in range(workers - 1)]
+    torch.set_num_threads(1)
+    try:
+        drain()
+    finally:
+        torch.set_num_threads(workers)
+    for helper in helpers:
+        helper.result()
 
 
 @cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    """Threads whose own torch operations use one core. The setting is per thread, but new threads inherit the last
-    one made, so the caller's is set again."""
-    pool = ThreadPoolExecutor(workers, "nvfp4", initializer=torch.set_num_threads, initargs=(1,))
-    ready = threading.Barrier(workers)
-    list(pool.map(lambda _: ready.wait(), range(workers)))  # all threads are started now
-    torch.set_num_threads(workers)
-    return pool
+def _pool(helpers: int) -> ThreadPoolExecutor:
+    """Threads whose own torch operations use one core: the setting is per thread."""
+    return ThreadPoolExecutor(helpers, "nvfp4", initializer=torch.set_num_threads, initargs=(1,))

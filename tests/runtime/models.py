@@ -1,0 +1,75 @@
+"""Small quantized checkpoints, and the plain transformers model that holds the same numbers in float32."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import torch
+from small import small_tensors, write_checkpoint
+from transformers import AutoModelForCausalLM
+
+from halfbyte.api import quantize
+from halfbyte.checkpoint.inventory import NVFP4, inventory
+from halfbyte.checkpoint.roles import RoleMap
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.nvfp4 import reference
+
+FAMILIES = ("GLM-5.2", "DeepSeek-V3-BF16", "GLM-4.7", "Qwen3-30B-A3B", "Mixtral-8x7B-v0.1", "MiniMax-M2.5-BF16")
+CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass
+    "MiniMax-M2.5-BF16": {"rotary_dim": 16},
+    "GLM-5.2": {"num_key_value_heads": 4},
+    "DeepSeek-V3-BF16": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1},
+}
+IDS = torch.arange(40).view(2, 20)
+
+
+@cache
+def quantized(family: str, recipe: str = "nvfp4-routed-experts") -> Path:
+    """A small model of the family, quantized by Halfbyte. Shared between tests: do not write into it."""
+    folder = Path(mkdtemp(prefix="halfbyte-test-"))
+    config, tensors = small_tensors(family, 3, **CHANGES.get(family, {}))
+    write_checkpoint(folder / "source", config, tensors)
+    quantize(folder / "source", folder / "quantized", recipe=recipe)
+    return folder / "quantized"
+
+
+def load(folder: Path, **options: Any) -> Any:
+    """`from_pretrained` in float32, eager attention (the sdpa path of glm_moe_dsa is wrong with masks)."""
+    options = {"dtype": torch.float32, "attn_implementation": "eager"} | options
+    return AutoModelForCausalLM.from_pretrained(folder, **options)
+
+
+def read(checkpoint: Checkpoint, name: str) -> bytes:
+    buffer = bytearray(checkpoint.tensors[name].bytes)
+    checkpoint.read_into(checkpoint.tensors[name], memoryview(buffer))
+    return bytes(buffer)
+
+
+def decoded(folder: Path, out: Path) -> Path:
+    """The checkpoint with every packed linear decoded to float32 by the reference codec, for plain transformers."""
+    with Checkpoint.open(folder) as checkpoint:
+        roles, tensors = RoleMap(checkpoint.config), {}
+        for entry in inventory(checkpoint.tensors.values(), roles):
+            if entry.format == NVFP4:
+                parts = {part: read(checkpoint, tensor.name) for part, tensor in entry.tensors.items()}
+                rows, columns = entry.shape
+                codes = np.frombuffer(parts["weight"], np.uint8).reshape(rows, columns // 2)
+                scales = np.frombuffer(parts["weight_scale"], np.uint8).reshape(rows, columns // 16)
+                scale_2 = np.frombuffer(parts["weight_scale_2"], np.float32)[0]
+                tensors[entry.name] = reference.decode(reference.Encoded(codes, scales, scale_2))
+            else:
+                dtype = {"BF16": "bfloat16", "F32": "float32"}[entry.tensors[entry.role.part].dtype]
+                import ml_dtypes  # noqa: F401  (gives numpy the name bfloat16)
+
+                raw = np.frombuffer(read(checkpoint, entry.name), np.dtype(dtype))
+                tensors[entry.name] = raw.reshape(entry.shape)
+        config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
+    return write_checkpoint(out, config, tensors)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        result: torch.Tensor = model(IDS, use_cache=False).logits
+    return result
