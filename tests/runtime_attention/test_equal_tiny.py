@@ -49,15 +49,3 @@ def test_bfloat16_is_as_close_to_float32_as_transformers_is() -> None:
     assert their_error > 0
     assert error < 1.15 * their_error
     assert (ours.argmax(-1) == expected.argmax(-1)).float().mean() > 0.93
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("length", [1024, 2048, 8192])
-def test_long(length: int) -> None:
-    """Eager in chunks: in one pass its indexer would copy the keys once per query, 34 GB at 8,192 tokens."""
-    ids = text(length)
-    sizes = [256] * (length // 256)
-    expected, ours = eager_and_ours(
-        tiny(), lambda model: model(ids).logits if model.model._forward_pre_hooks else in_chunks(model, ids, sizes)
-    )
-    torch.testing.assert_close(ours, expected, atol=FLOAT32_TOLERANCE, rtol=0)
