@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench golden clean
+.PHONY: demo test test-slow test-gpu lint bench golden clean
 
 demo: .venv/ready
 	$(BIN)/python examples/demo.py
@@ -12,6 +12,10 @@ test: .venv/ready lint
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
+
+# With triton installed; without a GPU it runs in Triton's interpreter.
+test-gpu: .venv/ready
+	$(BIN)/python -m pytest -o addopts="" tests/gpu
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -9,10 +9,10 @@ Every cell is a process of its own: it loads the model, prefills random tokens, 
     eager, sdpa   transformers' attention implementations, one call
     eager/256     the same with the prompt in calls of 256 tokens (`prefill_chunk_size=256`), its way to save memory
 
-Peak memory is what is above the loaded model: resident pages on a CPU, the allocator's peak on a GPU. A CPU cell may use
---memory-gb of address space more than it has after loading. Once a path has failed at a length, longer ones are not
-tried. tiny-glm is made for 8,192 tokens: its rotary angles are extrapolated beyond, which changes what it says, not what
-it costs. Before anything is timed, our logits are compared with eager's.
+Peak memory is what is above the loaded model: resident pages on a CPU, the allocator's peak on a GPU. A CPU cell may
+use --memory-gb of address space more than it has after loading. Once a path has failed at a length, longer ones are not
+tried. tiny-glm is made for 8,192 tokens: beyond, its rotary angles are extrapolated, which changes what it says, not
+what it costs. Before anything is timed, our logits are compared with eager's.
 """
 
 import argparse

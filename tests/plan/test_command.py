@@ -172,7 +172,6 @@ def test_comparison(glm: str) -> None:
     assert len(json.loads(run(glm, *words, "--json").stdout)) == 5
 
 
-@pytest.mark.skipif(not (TINY / "config.json").exists(), reason="examples/tiny-glm is not there")
 def test_a_real_folder_and_its_config_agree() -> None:
     read, paper = plan(str(TINY), "l40s", 1), plan(str(TINY / "config.json"), "l40s", 1, recipe="bf16")
     assert read.fits

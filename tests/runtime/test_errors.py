@@ -6,17 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-from safetensors import safe_open  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-
-import halfbyte.runtime as runtime  # noqa: E402
-from halfbyte.errors import CheckpointError, HalfbyteError, UnsupportedError, UsageError  # noqa: E402
-from halfbyte.runtime import backends  # noqa: E402
-from runtime.models import load, quantized  # noqa: E402
+import halfbyte.runtime as runtime
+from halfbyte.errors import CheckpointError, HalfbyteError, UnsupportedError, UsageError
+from halfbyte.runtime import backends
+from runtime.models import load, quantized
 
 EXPERT = "model.layers.1.mlp.experts.2.gate_proj"
 Tensors = dict[str, torch.Tensor]

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
-import halfbyte.runtime as runtime  # noqa: E402
-from halfbyte.checkpoint.roles import RoleMap  # noqa: E402
-from halfbyte.checkpoint.source import Checkpoint  # noqa: E402
-from halfbyte.runtime.packed import PackedExperts, PackedLinear  # noqa: E402
-from halfbyte.runtime.quantizer import packed_modules  # noqa: E402
-from runtime.models import FAMILIES, decoded, load, logits, quantized, read  # noqa: E402
+import halfbyte.runtime as runtime
+from halfbyte.checkpoint.roles import RoleMap
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.runtime.packed import PackedExperts, PackedLinear
+from halfbyte.runtime.quantizer import packed_modules
+from runtime.models import FAMILIES, decoded, load, logits, quantized, read
 
 BOTH = [("nvfp4-mlp", family) for family in ("GLM-5.2", "Qwen3-30B-A3B")]
 

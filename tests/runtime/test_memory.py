@@ -4,11 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
 from small import small_tensors, write_checkpoint
 
 from halfbyte.api import quantize

@@ -5,13 +5,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from halfbyte.nvfp4 import reference  # noqa: E402
-from halfbyte.nvfp4.format import E4M3  # noqa: E402
-from halfbyte.runtime import values  # noqa: E402
-from halfbyte.runtime.backends.decode import decode_into  # noqa: E402
+from halfbyte.nvfp4 import reference
+from halfbyte.nvfp4.format import E4M3
+from halfbyte.runtime import values
+from halfbyte.runtime.backends.decode import decode_into
 
 GOLDEN = Path(__file__).with_name("modelopt_activations.npz")
 CASES = ("normal", "bf16_scale_one", "wide", "ties", "saturated", "vanishing", "zero")

@@ -1,18 +1,14 @@
-"""The Triton kernels between humming's GEMMs, in Triton's interpreter: no GPU needed, but the package is.
-
-pip install triton; pytest tests/runtime/test_glue.py
-"""
+"""The Triton kernels between humming's GEMMs: on a GPU, or in Triton's interpreter. Run with `make test-gpu`."""
 
 import os
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton")
 
-from halfbyte.runtime.backends import glue  # noqa: E402
+from halfbyte.runtime.backends import glue
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
