@@ -63,6 +63,19 @@ def test_other_models_are_refused_by_name() -> None:
         install(transformers.AutoModelForCausalLM.from_config(config))
 
 
+def test_attention_without_the_needed_parts_is_refused_by_layer() -> None:
+    model = small()
+    del model.model.layers[2].self_attn.q_a_proj
+    with pytest.raises(UnsupportedError, match="layer 2 has no q_a_proj"):
+        install(model)
+    model = small()
+    packed = torch.nn.Parameter(torch.zeros(88, 10, dtype=torch.uint8), requires_grad=False)
+    model.model.layers[1].self_attn.kv_b_proj.weight = packed
+    with pytest.raises(UnsupportedError, match=r"layer 1 has a packed kv_b_proj.*\[88, 20\]"):
+        install(model)
+    assert not model.model._forward_pre_hooks
+
+
 @pytest.mark.parametrize(
     ("error", "message", "arguments"),
     [

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from halfbyte.errors import UnsupportedError
 from halfbyte.runtime.attention.indexer import IndexQueries, Selection, select
@@ -127,7 +126,14 @@ class SparseAttention:
         return output
 
 
-def is_attention(module: nn.Module) -> bool:
-    """Whether a module has the parts that this forward uses (one with an unfactored query has not)."""
-    names = ("q_a_proj", "q_a_layernorm", "q_b_proj", "kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj", "o_proj")
-    return all(hasattr(module, name) for name in names)
+def why_not(module: Any) -> str | None:
+    """What keeps this forward from replacing a module's; None when nothing does."""
+    parts = ("q_a_proj", "q_a_layernorm", "q_b_proj", "kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj", "o_proj")
+    for part in parts:
+        if not hasattr(module, part):
+            return f"has no {part}"
+    weight = getattr(module.kv_b_proj, "weight", None)
+    wanted = (module.num_heads * (module.qk_nope_head_dim + module.v_head_dim), module.kv_lora_rank)
+    if weight is None or tuple(weight.shape) != wanted or not weight.is_floating_point() or weight.element_size() < 2:
+        return f"has a packed kv_b_proj; absorbing it needs a plain weight {list(wanted)} of 16 or 32 bits"
+    return None

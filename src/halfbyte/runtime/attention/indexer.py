@@ -44,13 +44,13 @@ class IndexQueries:
     weights: torch.Tensor
     scale: float
 
-    def scores(self, batch: slice, queries: slice | torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Index scores of some queries against keys [B', T', D]: float32 [B', S', T'], and H times that as scratch."""
-        q = self.q[batch, queries].float()
+    def scores(self, queries: slice, keys: torch.Tensor) -> torch.Tensor:
+        """Index scores of some queries against keys [B, T', D]: float32 [B, S', T'], and H times that as scratch."""
+        q = self.q[:, queries].float()
         rows, count, heads, width = q.shape
         products = torch.matmul(q.reshape(rows, count * heads, width), keys.float().transpose(1, 2))
         products.mul_(self.scale).relu_()
-        weights = self.weights[batch, queries].unsqueeze(-2)
+        weights = self.weights[:, queries].unsqueeze(-2)
         return torch.matmul(weights, products.view(rows, count, heads, -1)).squeeze(-2)
 
     def scores_as_transformers(self, sequence: slice, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
@@ -129,7 +129,7 @@ def _running_top_k(
     last = past + queries.stop  # slots from here on are the future of every query of the chunk
     for start in range(0, last, key_chunk):
         chunk = range(start, min(start + key_chunk, last))
-        scores = index.scores(slice(None), rows, keys[:, chunk.start : chunk.stop])
+        scores = index.scores(rows, keys[:, chunk.start : chunk.stop])
         hidden = visibility.hidden(queries, past, chunk, device)
         if hidden is not None:
             scores.masked_fill_(hidden, -torch.inf)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from halfbyte.errors import UnsupportedError, UsageError
-from halfbyte.runtime.attention.forward import Family, SparseAttention, is_attention
+from halfbyte.runtime.attention.forward import Family, SparseAttention, why_not
 from halfbyte.runtime.attention.latent_cache import as_latent
 from halfbyte.runtime.attention.options import AttentionOptions
 from halfbyte.runtime.attention.rotary import rotate_halves, rotate_interleaved
@@ -41,10 +41,9 @@ def install(model: Any, options: AttentionOptions | None = None) -> None:
     base = model.base_model
     layers = [layer.self_attn for layer in base.layers]
     for index, attention in enumerate(layers):
-        if not is_attention(attention):
-            raise UnsupportedError(
-                f"layer {index} has no factored query and latent key projections (q_lora_rank None?)"
-            )
+        reason = why_not(attention)
+        if reason is not None:
+            raise UnsupportedError(f"the attention of layer {index} {reason}")
     uninstall(model)
     for attention in layers:
         setattr(attention, _forward_name(attention), SparseAttention(attention, family, options or AttentionOptions()))
