@@ -74,7 +74,11 @@ def test_any_number_of_kills_gives_the_same_bytes(source: Path, tmp_path: Path) 
 def test_ctrl_c_stops_with_130_and_resumes(source: Path, tmp_path: Path) -> None:
     for _ in range(8):  # a run may end before the signal reaches it
         process = subprocess.Popen(
-            command(source, tmp_path / "out"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command(source, tmp_path / "out"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs inherit it ignored
         )
         while process.poll() is None and len(list((tmp_path / "out/.halfbyte").glob("*.safetensors"))) < 2:
             time.sleep(0.002)
