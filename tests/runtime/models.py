@@ -26,10 +26,10 @@ IDS = torch.arange(40).view(2, 20)
 
 
 @cache
-def quantized(family: str, recipe: str = "nvfp4-routed-experts") -> Path:
+def quantized(family: str, recipe: str = "nvfp4-routed-experts", **changes: Any) -> Path:
     """A small model of the family, quantized by Halfbyte. Shared between tests: do not write into it."""
     folder = Path(mkdtemp(prefix="halfbyte-test-"))
-    config, tensors = small_tensors(family, 3, **CHANGES.get(family, {}))
+    config, tensors = small_tensors(family, 3, **CHANGES.get(family, {}) | changes)
     write_checkpoint(folder / "source", config, tensors)
     quantize(folder / "source", folder / "quantized", recipe=recipe)
     return folder / "quantized"

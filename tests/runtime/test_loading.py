@@ -41,6 +41,7 @@ def test_save_pretrained_writes_the_same_bytes_under_the_same_names(family: str,
             ), name
             assert read(after, name) == read(before, name), name
         assert after.config["quantization_config"] == before.config["quantization_config"]
+        assert RoleMap(after.config).num_experts == roles.num_experts
     assert torch.equal(logits(load(tmp_path / "again")), logits(load(folder)))
 
 

@@ -28,7 +28,7 @@ def test_both_decoders_are_exact_for_every_code_and_scale(dtype: torch.dtype) ->
     wanted = reference.decode(reference.Encoded(codes, scales, np.float32(1)))
     in_torch = values.decode(torch.from_numpy(codes), torch.from_numpy(scales).view(torch.float8_e4m3fn), dtype)
     scratch = torch.full((127 * 16,), torch.nan, dtype=dtype)
-    decode_into(codes, scales, scratch)
+    decode_into(codes, scales, np.float32(1), scratch)
     assert np.array_equal(in_torch.float().numpy(), wanted)
     assert np.array_equal(scratch.view(127, 16).float().numpy(), wanted)
 

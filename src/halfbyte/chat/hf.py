@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
 import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints
+from halfbyte.runtime import attention
 from halfbyte.chat.engine import Delta, Sampling, Summary
 from halfbyte.chat.glm_format import GlmFormat
 from halfbyte.errors import CheckpointError
@@ -29,6 +30,8 @@ class Transformers:
         # eager: transformers' sdpa path of glm_moe_dsa selects wrongly whenever a mask is built
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
         self._model = (model.cuda() if cuda else model).eval()
+        if model.config.model_type in attention.FAMILIES:
+            attention.install(self._model)
         self.label = f"transformers, {str(dtype).removeprefix('torch.')}"
 
     def stream(

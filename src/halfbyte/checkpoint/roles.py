@@ -54,7 +54,7 @@ class RoleMap:
     def __init__(self, config: dict[str, Any]) -> None:
         self.family = _family_of(config)
         self.layers = _count(config, "num_hidden_layers")
-        self.num_experts = _count(config, self.family.experts_key)
+        self.num_experts = _count(config, _experts_key(config, self.family))
         self.mtp_layers = _mtp_layers(config, self.family)
         self.dense = dense_layers(config, self.family)
         self.indexers = indexer_layers(config, self.family)
@@ -180,6 +180,12 @@ def _family_of(config: dict[str, Any]) -> Family:
             hint=f"known: {', '.join(FAMILIES)}",
         )
     return FAMILIES[model_type]
+
+
+def _experts_key(config: dict[str, Any], family: Family) -> str:
+    """The family's published key, or what transformers 5 calls it where it has saved the config itself."""
+    saved = "num_local_experts"
+    return saved if config.get(family.experts_key) is None and config.get(saved) is not None else family.experts_key
 
 
 def _count(config: dict[str, Any], key: str) -> int:

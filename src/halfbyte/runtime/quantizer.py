@@ -11,7 +11,6 @@ from typing import Any
 from torch import nn
 from transformers.quantizers.base import HfQuantizer
 
-from halfbyte.checkpoint.families import FAMILIES
 from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.errors import UnsupportedError
 from halfbyte.runtime.backends import choose
@@ -43,7 +42,7 @@ class ModelOptQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **_: Any) -> None:
         checkpoint = open_files(checkpoint_files)
         with checkpoint:
-            roles = RoleMap(_config(model, checkpoint.config))
+            roles = RoleMap(checkpoint.config or model.config.to_dict())
             exclusions = self.quantization_config.exclusions()
             replaced = replace_modules(model, roles, exclusions, self.runtime)
             if not replaced:
@@ -76,16 +75,6 @@ class ModelOptQuantizer(HfQuantizer):
         return False
 
 
-def _config(model: Any, published: dict[str, Any]) -> dict[str, Any]:
-    """config.json as published. What transformers itself has saved lacks keys that it renames (`num_experts` of
-    qwen3_moe); the config object still answers to them."""
-    config = dict(published or model.config.to_dict())
-    family = FAMILIES.get(config.get("model_type", ""))
-    if family is not None and config.get(family.experts_key) is None:
-        config[family.experts_key] = getattr(model.config, family.experts_key, None)
-    return config
-
-
 def _expect_no_mtp(model: Any, roles: RoleMap) -> None:
     """transformers knows the published numbers of MTP layers only (78, 61, 92); check_files has reported them all."""
     layers = {rf"model\.layers\.{roles.layers + i}\." for i in range(roles.mtp_layers)}
@@ -98,9 +87,15 @@ def packed_modules(model: nn.Module) -> dict[str, PackedModule]:
 
 
 def start(model: nn.Module, runtime: Runtime) -> None:
-    """Choose the back end for where the weights lie now, prepare it and say so."""
+    """Choose the back end for where the weights lie now, prepare it and say so.
+
+    One that has rearranged the weights stays: it alone can read them.
+    """
     packed = packed_modules(model)
-    backend, reason = choose(runtime.options.backend, packed)
-    runtime.start(backend, reason)
-    backend.prepare(packed)
+    if runtime.started and runtime.backend.rearranges:
+        runtime.start(runtime.backend, runtime.reason)
+    else:
+        backend, reason = choose(runtime.options.backend, packed)
+        runtime.start(backend, reason)
+        backend.prepare(packed)
     logger.warning("%d NVFP4 module(s): %s", len(packed), runtime.describe())

@@ -26,6 +26,10 @@ class Runtime:
         self.reason = ""
 
     @property
+    def started(self) -> bool:
+        return self._backend is not None
+
+    @property
     def backend(self) -> "Backend":
         assert self._backend is not None, "a packed module was called before loading was done"
         return self._backend

@@ -1,8 +1,9 @@
 """NVFP4 in plain torch, on any device: the numbers behind codes and scales, and the rounding of activations.
 
-Everything here leaves the per-tensor scale out: `E2M1[code] * E4M3[scale]` has at most 6 significant bits and lies in
-2**-10 to 2688, so it is exact in bfloat16, float16 and float32 alike. `weight_scale_2` and `input_scale` multiply the
-GEMM's result, in float32, which is also what the hardware does. Rounding rules: `nvfp4.reference`.
+`decode` and `quantized_activations` leave the per-tensor scale out: `E2M1[code] * E4M3[scale]` has at most 6
+significant bits and lies in 2**-10 to 2688, so it is exact in bfloat16, float16 and float32 alike. `weight_scale_2`
+and `input_scale` then multiply the GEMM's result, in float32, which is also what the hardware does. `dequantized` and
+`fake_quantized` put them in, for the reference back end. Rounding rules: `nvfp4.reference`.
 """
 
 import torch
@@ -24,6 +25,15 @@ def decode(codes: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
     blocks = table[pairs.int()].view(*scales.shape, BLOCK_SIZE)
     values: Tensor = blocks * scales.to(dtype).unsqueeze(-1)
     return values.view(*codes.shape[:-1], 2 * codes.shape[-1])
+
+
+def dequantized(codes: Tensor, scales: Tensor, scale_2: Tensor) -> Tensor:
+    """E2M1[code] * (E4M3[scale] * scale_2), the inner product rounded first: float32 [..., K], as ModelOpt's.
+
+    scale_2: float32 [..., N], one for each row.
+    """
+    blocks = decode(codes, torch.ones_like(scales), torch.float32).unflatten(-1, (-1, BLOCK_SIZE))
+    return (blocks * (scales.float() * scale_2.unsqueeze(-1)).unsqueeze(-1)).flatten(-2)
 
 
 def round_e2m1(magnitude: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Decode NVFP4 straight into the dtype of the GEMM: E2M1 * E4M3, exact in float32 and in bfloat16.
+"""Decode NVFP4 straight into the dtype of the GEMM.
 
-float32 is the codec's own kernel with a tensor scale of 1. For bfloat16 the same values are cut to their upper half,
-which loses nothing: they have at most 6 significant bits.
+float32 is the codec's own kernel, tensor scale included: what ModelOpt's dequantized weights are. bfloat16 is
+E2M1 * E4M3 alone, cut to the upper half, which loses nothing: these values have at most 6 significant bits.
 """
 
 from typing import Any
@@ -21,10 +21,13 @@ from halfbyte.nvfp4.vector import I16, I32, LANES, load, splat
 Bytes = npt.NDArray[np.uint8]
 
 
-def decode_into(codes: Bytes, scales: Bytes, scratch: torch.Tensor) -> None:
-    """codes uint8 [n, K/2] and scales uint8 [n, K/16], contiguous -> flat `scratch`, float32 or bfloat16, n * K."""
+def decode_into(codes: Bytes, scales: Bytes, scale_2: np.float32, scratch: torch.Tensor) -> None:
+    """codes uint8 [n, K/2] and scales uint8 [n, K/16], contiguous -> flat `scratch`, float32 or bfloat16, n * K.
+
+    scale_2 is a factor of float32 values only.
+    """
     if scratch.dtype == torch.float32:
-        kernels.decode(codes.reshape(-1), scales.reshape(-1), np.float32(1), scratch.numpy())
+        kernels.decode(codes.reshape(-1), scales.reshape(-1), scale_2, scratch.numpy())
     else:
         decode_bf16(codes.reshape(-1), scales.reshape(-1), scratch.view(torch.uint16).numpy())
 

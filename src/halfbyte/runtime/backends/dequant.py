@@ -1,15 +1,10 @@
-"""Dequantize into scratch, multiply with the library's GEMM: oneDNN or MKL on a CPU, `torch._grouped_mm` on CUDA.
-
-The scratch holds E2M1 * E4M3, which is exact in bfloat16 and float32; the tensor-wide scales multiply the result.
-"""
+"""Dequantize into scratch, multiply with the library's GEMM: oneDNN or MKL on a CPU, `torch._grouped_mm` on CUDA."""
 
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from halfbyte.runtime import values
 from halfbyte.runtime.backends import dequant_cpu, dequant_cuda
-from halfbyte.runtime.backends.reference import per_row
 from halfbyte.runtime.backends.routing import sort_by_expert, weighted_sum
 from halfbyte.runtime.packed import PackedExperts, PackedLinear, PackedModule
 
@@ -26,13 +21,8 @@ class DequantBackend:
         pass
 
     def linear(self, module: PackedLinear, hidden: Tensor, scale: Tensor | None) -> Tensor:
-        matrices = module.matrices
-        factor = per_row(matrices)
-        if scale is not None:
-            hidden, factor = values.quantized_activations(hidden, scale), factor * scale
         device = dequant_cpu if hidden.device.type == "cpu" else dequant_cuda
-        product: Tensor = device.linear(hidden, matrices)
-        return (product * factor).to(hidden.dtype)
+        return device.linear(hidden, module.matrices, scale).to(hidden.dtype)
 
     def experts(
         self,
@@ -55,9 +45,7 @@ class DequantBackend:
             return result
         device = dequant_cpu if hidden.device.type == "cpu" else dequant_cuda
         routing = sort_by_expert(top_k_index, module.num_experts)
-        x = hidden if scale is None else values.quantized_activations(hidden, scale)
-        gate, up = device.grouped(x[routing.tokens], module.gate_up, routing.counts, scale).chunk(2, dim=-1)
-        x = module.act_fn(gate) * up
-        x = x if down_scale is None else values.quantized_activations(x, down_scale)
-        rows = device.grouped(x.to(hidden.dtype), module.down, routing.counts, down_scale)
+        gate, up = device.grouped(hidden[routing.tokens], module.gate_up, routing.counts, scale).chunk(2, dim=-1)
+        joined = (module.act_fn(gate) * up).to(hidden.dtype)
+        rows = device.grouped(joined, module.down, routing.counts, down_scale)
         return weighted_sum(rows, routing, top_k_weights).to(hidden.dtype)

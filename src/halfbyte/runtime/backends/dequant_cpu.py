@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from halfbyte.runtime import values
 from halfbyte.runtime.backends.reference import per_row
 from halfbyte.runtime.packed import Matrices
 
@@ -22,25 +24,33 @@ TILE_BYTES = 2**19
 
 
 class Task(NamedTuple):
-    """Rows `rows` of x times matrix `expert`'s rows `tile`."""
+    """Rows `rows` of x times matrix `expert`'s rows `tile`, all of which share `scale_2`."""
 
     expert: int
     rows: slice
     tile: slice
+    scale_2: np.float32
 
 
-def linear(x: Tensor, matrices: Matrices) -> Tensor:
-    """x [M, K] times one packed matrix [N, K] without its scale_2 -> float32 [M, N]."""
+def linear(x: Tensor, matrices: Matrices, scale: Tensor | None) -> Tensor:
+    """x [M, K] times one packed matrix [N, K] -> float32 [M, N]. scale: as in `grouped`."""
     stack = Matrices(matrices.codes[None], matrices.scales[None], matrices.scale_2[None])
-    return _multiply(x, stack, [len(x)])
+    return grouped(x, stack, torch.tensor([len(x)]), scale)
 
 
 def grouped(x: Tensor, matrices: Matrices, counts: Tensor, scale: Tensor | None) -> Tensor:
     """Rows sorted by expert times each expert's matrix.
 
-    x: [rows, K], the first counts[0] rows for expert 0 and so on. scale: the activation scale x was rounded with, a
-    factor of the result. Returns float32 [rows, N], tensor-wide scales included; rows of no expert are zero.
+    x: [rows, K], the first counts[0] rows for expert 0 and so on. scale: round x to NVFP4 with it first (float32 []).
+    Returns float32 [rows, N]; rows of no expert are zero. Computed in float32 the operands are the dequantized
+    values themselves, so results equal those of a dequantized model; in bfloat16 they are exact without their
+    tensor-wide scales, which then multiply the result.
     """
+    dtype = compute_dtype(x.dtype)
+    if dtype == torch.float32:
+        x = x.float() if scale is None else values.fake_quantized(x, scale)
+        return _multiply(x, matrices, counts.tolist())
+    x = x.to(dtype) if scale is None else values.quantized_activations(x.to(dtype), scale)
     result = _multiply(x, matrices, counts.tolist())
     factors = per_row(matrices) if scale is None else per_row(matrices) * scale
     start = 0
@@ -61,24 +71,30 @@ def _multiply(x: Tensor, matrices: Matrices, counts: list[int]) -> Tensor:
     from halfbyte.runtime.backends import decode  # numba and LLVM, which a GPU does without
 
     codes, scales, _ = matrices
-    dtype = compute_dtype(x.dtype)
-    x = x.to(dtype).contiguous()
+    x = x.contiguous()
     rows, columns = codes.shape[1], 2 * codes.shape[2]
+    scale_2 = matrices.scale_2.view(len(codes), -1).numpy()
+    part = rows // scale_2.shape[1]
     result = torch.zeros((len(x), rows), dtype=torch.float32)
-    height = max(16, TILE_BYTES // (columns * dtype.itemsize) // 16 * 16)
+    height = min(part, max(16, TILE_BYTES // (columns * x.dtype.itemsize) // 16 * 16))
     tasks = []
     start = 0
     for expert, count in enumerate(counts):
         if count:
             span = slice(start, start + count)
-            tasks += [Task(expert, span, slice(a, min(a + height, rows))) for a in range(0, rows, height)]
+            for number, scale in enumerate(scale_2[expert]):
+                end = (number + 1) * part
+                tasks += [
+                    Task(expert, span, slice(a, min(a + height, end)), scale)
+                    for a in range(number * part, end, height)
+                ]
         start += count
     raw_codes, raw_scales = codes.numpy(), scales.view(torch.uint8).numpy()
 
     def work(task: Task) -> None:
-        expert, span, tile = task
-        scratch = _scratch((tile.stop - tile.start) * columns, dtype)
-        decode.decode_into(raw_codes[expert, tile], raw_scales[expert, tile], scratch)
+        expert, span, tile, scale = task
+        scratch = _scratch((tile.stop - tile.start) * columns, x.dtype)
+        decode.decode_into(raw_codes[expert, tile], raw_scales[expert, tile], scale, scratch)
         product = torch.mm(x[span], scratch.view(-1, columns).t())
         result[span, tile] = product
 

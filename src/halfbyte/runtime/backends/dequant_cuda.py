@@ -16,10 +16,10 @@ SCRATCH_ELEMENTS = 2**29
 GROUPED_CAPABILITY = (8, 0)
 
 
-def linear(x: Tensor, matrices: Matrices) -> Tensor:
-    """x [M, K] times one packed matrix [N, K] without its scale_2 -> float32 [M, N]."""
-    dtype = compute_dtype(x.dtype)
-    return dense(x.to(dtype), values.decode(matrices.codes, matrices.scales, dtype)).float()
+def linear(x: Tensor, matrices: Matrices, scale: Tensor | None) -> Tensor:
+    """As `dequant_cpu.linear`: x [M, K] times one packed matrix [N, K] -> float32 [M, N]."""
+    x, factors = _operands(x, matrices, scale)
+    return dense(x, values.decode(matrices.codes, matrices.scales, x.dtype)).float() * factors
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -29,10 +29,8 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def grouped(x: Tensor, matrices: Matrices, counts: Tensor, scale: Tensor | None) -> Tensor:
     """As `dequant_cpu.grouped`: x [rows, K] sorted by expert -> float32 [rows, N]; rows of no expert are zero."""
-    dtype = compute_dtype(x.dtype)
-    x = x.to(dtype)
+    x, factors = _operands(x, matrices, scale)
     rows, columns = matrices.codes.shape[1], 2 * matrices.codes.shape[2]
-    factors = per_row(matrices) if scale is None else per_row(matrices) * scale
     result = torch.zeros((len(x), rows), dtype=torch.float32, device=x.device)
     per_expert = counts.tolist()
     hit = [expert for expert, count in enumerate(per_expert) if count]
@@ -43,11 +41,19 @@ def grouped(x: Tensor, matrices: Matrices, counts: Tensor, scale: Tensor | None)
         # experts that nobody chose have no rows, so the rows of consecutive hit experts are consecutive
         span = slice(starts[chosen[0]], starts[chosen[-1] + 1])
         index = torch.tensor(chosen, device=x.device)
-        weights = values.decode(matrices.codes[index], matrices.scales[index], dtype)
+        weights = values.decode(matrices.codes[index], matrices.scales[index], x.dtype)
         product = _grouped_mm(x[span], weights, [per_expert[expert] for expert in chosen])
         lengths = counts[index]
         result[span] = product.float() * factors[index].repeat_interleave(lengths, dim=0)
     return result
+
+
+def _operands(x: Tensor, matrices: Matrices, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Activations in the GEMM's dtype, rounded to NVFP4 if `scale` says so, and what each row's result is times."""
+    x = x.to(compute_dtype(x.dtype))
+    if scale is None:
+        return x, per_row(matrices)
+    return values.quantized_activations(x, scale), per_row(matrices) * scale
 
 
 def _grouped_mm(x: Tensor, weights: Tensor, lengths: list[int]) -> Tensor:

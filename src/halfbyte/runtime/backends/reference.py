@@ -1,4 +1,8 @@
-"""The back end to believe: plain torch in float32, one expert after the other, on any device."""
+"""The back end to believe: plain torch in float32, one expert after the other, on any device.
+
+It is the definition, not a fast way to the same number: weights and activations are rounded values multiplied in
+ModelOpt's order, experts add up in transformers' order. Float32 results equal those of the dequantized model.
+"""
 
 from collections.abc import Mapping
 
@@ -45,11 +49,8 @@ def multiply(x: Tensor, matrices: Matrices, scale: Tensor | None) -> Tensor:
 
     scale: round x to NVFP4 with it first (float32 []), None for x as it is.
     """
-    x = x.float()
-    factor = per_row(matrices)
-    if scale is not None:
-        x, factor = values.quantized_activations(x, scale), factor * scale
-    return linear(x, values.decode(matrices.codes, matrices.scales, torch.float32)) * factor
+    x = x.float() if scale is None else values.fake_quantized(x, scale)
+    return linear(x, values.dequantized(matrices.codes, matrices.scales, per_row(matrices)))
 
 
 def per_row(matrices: Matrices) -> Tensor:

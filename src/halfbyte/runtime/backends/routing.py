@@ -27,12 +27,15 @@ def sort_by_expert(top_k_index: Tensor, num_experts: int) -> Routing:
 def weighted_sum(rows: Tensor, routing: Routing, top_k_weights: Tensor) -> Tensor:
     """rows: float [M*k, H] in sorted order -> float32 [M, H]: each token's rows, times its weights, added up.
 
-    Gathered and summed, not scattered: the order of additions, and so the result, is always the same.
+    Gathered and summed, not scattered, in ascending order of the experts, as transformers adds: the result is always
+    the same.
     """
     tokens, choices = top_k_weights.shape
     position = torch.empty_like(routing.order)
     position[routing.order] = torch.arange(len(routing.order), device=rows.device)
+    position, choice = position.view(tokens, choices).sort(1)
+    weights = top_k_weights.float().gather(1, choice)
     result = torch.zeros((tokens, rows.shape[1]), dtype=torch.float32, device=rows.device)
-    for choice, at in enumerate(position.view(tokens, choices).unbind(1)):
-        result.addcmul_(rows[at].float(), top_k_weights[:, choice, None].float())
+    for at, weight in zip(position.unbind(1), weights.unbind(1), strict=True):
+        result += rows[at].float() * weight[:, None]
     return result
