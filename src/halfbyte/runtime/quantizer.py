@@ -34,6 +34,7 @@ class ModelOptQuantizer(HfQuantizer):
         super().__init__(quantization_config, **kwargs)
         options = Options.resolve(quantization_config.backend, quantization_config.activations)
         self.runtime = Runtime(quantization_config.algorithm(), options)
+        self._parameters: set[str] = set()
 
     def validate_environment(self, *_: Any, device_map: Any = None, **__: Any) -> None:
         if isinstance(device_map, dict) and "disk" in device_map.values():
@@ -45,14 +46,15 @@ class ModelOptQuantizer(HfQuantizer):
             roles = RoleMap(checkpoint.config or model.config.to_dict())
             exclusions = self.quantization_config.exclusions()
             replaced = replace_modules(model, roles, exclusions, self.runtime)
+            self._parameters = {name for name, _ in model.named_parameters()}
             if not replaced:
                 raise UnsupportedError("the exclusions of this checkpoint leave nothing quantized")
             if checkpoint.tensors:
                 check_files(model, self, roles, exclusions, checkpoint)
             _expect_no_mtp(model, roles)
 
-    def update_weight_conversions(self, weight_conversions: list[Any], model: Any) -> list[Any]:
-        return with_scales(weight_conversions, {name for name, _ in model.named_parameters()})
+    def update_weight_conversions(self, weight_conversions: list[Any], *_: Any, **__: Any) -> list[Any]:
+        return with_scales(weight_conversions, self._parameters)  # older releases of transformers pass no model here
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> Any:
         packed = packed_modules(model)

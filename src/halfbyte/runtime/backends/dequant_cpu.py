@@ -85,8 +85,7 @@ def _multiply(x: Tensor, matrices: Matrices, counts: list[int]) -> Tensor:
             for number, scale in enumerate(scale_2[expert]):
                 end = (number + 1) * part
                 tasks += [
-                    Task(expert, span, slice(a, min(a + height, end)), scale)
-                    for a in range(number * part, end, height)
+                    Task(expert, span, slice(a, min(a + height, end)), scale) for a in range(number * part, end, height)
                 ]
         start += count
     raw_codes, raw_scales = codes.numpy(), scales.view(torch.uint8).numpy()
