@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from runtime.models import IDS, load, quantized
 
 import halfbyte.runtime as runtime
 from halfbyte.errors import UsageError
-from runtime.models import IDS, load, quantized
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="humming-kernels need CUDA")
 SIZES = {"hidden_size": 256, "moe_intermediate_size": 128}

@@ -33,7 +33,8 @@ def dequantized(codes: Tensor, scales: Tensor, scale_2: Tensor) -> Tensor:
     scale_2: float32 [..., N], one for each row.
     """
     blocks = decode(codes, torch.ones_like(scales), torch.float32).unflatten(-1, (-1, BLOCK_SIZE))
-    return (blocks * (scales.float() * scale_2.unsqueeze(-1)).unsqueeze(-1)).flatten(-2)
+    values: Tensor = blocks * (scales.float() * scale_2.unsqueeze(-1)).unsqueeze(-1)
+    return values.flatten(-2)
 
 
 def round_e2m1(magnitude: Tensor) -> Tensor:

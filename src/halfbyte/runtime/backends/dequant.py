@@ -22,7 +22,8 @@ class DequantBackend:
 
     def linear(self, module: PackedLinear, hidden: Tensor, scale: Tensor | None) -> Tensor:
         device = dequant_cpu if hidden.device.type == "cpu" else dequant_cuda
-        return device.linear(hidden, module.matrices, scale).to(hidden.dtype)
+        product: Tensor = device.linear(hidden, module.matrices, scale)
+        return product.to(hidden.dtype)
 
     def experts(
         self,
