@@ -75,13 +75,14 @@ def make_checkpoint(folder: Path, layers: int) -> Path:
                 shard.write(tensor.tobytes())
         weight_map |= dict.fromkeys(tensors, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    ignore = ["lm_head", *(f"model.layers.{i}.{part}" for i in range(layers) for part in ("self_attn*", "mlp.gate"))]
     config = {
         "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_size": HIDDEN,
         "intermediate_size": 6144, "moe_intermediate_size": WIDTH, "num_experts": EXPERTS, "num_experts_per_tok": 8,
         "num_hidden_layers": layers, "num_attention_heads": 16, "num_key_value_heads": 4, "head_dim": 128,
         "vocab_size": VOCAB, "max_position_embeddings": 4096, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
         "norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": [], "tie_word_embeddings": False,
-        "quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"]},
+        "quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ignore},
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     _write_tokenizer(folder)

@@ -90,3 +90,16 @@ def test_a_base_model_loads_without_the_head() -> None:
 
     model = AutoModel.from_pretrained(quantized("Qwen3-30B-A3B"), dtype=torch.float32)
     assert len(packed_modules(model)) == 5
+
+
+def test_computes_under_inference_mode() -> None:
+    model = load(quantized("Qwen3-30B-A3B"))
+    wanted = logits(model)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # more than one: the setting is per thread
+    try:
+        with torch.inference_mode():
+            found = logits(model)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.allclose(found, wanted, atol=1e-6, rtol=1e-5)

@@ -122,6 +122,7 @@ def _run(work: Callable[[Task], None], tasks: list[Task]) -> None:
     remaining = iter(tasks)
     lock = threading.Lock()
 
+    @torch.inference_mode()  # of the thread, and the result may be the caller's inference tensor
     def drain() -> None:
         while True:
             with lock:
