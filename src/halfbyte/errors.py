@@ -65,3 +65,9 @@ class OutputError(HalfbyteError):
     """The destination cannot take the output: not empty, not writable, no space, another unfinished run."""
 
     kind = "bad-output"
+
+
+class DataError(HalfbyteError):
+    """Texts to calibrate or compare with that are missing, malformed or do not fit the model's vocabulary."""
+
+    kind = "bad-data"

@@ -10,6 +10,7 @@ import torch
 from halfbyte.nvfp4 import reference
 from halfbyte.nvfp4.format import E4M3
 from halfbyte.runtime import values
+from halfbyte.runtime.backends import dot
 from halfbyte.runtime.backends.decode import decode_into
 
 GOLDEN = Path(__file__).with_name("modelopt_activations.npz")
@@ -31,6 +32,17 @@ def test_both_decoders_are_exact_for_every_code_and_scale(dtype: torch.dtype) ->
     decode_into(codes, scales, np.float32(1), scratch)
     assert np.array_equal(in_torch.float().numpy(), wanted)
     assert np.array_equal(scratch.view(127, 16).float().numpy(), wanted)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 16), (127, 16), (3, 48), (33, 2048)])
+def test_a_row_times_packed_bytes_is_the_product_with_the_decoded_matrix(rows: int, columns: int) -> None:
+    random = np.random.default_rng(rows)
+    codes = random.integers(0, 256, (rows, columns // 2), np.uint8)
+    scales = random.integers(0, 127, (rows, columns // 16), np.uint8)
+    x, out = random.standard_normal(columns).astype(np.float32), np.full(rows, np.nan, np.float32)
+    dot.matrix_times_row(codes, scales, np.float32(0.3), x, out)
+    decoded = reference.decode(reference.Encoded(codes, scales, np.float32(0.3))).astype(np.float64)
+    assert np.abs(out - decoded @ x).max() <= 1e-6 * (np.abs(decoded) @ np.abs(x)).max()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
 import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints
-from halfbyte.runtime import attention
 from halfbyte.chat.engine import Delta, Sampling, Summary
 from halfbyte.chat.glm_format import GlmFormat
 from halfbyte.errors import CheckpointError
+from halfbyte.runtime import attention
 
 assert halfbyte.runtime
 

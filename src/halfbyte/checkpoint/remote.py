@@ -27,6 +27,9 @@ TIMEOUT_SECONDS = 30.0
 FIRST_BYTES = 1 << 18
 """Asked for first: covers most headers whole, so that most shards cost one request."""
 
+LISTING_LIMIT = 100_000
+"""Files beyond which a repository is no checkpoint."""
+
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -45,6 +48,9 @@ class RemoteFiles:
         token = os.environ.get("HF_TOKEN")
         own = self.base.startswith(os.environ.get("HF_ENDPOINT", HUB))
         headers = {"authorization": f"Bearer {token}"} if token and own else {}
+        self.etags: dict[str, str] = {}
+        hub = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+        self._target_api = f"{hub}/api/models/{target}/tree/main?recursive=true"
         bounds = httpx.Limits(max_connections=CONNECTIONS)
         self._client = httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS, limits=bounds, headers=headers)
 
@@ -66,14 +72,59 @@ class RemoteFiles:
             raise CheckpointError(f"{self.base}{name}: not a JSON object")
         return document
 
+    def text(self, name: str, most: int) -> bytes | None:
+        """A whole small file, None if it is missing. Raises CheckpointError (network, more than `most` bytes)."""
+        status, _, body = self._get(name, None, most)
+        if status in (404, 410):
+            return None
+        if status != 200:
+            raise CheckpointError(f"{self.base}{name}: status {status}", hint="check the name")
+        return body
+
+    def hub_listing(self) -> list[tuple[str, int | None, str | None]] | None:
+        """(path, bytes, SHA-256 where stored by it) of every file, or None where no hub interface answers.
+
+        GET /api/models/OWNER/NAME/tree/main?recursive=true, pages linked by `Link: <...>; rel="next"`.
+        """
+        base = self._target_api
+        found: list[tuple[str, int | None, str | None]] = []
+        url: str | None = base
+        while url is not None:
+            try:
+                answer = self._client.get(url)
+                rows = answer.json() if answer.status_code == 200 else None
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError):
+                return None
+            if not isinstance(rows, list) or len(found) > LISTING_LIMIT:
+                return None
+            for row in rows:
+                if isinstance(row, dict) and row.get("type") == "file" and isinstance(row.get("path"), str):
+                    lfs = row.get("lfs")
+                    digest = lfs.get("oid") if isinstance(lfs, dict) else None
+                    size = row.get("size")
+                    found.append((row["path"], size if type(size) is int else None, _digest(digest)))
+            following = answer.links.get("next", {}).get("url")
+            url = following if following is not None and following.startswith(base.partition("?")[0]) else None
+        return found
+
     def header(self, name: str) -> Header:
         """The safetensors header of one shard, by one or two range requests."""
+        found = self.header_text(name)
+        if found is None:
+            raise CheckpointError(f"{self.base}{name}: missing", hint="the index names it; complete the upload")
+        return parse_header(*found, self.base + name)
+
+    def header_text(self, name: str) -> tuple[bytes, int] | None:
+        """The bytes of one shard's header and the shard's size, None if it is missing."""
         where = self.base + name
-        first, file_bytes = self._range(name, 0, FIRST_BYTES)
+        found = self._range(name, 0, FIRST_BYTES)
+        if found is None:
+            return None
+        first, file_bytes = found
         length = header_length(first, file_bytes, where)
         text = first[8 : 8 + length]
         if len(text) < length:
-            rest, size = self._range(name, 8 + len(text), length - len(text))
+            rest, size = self._range(name, 8 + len(text), length - len(text)) or (b"", 0)
             if size != file_bytes:
                 raise CheckpointError(
                     f"{where}: was {file_bytes} bytes long, is now {size}", hint="it changed; try again"
@@ -81,14 +132,14 @@ class RemoteFiles:
             text += rest
         if len(text) != length:
             raise CheckpointError(f"{where}: sent {len(text)} of a header of {length} bytes")
-        return parse_header(text, file_bytes, where)
+        return text, file_bytes
 
-    def _range(self, name: str, start: int, length: int) -> tuple[bytes, int]:
-        """Bytes [start, start + length), fewer only at the file's end, and the file's size."""
+    def _range(self, name: str, start: int, length: int) -> tuple[bytes, int] | None:
+        """Bytes [start, start + length), fewer only at the file's end, and the file's size; None for a missing file."""
         status, headers, body = self._get(name, (start, start + length - 1), length)
         where = self.base + name
-        if status == 404:
-            raise CheckpointError(f"{where}: missing", hint="the index names it; complete the upload")
+        if status in (404, 410):
+            return None
         if status == 200:
             raise CheckpointError(
                 f"{where}: the server ignores range requests",
@@ -123,6 +174,7 @@ class RemoteFiles:
                             f"{self.base}{name}: no access (status {answer.status_code})",
                             hint="set HF_TOKEN for a gated one",
                         )
+                    self._note_etag(name, answer)
                     if span and answer.status_code == 200:
                         return 200, answer.headers, b""  # the whole file would follow: leave at once
                     return answer.status_code, answer.headers, _bounded(answer, most, self.base + name)
@@ -134,6 +186,19 @@ class RemoteFiles:
             f"{self.base}{name}: cannot be read after {ATTEMPTS} attempts: {problem}",
             hint="check the network and the name",
         )
+
+    def _note_etag(self, name: str, answer: httpx.Response) -> None:
+        """A hub sends a large file's SHA-256 with the redirect to its storage, other servers perhaps as the ETag."""
+        for step in (*answer.history, answer):
+            found = _digest(step.headers.get("x-linked-etag") or step.headers.get("etag"))
+            if found is not None:
+                self.etags[name] = found
+
+
+def _digest(tag: object) -> str | None:
+    """A SHA-256 out of an ETag or an LFS id, None for any other tag."""
+    plain = tag.removeprefix("W/").strip('"').lower() if isinstance(tag, str) else ""
+    return plain if re.fullmatch(r"[0-9a-f]{64}", plain) else None
 
 
 def _bounded(answer: httpx.Response, most: int, where: str) -> bytes:

@@ -7,7 +7,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from halfbyte import __version__
-from halfbyte.cli import chat, export, inspect, plan, quantize, verify
+from halfbyte.cli import calibrate, chat, compare, export, gate, inspect, plan, quantize, search, verify
+from halfbyte.cli.many import many
 
 app = typer.Typer(
     name="halfbyte",
@@ -34,9 +35,13 @@ def _options(
     pass
 
 
-app.command()(quantize.quantize)
+app.command(cls=many("--calibrate"))(quantize.quantize)
+app.command(cls=many("--data"))(calibrate.calibrate)
 app.command()(inspect.inspect)
 app.command()(verify.verify)
+app.command(cls=many("--data"))(compare.compare)
+app.command(cls=many("--data"))(search.search)
+app.command()(gate.gate)
 app.command()(export.export)
 app.command()(chat.chat)
 app.command(cls=plan.PlanCommand)(plan.plan)

@@ -30,6 +30,13 @@ def quantize(
     input_scale: Annotated[
         str, typer.Option(help="Activation scale of quantized linears: a number, or a file of calibrated amax.")
     ] = "1",
+    calibrate: Annotated[
+        list[str] | None, typer.Option(help="FILE...: measure the activation scales on this data first.")
+    ] = None,
+    calibration_tokens: Annotated[int | None, typer.Option(help="Tokens of it to use. [default: all]")] = None,
+    calibration_length: Annotated[int, typer.Option(help="Cut its documents off here.")] = 2048,
+    memory_budget: Annotated[str | None, typer.Option(help="Resident memory of the calibration, e.g. 3GB.")] = None,
+    device: Annotated[str, typer.Option(help="Where to calibrate: cpu or cuda.")] = "cpu",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
     max_shard_size: Annotated[str, typer.Option(help="Largest output file, e.g. 5GB or 500MB.")] = "5GB",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, write nothing.")] = False,
@@ -56,6 +63,11 @@ def quantize(
             recipe=recipe,
             rounding=rounding,  # type: ignore[arg-type]
             input_scale=input_scale,
+            calibrate=calibrate or (),
+            calibration_tokens=calibration_tokens,
+            calibration_length=calibration_length,
+            memory_budget=None if memory_budget is None else parse_size(memory_budget, "--memory-budget"),
+            device=device,
             workers=workers,
             max_shard_bytes=parse_size(max_shard_size),
             dry_run=dry_run,
@@ -68,16 +80,16 @@ def quantize(
         show(result)
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, option: str = "--max-shard-size") -> int:
     """Bytes from `5GB`, `500 MB`, `4GiB` or a plain number. Raises UsageError."""
     number = text.strip().rstrip("BKMGTIbkmgti ")
     unit = text.strip()[len(number) :].strip().upper()
     try:
         size = int(float(number) * UNITS[unit])
     except (ValueError, KeyError, OverflowError):
-        raise UsageError(f"--max-shard-size {text!r}: wanted a size like 5GB") from None
+        raise UsageError(f"{option} {text!r}: wanted a size like 5GB") from None
     if size < 1:
-        raise UsageError(f"--max-shard-size {text!r}: wanted at least one byte")
+        raise UsageError(f"{option} {text!r}: wanted at least one byte")
     return size
 
 

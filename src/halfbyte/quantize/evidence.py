@@ -111,6 +111,7 @@ def evidence(
             "description": input_scales.description,
             "constant": None if input_scales.constant is None else float(input_scales.constant),
             "sha256": input_scales.sha256,
+            "calibration": input_scales.calibration,
         },
         "warnings": job.warnings,
         "roles": role_table(job, {module: measure for module, (_, measure) in results.items()}),

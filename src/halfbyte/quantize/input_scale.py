@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from halfbyte.calibrate.file import EVIDENCE_KEY
 from halfbyte.checkpoint.header import header_length, parse_header
 from halfbyte.checkpoint.roles import TensorRole
 from halfbyte.errors import CheckpointError, InputScaleError
@@ -25,12 +26,16 @@ _AMAX_ENDINGS = (".weight", ".input_amax", ".amax", ".input_quantizer._amax", ".
 
 @dataclass(frozen=True)
 class InputScales:
-    """Answers `input_scale` for a linear. `description` goes into evidence, card and printed result."""
+    """Answers `input_scale` for a linear. `description` goes into evidence, card and printed result.
+
+    calibration: what the file says of its own making, for the evidence.
+    """
 
     description: str
     constant: np.float32 | None = None
     scales: Mapping[str, np.float32] = field(default_factory=dict)
     sha256: str | None = None
+    calibration: Mapping[str, Any] | None = None
 
     def of(self, role: TensorRole, group: tuple[str, ...]) -> np.float32:
         """float32 scale for one linear.
@@ -86,20 +91,26 @@ def from_file(path: Path) -> InputScales:
     Keys are module paths: of a linear (`model.layers.3.mlp.experts.7.down_proj`), of a layer's projection group
     (`model.layers.3.mlp.experts.gate_up_proj`), of a layer's experts, or of a layer (`model.layers.3`, or just `3`);
     a JSON value may be an object of projections. A value is the amax of the linear's input, unless the key ends in
-    `.input_scale`: then it is the scale itself, as stored in a ModelOpt checkpoint.
+    `.input_scale`: then it is the scale itself, as stored in a ModelOpt checkpoint. What
+    stands under `halfbyte` in a JSON file is not a value but says how they came about.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise InputScaleError(f"{path}: cannot be read: {error.strerror}", hint="give a number or a file") from None
-    values = _from_safetensors(content, path) if path.suffix == ".safetensors" else _from_json(content, path)
+    calibration = None
+    if path.suffix == ".safetensors":
+        values = _from_safetensors(content, path)
+    else:
+        values, calibration = _from_json(content, path)
     scales: dict[str, np.float32] = {}
     for key, value in values.items():
         name, scale = _scale_of(key, value, path)
         scales[name] = max(scale, scales.get(name, scale))
     if not scales:
         raise InputScaleError(f"{path}: holds no values")
-    return InputScales(f"calibrated, {path.name}", scales=scales, sha256=hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256(content).hexdigest()
+    return InputScales(f"calibrated, {path.name}", scales=scales, sha256=digest, calibration=calibration)
 
 
 def _scale_of(key: str, value: float, path: Path) -> tuple[str, np.float32]:
@@ -117,12 +128,14 @@ def _scale_of(key: str, value: float, path: Path) -> tuple[str, np.float32]:
     return key, scale
 
 
-def _from_json(content: bytes, path: Path) -> dict[str, float]:
+def _from_json(content: bytes, path: Path) -> tuple[dict[str, float], dict[str, Any] | None]:
+    """Values by key, and the evidence."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputScaleError(f"{path}: not valid JSON: {str(error)[:120]}") from None
     values: dict[str, float] = {}
+    calibration = document.pop(EVIDENCE_KEY, None) if isinstance(document, dict) else None
 
     def collect(prefix: str, node: Any) -> None:
         if isinstance(node, dict):
@@ -135,7 +148,7 @@ def _from_json(content: bytes, path: Path) -> dict[str, float]:
             raise InputScaleError(f"{path}: {prefix or 'the document'} is {str(node)[:60]!r}, wanted a number")
 
     collect("", document)
-    return values
+    return values, calibration if isinstance(calibration, dict) else None
 
 
 def _from_safetensors(content: bytes, path: Path) -> dict[str, float]:

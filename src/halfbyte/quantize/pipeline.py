@@ -13,10 +13,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
+
+import numpy as np
 
 from halfbyte import __version__
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
@@ -25,6 +27,7 @@ from halfbyte.errors import HalfbyteError, OutputError, UsageError
 from halfbyte.nvfp4.codec import Measure, Rounding
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress, Silent
+from halfbyte.quantize.calibrated import Bounds, calibrated_scales
 from halfbyte.quantize.evidence import File, evidence, model_card, role_table
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, parse_input_scale
 from halfbyte.quantize.job import Job, plan_job
@@ -34,6 +37,7 @@ from halfbyte.quantize.run import Run
 from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, json_bytes, metadata_files
 from halfbyte.quantize.staging import publish, staged_files, write_staged
 
+DEFAULT_CALIBRATION_LENGTH = 2048
 DEFAULT_MAX_SHARD_BYTES = 5_000_000_000
 SPARE_BYTES = 64 << 20
 """Room beyond the output's own bytes: metadata, evidence, journal."""
@@ -69,6 +73,11 @@ def quantize(
     recipe: str | Path | Recipe = DEFAULT_RECIPE,
     rounding: Rounding = "max",
     input_scale: str | float | Path = DEFAULT_INPUT_SCALE,
+    calibrate: Sequence[str] = (),
+    calibration_tokens: int | None = None,
+    calibration_length: int = DEFAULT_CALIBRATION_LENGTH,
+    memory_budget: int | None = None,
+    device: str = "cpu",
     workers: int | None = None,
     max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES,
     dry_run: bool = False,
@@ -81,15 +90,17 @@ def quantize(
 
     recipe: shipped name, file, or Recipe. rounding: `max` is ModelOpt's, bit for bit; `sweep` searches the block
     scale with the least squared error. input_scale: a positive constant, or a file (`input_scale.from_file`); not used
-    by weight-only recipes. workers: threads, by default one per processor. overwrite: replace a checkpoint in `dst`;
-    the old one stays until the new one is complete. force: write what engines are known not to load.
+    by weight-only recipes. calibrate: data on which to measure the input scales first, by streaming (`calibrate.run`);
+    calibration_tokens and calibration_length bound the data, memory_budget the resident bytes, device says where.
+    workers: threads, by default one per processor. overwrite: replace a checkpoint in `dst`; the old one stays until
+    the new one is complete. force: write what engines are known not to load.
     on_done is told the result while the run can still be resumed: a run is finished once its result was shown.
 
     Raises HalfbyteError; then `dst` is as it was, but for a `.halfbyte` folder from which the next run resumes.
     """
     began = time.monotonic()
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    scales = parse_input_scale(input_scale) if chosen.algorithm == "NVFP4" else None
+    scales = _given_scales(chosen, input_scale, calibrate)
     workers = workers if workers is not None else len(os.sched_getaffinity(0))
     if rounding not in get_args(Rounding):
         raise UsageError(f"--rounding {rounding}: wanted {' or '.join(get_args(Rounding))}")
@@ -98,9 +109,12 @@ def quantize(
     src, dst = Path(src), Path(dst)
     with Checkpoint.open(src) as source:
         job = plan_job(source, chosen, max_shard_bytes, force)
+        _check_destination(src, dst, overwrite)
+        if calibrate and not dry_run:
+            bounds = Bounds(calibration_tokens, calibration_length, memory_budget, device)
+            scales = calibrated_scales(src, dst, calibrate, bounds, progress)
         if scales is not None:
             _check_covered(job, scales)
-        _check_destination(src, dst, overwrite)
         run_measures: dict[str, tuple[float, Measure]] = {}
 
         def result(resumed: int = 0) -> QuantizeResult:
@@ -144,6 +158,17 @@ def quantize(
             _give_up(error, journal, dst, created)
             raise
     return done
+
+
+def _given_scales(recipe: Recipe, input_scale: str | float | Path, calibrate: Sequence[str]) -> InputScales | None:
+    """Input scales as far as they are known before any work. Raises UsageError for options that exclude each other."""
+    if not calibrate:
+        return parse_input_scale(input_scale) if recipe.algorithm == "NVFP4" else None
+    if recipe.algorithm != "NVFP4":
+        raise UsageError(f"--calibrate: recipe {recipe.name} is weight-only and has no input scale")
+    if str(input_scale) != DEFAULT_INPUT_SCALE:
+        raise UsageError("--calibrate and --input-scale both say what the input scales are", hint="give one of them")
+    return InputScales("calibrated by this run", constant=np.float32(1))
 
 
 def _check_covered(job: Job, scales: InputScales) -> None:

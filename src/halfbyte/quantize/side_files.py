@@ -15,7 +15,7 @@ SOURCE_CARD = "README.source.md"
 """Where the source's own model card goes."""
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".partial")
-_REPLACED = {"config.json", INDEX_NAME, HF_QUANT_CONFIG, EVIDENCE}
+_REPLACED = {"config.json", INDEX_NAME, HF_QUANT_CONFIG, EVIDENCE, "gate.json"}
 
 
 def carried(folder: Path) -> dict[str, Path]:

@@ -1,0 +1,1 @@
+"""Activation statistics by streaming: what `input_scale` should be. Needs the extra `[torch]`, but for `file`."""

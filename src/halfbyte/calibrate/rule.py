@@ -1,0 +1,35 @@
+"""From the values that a linear's input took to its amax: the largest, a percentile, or the one of least error."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from halfbyte.errors import UsageError
+
+MSE_STEPS = tuple(2.0 ** (-k / 2) for k in range(11))
+"""Of the largest value, tried by `mse`: down to 1/32 in half octaves. Larger than the largest gains nothing."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """kind max: ModelOpt's, nothing clips. percentile: of all |x|. mse: least squared error of NVFP4 rounding."""
+
+    kind: Literal["max", "percentile", "mse"] = "max"
+    percentile: float = 100.0
+
+    @property
+    def text(self) -> str:
+        return f"percentile:{self.percentile:g}" if self.kind == "percentile" else self.kind
+
+
+def parse_rule(text: str) -> Rule:
+    """From `--amax max|percentile:99.99|mse`. Raises UsageError."""
+    if text == "max" or text == "mse":
+        return Rule("max" if text == "max" else "mse")
+    kind, _, number = text.partition(":")
+    try:
+        percentile = float(number)
+    except ValueError:
+        percentile = -1.0
+    if kind != "percentile" or not 0 < percentile <= 100:
+        raise UsageError(f"--amax {text!r}: wanted max, percentile:P with P above 0 and at most 100, or mse")
+    return Rule("percentile", percentile)

@@ -1,0 +1,160 @@
+"""`calibrate`: a checkpoint and text in, activation scales out, streaming."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from halfbyte import __version__
+from halfbyte.calibrate.coverage import Coverage
+from halfbyte.calibrate.file import write_scales
+from halfbyte.calibrate.rule import parse_rule
+from halfbyte.calibrate.scales import expert_statistics, scale_values
+from halfbyte.calibrate.watch import Watch
+from halfbyte.data.documents import Documents, load
+from halfbyte.data.tokenizer import open_tokenizer
+from halfbyte.errors import OutputError, UsageError
+from halfbyte.process import peak_rss_bytes
+from halfbyte.progress import Progress
+from halfbyte.stream.executor import Streamed
+
+DEFAULT_MIN_TOKENS = 64
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """scales: amax by module, as written. coverage: see `coverage.Coverage`. data: what was read, by category.
+
+    stream: where the time went and peak memory (`stream.stats.Stats`). resumed_layers: taken from an earlier run.
+    """
+
+    output: str
+    amax: str
+    documents: int
+    tokens: int
+    seconds: float
+    peak_rss_bytes: int
+    peak_cuda_bytes: int | None
+    resumed_layers: int
+    scales: dict[str, float]
+    coverage: dict[str, Any]
+    data: dict[str, Any]
+    stream: dict[str, Any]
+    warnings: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def calibrate(
+    src: str | Path,
+    data: Sequence[str],
+    output: str | Path,
+    *,
+    tokens: int | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+    pack: bool = False,
+    memory_budget: int | None = None,
+    work: str | Path | None = None,
+    device: str = "cpu",
+    min_tokens: int = DEFAULT_MIN_TOKENS,
+    amax: str = "max",
+    per_expert: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    on_done: Callable[[CalibrationResult], None] | None = None,
+) -> CalibrationResult:
+    """Run `data` through the checkpoint in folder `src` and write the scales of its linears' inputs to `output`.
+
+    data, tokens, max_length, seed, pack: see `data.documents.load`. memory_budget: resident bytes. work: folder to go
+    on from after a kill. min_tokens: experts with fewer are reported, and take their layer's value. amax: `max`,
+    `percentile:P` or `mse`. per_expert: write every covered expert's own value too (engines reduce them to the
+    layer's largest). overwrite: replace an existing `output`.
+    Raises HalfbyteError.
+    """
+    began = time.monotonic()
+    rule = parse_rule(amax)
+    output = Path(output)
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists", hint="choose another file, or replace it with --overwrite")
+    if min_tokens < 1:
+        raise UsageError(f"--min-tokens {min_tokens}: wanted at least 1")
+    documents = load(list(data), open_tokenizer(src), max_length=max_length, tokens=tokens, seed=seed, pack=pack)
+    with Streamed.open(
+        src,
+        device=device,
+        memory_budget=memory_budget,
+        work=None if work is None else Path(work),
+        progress=progress,
+    ) as model:
+        watch = Watch(model.num_experts, rule, seed)
+        model.start([torch.from_numpy(document.ids) for document in documents.documents], key=f"calibrate {rule.text}")
+        resumed = model.next_layer
+        model.restore(watch)
+        while model.next_layer < model.layers:
+            model.step(watch)
+            watch.settle()
+        coverage = Coverage(min_tokens, {n: [e.tokens for e in seen.gate_up] for n, seen in watch.layers.items()})
+        scales = scale_values(model.roles, watch.layers, watch.linears, per_expert, min_tokens)
+        model.finish()
+        model_type, stream = model.roles.family.model_type, model.stats.as_json()
+    evidence = {
+        "schema": SCHEMA,
+        "halfbyte": __version__,
+        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "model_type": model_type,
+        "amax": rule.text,
+        "data": _without_folders(documents.report()),
+        "sampling": {"tokens": tokens, "max_length": max_length, "seed": seed, "pack": pack},
+        "coverage": coverage.as_json(),
+        "experts": expert_statistics(watch.layers, coverage),
+    }
+    write_scales(output, scales, evidence)
+    result = CalibrationResult(
+        output=str(output),
+        amax=rule.text,
+        documents=len(documents.documents),
+        tokens=documents.tokens,
+        seconds=round(time.monotonic() - began, 3),
+        peak_rss_bytes=peak_rss_bytes(),
+        peak_cuda_bytes=stream["peak_cuda_bytes"],
+        resumed_layers=resumed,
+        scales=scales,
+        coverage=coverage.as_json(),
+        data=documents.report(),
+        stream=stream,
+        warnings=_warnings(documents, coverage),
+    )
+    if on_done is not None:
+        on_done(result)
+    return result
+
+
+def _without_folders(report: dict[str, Any]) -> dict[str, Any]:
+    """The report as it may travel with a checkpoint: files by their names only."""
+    sources: dict[str, dict[str, int]] = {}
+    for source, counts in report["sources"].items():
+        name = source if source.startswith("hf:") else Path(source).name
+        total = sources.setdefault(name, dict.fromkeys(counts, 0))
+        for key, count in counts.items():
+            total[key] += count
+    return report | {"sources": sources}
+
+
+def _warnings(documents: Documents, coverage: Coverage) -> list[str]:
+    """What a user should hear without asking."""
+    uncovered = coverage.uncovered
+    if not uncovered:
+        return []
+    never = sum(count == 0 for _, _, count in uncovered)
+    experts = sum(len(counts) for counts in coverage.tokens.values())
+    return [
+        f"{len(uncovered)} of {experts} experts saw fewer than {coverage.min_tokens} of {documents.tokens} tokens "
+        f"({never} saw none); they take their layer's value: give more data, or data of more kinds"
+    ]

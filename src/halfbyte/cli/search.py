@@ -1,0 +1,101 @@
+"""`halfbyte search`"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from halfbyte.cli.compare import MemoryBudget
+from halfbyte.cli.output import Json, command, print_json, print_table, shown_progress, size_text
+from halfbyte.cli.quantize import parse_size
+
+if TYPE_CHECKING:
+    from halfbyte.search import SearchResult
+
+SHOWN = 20
+"""Points of the front in the table; `--json` has all."""
+
+
+@command
+def search(
+    src: Annotated[Path, typer.Argument(help="BF16 checkpoint folder.")],
+    data: Annotated[list[str], typer.Option(help="FILE...: JSONL, Parquet or text files, hf:NAME, or nemotron-7.")],
+    budget_gb: Annotated[float | None, typer.Option(help="Largest size of the checkpoint, in 10^9 bytes.")] = None,
+    bits: Annotated[float | None, typer.Option(help="Largest size, in bits per parameter of the whole model.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Recipe file to write; must not exist.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Budget; rows are drawn by the seed.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=1, help="Cut documents off here.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: cuda if there is one]")] = None,
+    memory_budget: MemoryBudget = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for temporary files.")] = None,
+    json_output: Json = False,
+) -> None:
+    """Find the recipe of least damage under a size: which layers' experts and MLPs to make four bits.
+
+    Example: halfbyte search ./GLM-5.2 --data ours.jsonl --tokens 20000 --budget-gb 450 -o recipe.yaml
+    """
+    from halfbyte.search import search as run
+
+    with shown_progress() as progress:
+        result = run(
+            src,
+            data=data,
+            budget_gb=budget_gb,
+            bits=bits,
+            output=output,
+            tokens=tokens,
+            max_length=max_length,
+            seed=seed,
+            device=device,
+            memory_budget=None if memory_budget is None else parse_size(memory_budget, "--memory-budget"),
+            work=work,
+            progress=progress,
+        )
+    if json_output:
+        print_json(result.as_json())
+    else:
+        _print(result)
+
+
+def _print(result: "SearchResult") -> None:
+    rows = [
+        [
+            f"{group['role']} {group['layer']}",
+            f"{group['parameters']:,}",
+            size_text(group["bytes_before"] - group["bytes_after"]),
+            f"{group['kl']:.6f}",
+        ]
+        for group in sorted(result.groups, key=lambda group: -group["kl"])
+    ]
+    print_table("each group alone in NVFP4", ["group", "parameters", "saves", "KL, nats"], rows)
+    step = max(1, -(-len(result.front) // SHOWN))
+    shown = [*result.front[:-1:step], result.front[-1]]
+    print_table(
+        "best trades (damages added up)",
+        ["size", "bits", "groups", "KL, nats"],
+        [
+            [size_text(row["bytes"]), _bits(row, result), str(len(row["groups"])), f"{row['predicted_kl']:.5f}"]
+            for row in shown
+        ],
+    )
+    rows = [
+        [
+            row["name"],
+            size_text(row["bytes"]),
+            _bits(row, result),
+            str(row["groups"]),
+            f"{row['predicted_kl']:.5f}",
+            f"{row['kl']:.5f}",
+        ]
+        for row in (result.chosen, *result.usual)
+    ]
+    columns = ["recipe", "size", "bits", "groups", "KL added up", "KL measured"]
+    print_table(f"chosen for {size_text(result.budget_bytes)}, and the usual recipes", columns, rows)
+    print(result.recipe, end="")
+    if result.output:
+        print(f"written to {result.output}")
+
+
+def _bits(row: dict[str, Any], result: "SearchResult") -> str:
+    return f"{8 * row['bytes'] / result.parameters:.3f}"

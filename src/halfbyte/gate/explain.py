@@ -1,0 +1,205 @@
+"""Every tensor's role, the logical tensors, and how they compare with what config.json says must be there."""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from halfbyte.checkpoint.families import Role
+from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.roles import RoleMap
+from halfbyte.checkpoint.source import Tensor
+from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
+from halfbyte.gate.facts import Facts
+from halfbyte.gate.findings import plural, printable
+from halfbyte.plan.architecture import Architecture, architecture, text_config
+from halfbyte.plan.paper import PaperTensor, paper_tensors
+
+Key = tuple[Role, int | None, str | None]
+MOST_LAYERS = 10_000
+"""Layers beyond which a config is taken for nonsense (GLM-5.2 has 79)."""
+
+
+def explain_tensors(facts: Facts) -> None:
+    """Fill roles, arch and entries; note what contradicts the config."""
+    try:
+        text = text_config(facts.config)
+        facts.roles = RoleMap(text)
+        facts.arch = architecture(facts.config)
+    except HalfbyteError as error:
+        facts.problem("integrity.config", printable(error.message), file="config.json")
+        return
+    except (ValueError, TypeError, OverflowError, KeyError) as error:  # a value of a type that no model's config has
+        facts.problem(
+            "integrity.config", f"config.json: a value is senseless: {printable(str(error))}", file="config.json"
+        )
+        return
+    nonsense = _nonsense(facts.arch, facts.roles)
+    if nonsense is not None:
+        facts.problem("integrity.config", f"config.json: {nonsense}", file="config.json")
+        return
+    try:
+        facts.entries = inventory(facts.tensors.values(), facts.roles)
+    except CheckpointError:  # something is wrong: look at it tensor by tensor, so that the others are still judged
+        known = _with_roles(facts, facts.roles, text)
+        facts.entries = _entries(facts, known, facts.roles)
+    if facts.tensors:
+        _compare(facts, facts.arch)
+
+
+def _nonsense(arch: Architecture, roles: RoleMap) -> str | None:
+    """What no model of these families can be, and what would take for ever to look at."""
+    if arch.layers + arch.mtp_layers > MOST_LAYERS:
+        return f"{arch.layers} layers and {arch.mtp_layers} MTP layers are no model"
+    if roles.family.indexer and arch.mla is None:
+        return "kv_lora_rank is missing, and an indexer works on latent attention only"
+    return None
+
+
+def _with_roles(facts: Facts, roles: RoleMap, config: dict[str, Any]) -> list[Tensor]:
+    """The tensors that have a role. The others are noted under what they contradict."""
+    known, lenient = [], _lenient(config)
+    for tensor in facts.tensors.values():
+        try:
+            roles.role(tensor.name)
+            known.append(tensor)
+        except UnknownTensorError as error:
+            rule = _rule_of_unknown(tensor, roles, lenient)
+            facts.problem(rule, printable(error.message, 500), tensor=tensor.name)
+    return known
+
+
+def _lenient(config: dict[str, Any]) -> RoleMap | None:
+    """The same family with room for everything: tells a tensor too many from one that nobody knows."""
+    roomy = {key: value for key, value in config.items() if not key.startswith(("index_topk", "indexer_types"))}
+    family_key = RoleMap(config).family.experts_key
+    layers = config["num_hidden_layers"]
+    try:
+        return RoleMap(roomy | {family_key: 100_000, "num_nextn_predict_layers": 100_000 - layers})
+    except CheckpointError:
+        return None
+
+
+def _rule_of_unknown(tensor: Tensor, roles: RoleMap, lenient: RoleMap | None) -> str:
+    try:
+        role = lenient.role(tensor.name) if lenient is not None else None
+    except UnknownTensorError:
+        role = None
+    if role is None or role.layer is None:
+        return "integrity.unknown-tensor"
+    if role.layer >= roles.layers + roles.mtp_layers:
+        return "integrity.layers"
+    if role.role is Role.INDEXER:
+        return "integrity.indexer"
+    return "integrity.experts" if role.role is Role.ROUTED_EXPERT else "integrity.unknown-tensor"
+
+
+def _entries(facts: Facts, tensors: list[Tensor], roles: RoleMap) -> list[Entry]:
+    """The inventory, module by module; what is wrong with one is noted."""
+    modules: dict[str, list[Tensor]] = {}
+    for tensor in tensors:
+        role = roles.role(tensor.name)
+        scaled = role.part == "weight" or role.part.startswith(("weight_scale", "input_scale"))
+        modules.setdefault(role.module if scaled else tensor.name, []).append(tensor)
+    entries = []
+    for module, parts in modules.items():
+        try:
+            entries += inventory(parts, roles)
+        except CheckpointError as error:
+            facts.problem("integrity.parts", printable(error.message, 500), module=module)
+    return entries
+
+
+def _compare(facts: Facts, arch: Architecture) -> None:
+    """What the config promises against what is there, by role, layer, projection and shape."""
+    promised: dict[Key, Counter[tuple[int, ...]]] = {}
+    for paper in paper_tensors(arch):
+        promised.setdefault(_key(paper), Counter())[paper.shape] += paper.count
+    there: defaultdict[Key, Counter[tuple[int, ...]]] = defaultdict(Counter)
+    fused: set[tuple[int | None, str | None]] = set()
+    # a shard or a module that could not be read is reported as such; what it would have held is not missing besides
+    whole = not any(rule in facts.problems for rule in ("integrity.parts", "integrity.shard"))
+    for entry in facts.entries:
+        role = entry.role
+        if role.part in ("k_scale", "v_scale"):
+            continue
+        if role.fused:
+            fused.add((role.layer, role.projection))
+            continue
+        key = (role.role, role.layer, None if role.role is Role.ROUTER else role.projection)
+        there[key][entry.shape] += 1
+    fused_layers = {layer for layer, _ in fused}
+    for key, shapes in promised.items():
+        if key[0] is Role.ROUTED_EXPERT and key[1] in fused_layers:
+            continue
+        found = there[key] if key in there else Counter()
+        wrong, absent = found - shapes, shapes - found
+        if wrong:
+            _note_shape(facts, key, wrong, absent)
+        lacking = absent.total() - wrong.total()
+        if lacking > 0 and whole:
+            _note_missing(facts, arch, key, lacking, shapes.total())
+    for key, shapes in there.items():
+        if key not in promised:
+            _note_shape(facts, key, shapes, Counter())
+    if whole:
+        _join_missing_layers(facts, arch)
+
+
+def _key(paper: PaperTensor) -> Key:
+    return paper.role, paper.layer, None if paper.role is Role.ROUTER else paper.projection
+
+
+def _place(key: Key) -> str:
+    role, layer, projection = key
+    where = "" if layer is None else f" of layer {layer}"
+    return f"{role}{f' {projection}' if projection else ''}{where}"
+
+
+def _note_shape(facts: Facts, key: Key, wrong: Counter[tuple[int, ...]], absent: Counter[tuple[int, ...]]) -> None:
+    shape = next(iter(wrong))
+    entry = next(
+        e
+        for e in facts.entries
+        if e.shape == shape and (e.role.role, e.role.layer, None if key[0] is Role.ROUTER else e.role.projection) == key
+    )
+    wanted = " or ".join(str(list(shape)) for shape in absent) or "no such tensor"
+    more = f" ({plural(wrong.total(), 'tensor')} like it)" if wrong.total() > 1 else ""
+    message = f"{printable(entry.name)}: shape {list(shape)}, config.json implies {wanted}{more}"
+    facts.problem("integrity.shape", message, tensor=entry.name)
+
+
+def _note_missing(facts: Facts, arch: Architecture, key: Key, lacking: int, promised: int) -> None:
+    role, layer, _ = key
+    message = f"{_place(key)}: {lacking} of {plural(promised, 'tensor')} missing"
+    if layer is not None and layer >= arch.layers:
+        rule = "integrity.mtp"
+    elif role is Role.INDEXER:
+        rule = "integrity.indexer"
+    elif role is Role.ROUTED_EXPERT:
+        rule = "integrity.experts"
+    else:
+        rule = "integrity.missing-tensor"
+    module = f"model.layers.{layer}" if layer is not None else str(role)
+    facts.problem(rule, message, module=module)
+
+
+def _join_missing_layers(facts: Facts, arch: Architecture) -> None:
+    """A layer of which nothing is there is one fact, not twenty."""
+    there = {entry.role.layer for entry in facts.entries}
+    gone = [layer for layer in range(arch.layers) if layer not in there]
+    for layer in gone[:20]:
+        facts.problem(
+            "integrity.layers", f"layer {layer} of {arch.layers} is missing altogether", module=f"model.layers.{layer}"
+        )
+    announced = range(arch.layers, arch.layers + arch.mtp_layers)
+    absent = {f"model.layers.{layer}" for layer in [*gone, *(n for n in announced if n not in there)]}
+    for rule in ("integrity.missing-tensor", "integrity.experts", "integrity.indexer", "integrity.mtp"):
+        kept = [found for found in facts.problems.get(rule, ()) if found.module not in absent]
+        if rule in facts.problems:
+            facts.problems[rule] = kept
+    for layer in announced:
+        if layer not in there:
+            message = (
+                f"config.json announces an MTP layer {layer} but the files have none: an engine that drafts with it "
+                "drafts garbage"
+            )
+            facts.problem("integrity.mtp", message, module=f"model.layers.{layer}")

@@ -1,0 +1,162 @@
+"""What is known about one checkpoint, collected once; rules only look. Damage is a fact here, not an exception."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halfbyte.checkpoint.exclusions import ENGINES, Engine
+from halfbyte.checkpoint.families import Role
+from halfbyte.checkpoint.inventory import NVFP4, Entry
+from halfbyte.checkpoint.roles import RoleMap
+from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.gate.findings import Found
+from halfbyte.gate.policy import Policy
+from halfbyte.gate.registry import Depth
+from halfbyte.gate.target import FileInfo, Files
+from halfbyte.plan.architecture import Architecture
+from halfbyte.progress import Progress
+
+if TYPE_CHECKING:
+    from halfbyte.gate.statistics import TensorStatistics
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for beside the policy. engines: none named means all of the policy's.
+
+    engine_version: of the one engine named. hardware: `b200x8`. cluster: `kubectl get nodes -o json`, parsed.
+    policy_folder: what relative paths in the policy are relative to.
+    """
+
+    depth: Depth = "headers"
+    engines: tuple[Engine, ...] = ()
+    engine_version: str | None = None
+    hardware: str | None = None
+    cluster: dict[str, Any] | None = None
+    source: str | None = None
+    workers: int | None = None
+    policy_folder: Path = Path()
+    today: date = field(default_factory=date.today)
+
+
+@dataclass
+class ShardFacts:
+    """One shard. bytes: None where the file is missing. sha256: computed, or stated by the hub (`stated`)."""
+
+    file: str
+    bytes: int | None = None
+    header_sha256: str | None = None
+    sha256: str | None = None
+    stated: str | None = None
+
+
+@dataclass
+class Facts:
+    """config, index, evidence...: parsed files, empty where absent or unreadable (then `problems` says so).
+
+    problems: rule id -> what reading came across. tensors: all that the headers hold. entries: logical tensors.
+    roles, arch: None where config.json does not describe a known model.
+    """
+
+    files: Files
+    policy: Policy
+    options: Options
+    progress: Progress
+    listing: dict[str, FileInfo] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    index: dict[str, Any] | None = None
+    quant: dict[str, Any] | None = None
+    evidence: dict[str, Any] | None = None
+    side: dict[str, bytes] = field(default_factory=dict)
+    shards: dict[str, ShardFacts] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    roles: RoleMap | None = None
+    arch: Architecture | None = None
+    entries: list[Entry] = field(default_factory=list)
+    problems: dict[str, list[Found]] = field(default_factory=dict)
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        return self.options.engines or self.policy.engines or ENGINES
+
+    def problem(self, rule: str, message: str, **subject: str) -> None:
+        """Note what a rule will report. At most 20 of a kind are kept: a list of 200,000 helps nobody."""
+        found = self.problems.setdefault(rule, [])
+        if len(found) < 20:
+            found.append(Found(message, **subject))  # type: ignore[arg-type]
+
+    @cached_property
+    def packed(self) -> list[Entry]:
+        """The NVFP4 linears."""
+        return [entry for entry in self.entries if entry.format == NVFP4]
+
+    @cached_property
+    def linears(self) -> list[Entry]:
+        """Weights of matrices, packed or not: what an engine builds a linear for."""
+        return [
+            entry
+            for entry in self.entries
+            if "weight" in entry.tensors and len(entry.shape) >= 2 and entry.role.role is not Role.NORM
+        ]
+
+    @cached_property
+    def formats(self) -> "Counter[tuple[Role, bool, str]]":
+        """Logical tensors by role, MTP flag and format."""
+        return Counter((entry.role.role, entry.role.mtp, entry.format) for entry in self.entries)
+
+    def first(self, role: Role, mtp: bool, form: str) -> Entry:
+        return next(e for e in self.entries if (e.role.role, e.role.mtp, e.format) == (role, mtp, form))
+
+    @cached_property
+    def expert_layers(self) -> dict[int, dict[str, list[Entry]]]:
+        """Decoder layer -> format -> its routed experts' linears; MTP layers left out."""
+        found: dict[int, dict[str, list[Entry]]] = {}
+        for entry in self.entries:
+            if entry.role.role is Role.ROUTED_EXPERT and not entry.role.mtp and entry.role.layer is not None:
+                found.setdefault(entry.role.layer, {}).setdefault(entry.format, []).append(entry)
+        return found
+
+    @cached_property
+    def statistics(self) -> "list[TensorStatistics]":
+        """Of every packed linear; read on first use, in constant memory."""
+        from halfbyte.gate.statistics import measure  # numba
+
+        return measure(self)
+
+    @cached_property
+    def source(self) -> Checkpoint | None:
+        """The unquantized checkpoint, where one was given. Raises CheckpointError."""
+        return Checkpoint.open(self.options.source) if self.options.source is not None else None
+
+    @property
+    def quantization(self) -> dict[str, Any] | None:
+        """The flat block of config.json."""
+        block = self.config.get("quantization_config")
+        return block if isinstance(block, dict) else None
+
+    @property
+    def nested_quantization(self) -> dict[str, Any] | None:
+        """The block under `quantization` in hf_quant_config.json."""
+        block = (self.quant or {}).get("quantization")
+        return block if isinstance(block, dict) else None
+
+    @property
+    def algorithm(self) -> str | None:
+        """The algorithm's name from the block that engines look at first."""
+        for block in (self.quantization, self.nested_quantization):
+            if block is not None and isinstance(block.get("quant_algo"), str):
+                return str(block["quant_algo"])
+        return None
+
+
+def reported(facts: Facts, rule: str) -> Iterator[Found]:
+    """What reading noted for a rule."""
+    yield from facts.problems.get(rule, ())
+
+
+def first_of(items: Iterable[Entry]) -> Entry:
+    return next(iter(items))

@@ -1,0 +1,31 @@
+"""A decision in the formats of those who read it: people, programs, code scanning, CI, a browser."""
+
+from collections.abc import Callable
+from typing import Any
+
+from halfbyte.errors import UsageError
+
+FORMATS = ("table", "json", "sarif", "junit", "html")
+
+
+def rendered(document: dict[str, Any], form: str) -> str:
+    """The text of a decision (`Decision.as_json`) in one format. Raises UsageError for an unknown one."""
+    import json
+
+    from halfbyte.gate.formats import html, junit, sarif, table
+
+    writers: dict[str, Callable[[dict[str, Any]], str]] = {
+        "table": table.rendered,
+        "json": lambda found: json.dumps(found, ensure_ascii=False) + "\n",
+        "sarif": sarif.rendered,
+        "junit": junit.rendered,
+        "html": html.rendered,
+    }
+    if form not in writers:
+        raise UsageError(f"unknown format {form[:40]!r}", hint=f"known: {', '.join(FORMATS)}")
+    return writers[form](document)
+
+
+def blamed(finding: dict[str, Any]) -> str:
+    """The tensor, module or file of a finding, empty if there is none."""
+    return str(finding.get("tensor") or finding.get("module") or finding.get("file") or "")

@@ -1,0 +1,238 @@
+"""From files to facts: config, index, every shard's header, the small files beside them. No weight is read.
+
+What is damaged is noted under the rule that will report it, and reading goes on with the rest: one missing shard must
+not hide a pickled payload.
+"""
+
+import gc
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any
+
+from halfbyte.checkpoint.header import Header, parse_header
+from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG
+from halfbyte.checkpoint.source import INDEX_NAME, SINGLE_NAME
+from halfbyte.errors import CheckpointError
+from halfbyte.gate.explain import explain_tensors
+from halfbyte.gate.facts import Facts, Options, ShardFacts
+from halfbyte.gate.findings import plural, printable
+from halfbyte.gate.merging import is_shard_name, merge
+from halfbyte.gate.policy import Policy
+from halfbyte.gate.target import Files
+from halfbyte.progress import Progress
+
+EVIDENCE_NAME = "halfbyte.json"
+DECISION_NAME = "gate.json"
+CARDS = ("README.md", "README.source.md")
+CODE_CONFIGS = (
+    "config.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+"""Where `auto_map` may name code to run."""
+
+SIDE_NAMES = (
+    *CARDS,
+    *CODE_CONFIGS[1:],
+    HF_QUANT_CONFIG,
+    EVIDENCE_NAME,
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "pytorch_model.bin.index.json",
+)
+
+
+def read_facts(files: Files, policy: Policy, options: Options, progress: Progress) -> Facts:
+    """Everything that rules look at. Raises CheckpointError if there is nothing to judge, or the server fails."""
+    facts = Facts(files, policy, options, progress, listing=files.listing())
+    with _no_garbage_collection():
+        _read_small_files(facts)
+        facts.config = _document(facts, "config.json", "integrity.config") or {}
+        facts.quant = _document(facts, HF_QUANT_CONFIG, "loadability.metadata")
+        facts.evidence = _document(facts, EVIDENCE_NAME, "integrity.evidence-file")
+        headers = _read_headers(facts, _weight_map(facts))
+        merge(facts, headers)
+        _explain(facts)
+    return facts
+
+
+def _explain(facts: Facts) -> None:
+    """A config that our own code trips over must not open the gate, nor hide what the other rules find."""
+    try:
+        explain_tensors(facts)
+    except Exception as error:
+        message = (
+            f"config.json: cannot be interpreted, please report it: {type(error).__name__}: {printable(str(error))}"
+        )
+        facts.problem("integrity.config", message, file="config.json")
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A million small objects are made and all are kept: each collection meanwhile would scan them for nothing."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.freeze()  # what was made stays until the end: no later collection need look at it
+            gc.enable()
+
+
+def _read_small_files(facts: Facts) -> None:
+    names = ["config.json", INDEX_NAME, *SIDE_NAMES, facts.policy.supply_chain.signature.file]
+    if facts.listing is not None:
+        names = [name for name in names if name in facts.listing]
+        names += [
+            name
+            for name in facts.listing
+            if PurePosixPath(name).parts[0] == "additional_chat_templates" and name.endswith(".jinja")
+        ]
+        for name, info in facts.listing.items():
+            if info.problem is not None:
+                facts.problem("integrity.path", f"{printable(name)} {printable(info.problem)}", file=name)
+
+    def read(name: str) -> bytes | CheckpointError | None:
+        try:
+            return facts.files.text(name)
+        except CheckpointError as error:
+            if facts.files.remote:
+                raise
+            return error
+
+    for name, content in zip(names, _pooled(facts, read, names), strict=True):
+        if isinstance(content, CheckpointError):
+            facts.problem("integrity.unreadable", printable(content.message), file=name)
+        elif content is not None:
+            facts.side[name] = content
+
+
+def _document(facts: Facts, name: str, rule: str) -> dict[str, Any] | None:
+    """A JSON object. None if the file is missing; damaged, it is noted under `rule`."""
+    content = facts.side.get(name)
+    if content is None:
+        return None
+    document, problem = parse_json(content)
+    if problem is not None:
+        facts.problem(rule, f"{name}: {problem}", file=name)
+    return document
+
+
+def parse_json(content: bytes) -> tuple[dict[str, Any] | None, str | None]:
+    """(object, what is wrong with it). Duplicate keys are wrong, yet the object is there (the last one wins)."""
+    twice: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items) and len(twice) < 3:
+            keys = [key for key, _ in items]
+            twice.extend(sorted({printable(key, 100) for key in keys if keys.count(key) > 1})[:3])
+        return found
+
+    try:
+        document = json.loads(content.decode("utf-8"), object_pairs_hook=pairs)
+    except (ValueError, RecursionError) as error:
+        return None, f"is not valid JSON: {printable(str(error), 200)}"
+    if not isinstance(document, dict):
+        return None, "is not a JSON object"
+    return document, f"holds a key twice: {', '.join(twice)}" if twice else None
+
+
+def _weight_map(facts: Facts) -> dict[str, str] | None:
+    """The index's map, entries that lead nowhere sane taken out; None if there is no index (or no sane one)."""
+    if INDEX_NAME not in facts.side:
+        return None
+    facts.index, problem = parse_json(facts.side[INDEX_NAME])
+    if problem is not None:
+        facts.problem("integrity.index", f"{INDEX_NAME}: {problem}", file=INDEX_NAME)
+    weight_map = (facts.index or {}).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        if facts.index is not None:
+            facts.problem("integrity.index", f"{INDEX_NAME}: has no weight_map", file=INDEX_NAME)
+        return None
+    sane, names = {}, {}
+    for tensor, shard in weight_map.items():
+        if isinstance(shard, str) and shard not in names:  # 282 names, 232,385 tensors
+            names[shard] = is_shard_name(shard)
+        if isinstance(shard, str) and names[shard]:
+            sane[tensor] = shard
+        else:
+            facts.problem(
+                "integrity.path",
+                f"{INDEX_NAME}: sends {printable(tensor)} to {printable(str(shard))!r}, wanted the name of a "
+                ".safetensors file in the same folder",
+                tensor=tensor,
+            )
+    return sane
+
+
+def _read_headers(facts: Facts, weight_map: dict[str, str] | None) -> dict[str, Header]:
+    """Headers of all shards that can be read; the rest noted. Holds them against the index and the folder."""
+    listed = sorted(name for name in facts.listing or () if name.endswith(".safetensors") and "/" not in name)
+    if weight_map is not None:
+        names = sorted(set(weight_map.values()))
+    elif SINGLE_NAME in listed or facts.listing is None:
+        names = [SINGLE_NAME]
+    else:
+        names = listed
+    if weight_map is None and INDEX_NAME not in facts.side and listed and names != [SINGLE_NAME]:
+        message = f"{plural(len(listed), '.safetensors file')} but no {INDEX_NAME}"
+        facts.problem("integrity.index", message, file=INDEX_NAME)
+    for name in sorted(set(listed) - set(names)):
+        if not name.startswith("consolidated"):
+            message = f"{printable(name)}: lies beside the shards, the index does not name it"
+            facts.problem("integrity.extra-file", message, file=name)
+    headers = {}
+    for name, header in zip(names, _pooled(facts, lambda name: _header(facts, name), names), strict=True):
+        if header is not None:
+            headers[name] = header
+    if not headers and not facts.config and not listed and not facts.listing:
+        raise CheckpointError(f"{facts.files.where}: holds no checkpoint", hint="is the path right?")
+    return headers
+
+
+def _header(facts: Facts, name: str) -> Header | None:
+    shard = facts.shards[name] = ShardFacts(name)
+    where = printable(name)
+    try:
+        found = facts.files.header(name)
+    except CheckpointError as error:
+        if facts.files.remote and not _is_about_content(error):
+            raise
+        facts.problem("integrity.shard", printable(error.message), file=name)
+        return None
+    if found is None:
+        if facts.listing is None or name not in facts.listing or facts.listing[name].problem is None:
+            facts.problem("integrity.shard", f"{where}: the shard is missing", file=name)
+        return None
+    text, shard.bytes = found
+    shard.header_sha256 = hashlib.sha256(text).hexdigest()
+    shard.stated = facts.files.stated_sha256(name)
+    try:
+        return parse_header(text, shard.bytes, where)
+    except CheckpointError as error:
+        facts.problem("integrity.shard", error.message, file=name)
+        return None
+
+
+def _is_about_content(error: CheckpointError) -> bool:
+    """Whether a remote shard's error is about its bytes (a finding) rather than the transport (an error)."""
+    return "header claims" in error.message or "too few for a safetensors" in error.message
+
+
+def _pooled(facts: Facts, work: Any, items: list[str]) -> list[Any]:
+    """In order; on as many connections as the target takes, inline where it is a folder."""
+    if facts.files.connections == 1 or len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(facts.files.connections) as pool:
+        return list(pool.map(work, items))

@@ -1,0 +1,143 @@
+"""Loadability, continued: config.json's other keys, versions, and how many ranks the model divides by."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from halfbyte.checkpoint.families import indexer_layers
+from halfbyte.checkpoint.inventory import NVFP4
+from halfbyte.errors import CheckpointError
+from halfbyte.gate.facts import Facts
+from halfbyte.gate.findings import Found, printable
+from halfbyte.gate.registry import rule
+from halfbyte.nvfp4.layout import BLOCK_SIZE
+
+CONFIG = "config.json"
+REQUIRED_KEYS = ("architectures", "num_experts_per_tok")
+ROUTING_KEYS = ("n_group", "topk_group", "routed_scaling_factor", "norm_topk_prob")
+"""Without these an engine falls back to defaults of another model of the family."""
+
+MINIMUM = {
+    "glm_moe_dsa": {"vllm": (0, 23), "sglang": (0, 5, 13), "transformers": (5, 0)},
+}
+"""Lowest releases known to take the family with NVFP4 experts: vLLM by NVIDIA's model card of GLM-5.2-NVFP4, SGLang by
+posted server logs of GLM-5.2 (0.5.13.post1), transformers by its first major release with the architecture."""
+
+
+@rule("loadability.config-keys", "deny", "A key that an engine does not find is replaced by a default, silently.")
+def config_keys(facts: Facts) -> Iterator[Found]:
+    if facts.arch is None or facts.roles is None:
+        return
+    wanted = list(REQUIRED_KEYS)
+    if facts.roles.family.experts_key == "n_routed_experts":
+        wanted += ROUTING_KEYS
+    if facts.roles.family.indexer:
+        wanted.append("index_topk")
+    for key in wanted:
+        if facts.config.get(key) is None:
+            yield Found(f"{CONFIG}: {key} is missing", file=CONFIG)
+    top_k = facts.arch.top_k
+    if top_k > facts.arch.experts:
+        yield Found(f"{CONFIG}: num_experts_per_tok {top_k} of {facts.arch.experts} experts", file=CONFIG)
+
+
+@rule(
+    "loadability.indexer-schedule",
+    "deny",
+    "vLLM derives which layers carry an indexer from index_topk_freq and index_skip_topk_offset (default 2), SGLang "
+    "prefers indexer_types: they must say the same as each other and as the files.",
+)
+def indexer_schedule(facts: Facts) -> Iterator[Found]:
+    if facts.roles is None or not facts.roles.family.indexer:
+        return
+    stated = facts.roles.indexers
+    derived_config = {key: value for key, value in facts.config.items() if key != "indexer_types"}
+    try:
+        derived = indexer_layers(derived_config, facts.roles.family)
+    except CheckpointError as error:
+        yield Found(error.message, file=CONFIG)
+        return
+    if "vllm" in facts.engines and derived != stated:
+        layers = ", ".join(map(str, sorted(derived ^ stated)[:8]))
+        yield Found(
+            f"vllm: index_topk_freq and index_skip_topk_offset disagree with indexer_types at {layers}", file=CONFIG
+        )
+
+
+@rule("loadability.config-kept", "deny", "A key that the source's config.json has and the candidate's lost or changed.")
+def config_kept(facts: Facts) -> Iterator[Found]:
+    if facts.source is None:
+        return
+    allowed = {"quantization_config", "transformers_version", "torch_dtype", "dtype", "_name_or_path"}
+    for key, value in facts.source.config.items():
+        if key in allowed:
+            continue
+        if key not in facts.config:
+            yield Found(f"{CONFIG}: {printable(key, 60)} was lost, the source has it", file=CONFIG)
+        elif facts.config[key] != value:
+            now = printable(str(facts.config[key]), 60)
+            yield Found(
+                f"{CONFIG}: {printable(key, 60)} is {now}, the source has {printable(str(value), 60)}", file=CONFIG
+            )
+
+
+@rule(
+    "loadability.model",
+    "deny",
+    "A policy written for one model says nothing about another.",
+)
+def model(facts: Facts) -> Iterator[Found]:
+    for key, wanted in facts.policy.model.config.items():
+        value: Any = facts.config.get(key)
+        if value != wanted or type(value) is not type(wanted):
+            message = f"{CONFIG}: {key} is {printable(str(value), 60)}, this policy is for {wanted}"
+            yield Found(message, file=CONFIG)
+
+
+@rule(
+    "loadability.tensor-parallel",
+    "deny",
+    "Heads and expert width must divide by the ranks, and each rank's part of a row by the block of 16.",
+)
+def tensor_parallel(facts: Facts) -> Iterator[Found]:
+    ranks, arch = facts.policy.hardware.tensor_parallel, facts.arch
+    if ranks is None or arch is None:
+        return
+    if arch.heads % ranks:
+        yield Found(f"{arch.heads} attention heads do not divide over {ranks} ranks", file=CONFIG)
+    if arch.expert_width % ranks or arch.expert_width // ranks % BLOCK_SIZE:
+        width = f"experts of width {arch.expert_width}"
+        yield Found(f"{width} do not divide over {ranks} ranks in blocks of {BLOCK_SIZE}", file=CONFIG)
+
+
+@rule("loadability.engine-version", "deny", "An engine older than the architecture or the format cannot load it.")
+def engine_version(facts: Facts) -> Iterator[Found]:
+    minimum = MINIMUM.get(facts.arch.model_type if facts.arch is not None else "", {})
+    asked = facts.options.engine_version
+    if asked is not None and facts.options.engines:
+        engine = facts.options.engines[0]
+        wanted = minimum.get(engine)
+        if wanted is not None and version_numbers(asked) < wanted:
+            least = ".".join(map(str, wanted))
+            yield Found(f"{engine} {printable(asked, 40)} is older than {least}, the least known to load it")
+    wrote = facts.config.get("transformers_version")
+    wanted = minimum.get("transformers")
+    if isinstance(wrote, str) and wanted is not None and version_numbers(wrote) < wanted:
+        message = f"{CONFIG}: written for transformers {printable(wrote, 40)}, the architecture needs {wanted[0]}"
+        yield Found(message, file=CONFIG, at_most="warn")
+
+
+def version_numbers(text: str) -> tuple[int, ...]:
+    """`0.5.13.post1` -> (0, 5, 13); what is no number ends it."""
+    found = re.match(r"v?(\d+(?:\.\d+)*)", text.strip())
+    return tuple(int(piece[:9]) for piece in found.group(1).split(".")) if found else ()
+
+
+@rule(
+    "loadability.nothing-packed",
+    "deny",
+    "Metadata that promises NVFP4 over files without it makes engines misread BF16.",
+)
+def nothing_packed(facts: Facts) -> Iterator[Found]:
+    if facts.algorithm is not None and "FP4" in facts.algorithm.upper() and facts.entries and not facts.packed:
+        yield Found(f"the algorithm is {printable(facts.algorithm, 60)}, but no tensor is {NVFP4}", file=CONFIG)

@@ -1,0 +1,170 @@
+"""Statistics of packed tensors, read once in constant memory: one piece of one tensor per thread."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.errors import HalfbyteError
+from halfbyte.gate import kernels
+from halfbyte.gate.facts import Facts
+from halfbyte.nvfp4.codec import decode
+from halfbyte.nvfp4.format import SCALE_FIRST, SCALE_LAST
+from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.nvfp4.reference import Encoded
+from halfbyte.quantize.linears import split
+from halfbyte.quantize.rows import DTYPES
+
+PIECE_BYTES = 1 << 20
+NAN_BYTES = (0x7F, 0xFF)
+
+
+@dataclass
+class TensorStatistics:
+    """One packed linear. Counts are of block scales; from `codes` on, None or empty unless the codes were read.
+
+    largest: the largest scale byte. codes: histogram over the 16 codes. zero_blocks: all codes zero. lost_blocks:
+    codes that are not, under a scale of zero. source_error: ‖w - decoded‖ / ‖w‖ against the source.
+    """
+
+    entry: Entry
+    blocks: int = 0
+    nan: int = 0
+    negative: int = 0
+    zero: int = 0
+    smallest: int = 0
+    saturated: int = 0
+    largest: int = 0
+    scale_2: float = 0.0
+    input_scale: float | None = None
+    codes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    zero_blocks: int = 0
+    lost_blocks: int = 0
+    source_error: float | None = None
+
+    @property
+    def module(self) -> str:
+        return self.entry.role.module
+
+
+def measure(facts: Facts) -> list[TensorStatistics]:
+    """Statistics of every packed linear, in file order. Reads scales, at depth full also codes (and the source)."""
+    full = facts.options.depth == "full"
+    originals = _originals(facts) if full and facts.source is not None else {}
+    parts = ("weight_scale", "weight") if full else ("weight_scale",)
+    facts.progress.start("numerics", sum(e.tensors[part].bytes for e in facts.packed for part in parts))
+
+    def one(entry: Entry) -> TensorStatistics:
+        found = _scales(facts, entry)
+        if full:
+            _codes(facts, found, originals.get(entry.role.module))
+        facts.progress.advance(sum(entry.tensors[part].bytes for part in parts))
+        return found
+
+    with ThreadPoolExecutor(facts.options.workers or len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(one, facts.packed))
+
+
+def _originals(facts: Facts) -> dict[str, Tensor]:
+    """Module -> the source's own weight, a part of a stack where the source is fused. Empty if it is another model."""
+    assert facts.source is not None
+    assert facts.roles is not None
+    try:
+        linears, _ = split(inventory(facts.source.tensors.values(), facts.roles), facts.roles)
+    except HalfbyteError:
+        return {}
+    return {linear.role.module: linear.source for linear in linears}
+
+
+def read(facts: Facts, tensor: Tensor, start: int, size: int) -> npt.NDArray[np.uint8]:
+    buffer = np.empty(size, np.uint8)
+    facts.files.read_into(tensor, buffer.data, start)
+    return buffer
+
+
+def _scalar(facts: Facts, tensor: Tensor) -> float:
+    return float(read(facts, tensor, 0, 4).view(np.float32)[0])
+
+
+def _scales(facts: Facts, entry: Entry) -> TensorStatistics:
+    tensor, counts = entry.tensors["weight_scale"], np.zeros(256, np.int64)
+    for start in range(0, tensor.bytes, PIECE_BYTES):
+        kernels.count_bytes(read(facts, tensor, start, min(PIECE_BYTES, tensor.bytes - start)), counts)
+    used = np.flatnonzero(counts[: SCALE_LAST + 1])
+    scalar = entry.tensors.get("input_scale")
+    return TensorStatistics(
+        entry,
+        blocks=tensor.bytes,
+        nan=int(counts[list(NAN_BYTES)].sum()),
+        negative=int(counts[0x81:0xFF].sum()),
+        zero=int(counts[0] + counts[0x80]),
+        smallest=int(counts[SCALE_FIRST]),
+        saturated=int(counts[SCALE_LAST]),
+        largest=int(used[-1]) if used.size else 0,
+        scale_2=_scalar(facts, entry.tensors["weight_scale_2"]),
+        input_scale=_scalar(facts, scalar) if scalar is not None else None,
+    )
+
+
+def _codes(facts: Facts, found: TensorStatistics, original: Tensor | None) -> None:
+    """The codes' part, piece by piece, and the distance to the source."""
+    weight, scale = found.entry.tensors["weight"], found.entry.tensors["weight_scale"]
+    counts, blocks = np.zeros(256, np.int64), np.zeros(2, np.int64)
+    columns = found.entry.shape[-1]
+    comparable = original is not None and original.shape == found.entry.shape and original.dtype in DTYPES
+    row_blocks = columns // BLOCK_SIZE
+    rows = max(1, PIECE_BYTES // max(1, columns // 2))
+    error = energy = 0.0
+    for first in range(0, found.entry.shape[0], rows):
+        count = min(rows, found.entry.shape[0] - first)
+        codes = read(facts, weight, first * columns // 2, count * columns // 2)
+        scales = read(facts, scale, first * row_blocks, count * row_blocks)
+        kernels.count_codes(codes, scales, counts, blocks)
+        if comparable and original is not None and facts.source is not None and not found.nan:
+            wanted = _source_rows(facts.source, original, first, count)
+            packed = Encoded(codes.reshape(count, -1), scales.reshape(count, -1), np.float32(found.scale_2))
+            error += float(np.square(decode(packed) - wanted, dtype=np.float64).sum())
+            energy += float(np.square(wanted, dtype=np.float64).sum())
+    found.codes = counts.reshape(16, 16).sum(axis=0) + counts.reshape(16, 16).sum(axis=1)
+    found.zero_blocks, found.lost_blocks = int(blocks[0]), int(blocks[1])
+    if energy:
+        found.source_error = float(np.sqrt(error / energy))
+
+
+def _source_rows(source: Checkpoint, tensor: Tensor, first: int, count: int) -> npt.NDArray[np.float32]:
+    dtype, columns = DTYPES[tensor.dtype], tensor.shape[-1]
+    buffer = np.empty(count * columns * dtype.itemsize, np.uint8)
+    source.read_into(tensor, buffer.data, first * columns * dtype.itemsize)
+    rows: npt.NDArray[np.float32] = buffer.view(dtype).astype(np.float32).reshape(count, columns)
+    return rows
+
+
+def non_finite(facts: Facts, tensor: Tensor) -> int:
+    """How many numbers of an unquantized tensor are NaN or Inf."""
+    found = 0
+    for start in range(0, tensor.bytes, PIECE_BYTES):
+        piece = read(facts, tensor, start, min(PIECE_BYTES, tensor.bytes - start))
+        if tensor.dtype == "BF16":
+            found += int(kernels.count_non_finite(piece.view(np.uint16)))
+        elif tensor.dtype in ("F16", "F32", "F64"):
+            values = piece.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[tensor.dtype])
+            found += int(values.size - np.isfinite(values).sum())
+    return found
+
+
+def differs(facts: Facts, tensor: Tensor, original: Tensor) -> bool:
+    """Whether a kept tensor's bytes differ from the source's."""
+    assert facts.source is not None
+    if (tensor.dtype, tensor.shape) != (original.dtype, original.shape):
+        return True
+    for start in range(0, tensor.bytes, PIECE_BYTES):
+        size = min(PIECE_BYTES, tensor.bytes - start)
+        theirs = np.empty(size, np.uint8)
+        facts.source.read_into(original, theirs.data, start)
+        if not np.array_equal(read(facts, tensor, start, size), theirs):
+            return True
+    return False

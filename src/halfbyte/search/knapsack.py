@@ -1,0 +1,55 @@
+"""The exact choice: every trade of size against damage that no other choice beats, by dynamic programming.
+
+States are (bytes saved, damage); a state that another one matches in both is dropped. Groups of one role have one
+size, so the number of states stays near the product of the roles' layer counts, far from 2^groups.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that may be taken: what it saves (bytes, an integer) and what it costs (damage ≥ 0)."""
+
+    saved: int
+    damage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """taken: a bit for each item, the first item lowest."""
+
+    saved: int
+    damage: float
+    taken: int
+
+    def items(self) -> list[int]:
+        return [i for i in range(self.taken.bit_length()) if self.taken >> i & 1]
+
+
+def front(items: Sequence[Item]) -> list[Choice]:
+    """All choices of which none saves at least as much for at most the damage; by bytes saved, from none to most."""
+    states = [Choice(0, 0.0, 0)]
+    for number, item in enumerate(items):
+        if item.saved <= 0:
+            continue
+        bit = 1 << number
+        taken = [Choice(state.saved + item.saved, state.damage + item.damage, state.taken | bit) for state in states]
+        states = _undominated(states, taken)
+    return states
+
+
+def cheapest(choices: Sequence[Choice], saved: int) -> Choice | None:
+    """Of a front: the choice of least damage that saves at least `saved`; None if none saves so much."""
+    return next((choice for choice in choices if choice.saved >= saved), None)
+
+
+def _undominated(one: list[Choice], other: list[Choice]) -> list[Choice]:
+    """Both fronts as one. From the largest saving down, a state stays if it has less damage than all before."""
+    merged = sorted([*one, *other], key=lambda choice: (-choice.saved, choice.damage))
+    kept: list[Choice] = []
+    for choice in merged:
+        if not kept or choice.damage < kept[-1].damage:
+            kept.append(choice)
+    return kept[::-1]

@@ -1,0 +1,137 @@
+"""What a checkpoint holds, in the order in which a pass needs it: layer by layer, the experts last.
+
+Formats and roles come from `checkpoint.inventory`; stacks over all experts are cut into experts here. MTP layers are
+left out: no engine runs them in a plain forward pass.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from halfbyte.checkpoint.families import FAMILIES, GLU, Role
+from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.roles import RoleMap
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.errors import CheckpointError
+
+CACHE_SCALES = ("k_scale", "v_scale")
+
+
+@dataclass
+class Layer:
+    """One decoder layer. plain: everything but the routed experts. experts[e]: its matrices, gate before up and down.
+
+    The matrices of an expert are gate_proj, up_proj and down_proj, or gate_up_proj and down_proj out of a stack.
+    """
+
+    plain: list[Entry] = field(default_factory=list)
+    experts: list[list[Entry]] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.bytes for entry in self.plain) + sum(entry.bytes for e in self.experts for entry in e)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A checkpoint opened for a pass. outside: embedding, final norm and head by role."""
+
+    checkpoint: Checkpoint
+    roles: RoleMap
+    outside: dict[Role, Entry]
+    layers: list[Layer]
+
+    @classmethod
+    def open(cls, folder: str | Path, model_config: Any) -> "Contents":
+        """Open and check by headers. model_config: transformers' config object.
+
+        Raises CheckpointError for missing layers and experts, UnknownTensorError, UnsupportedError (family).
+        """
+        checkpoint = Checkpoint.open(folder)
+        try:
+            roles = RoleMap(_with_expert_count(checkpoint.config, model_config))
+            outside: dict[Role, Entry] = {}
+            layers = [Layer() for _ in range(roles.layers)]
+            routed: list[dict[tuple[int, str], Entry]] = [{} for _ in range(roles.layers)]
+            for entry in inventory(checkpoint.tensors.values(), roles):
+                role = entry.role
+                if role.mtp or role.part in CACHE_SCALES:
+                    continue
+                if role.layer is None:
+                    outside[role.role] = entry
+                elif role.role is Role.ROUTED_EXPERT:
+                    for expert, projection, matrix in _matrices(entry, roles.num_experts):
+                        routed[role.layer][expert, projection] = matrix
+                else:
+                    layers[role.layer].plain.append(entry)
+            for number, layer in enumerate(layers):
+                if not layer.plain:
+                    raise CheckpointError(f"model.layers.{number} is missing", hint="complete the download")
+                if roles.is_moe(number):
+                    layer.experts = [_expert(routed[number], number, e, roles) for e in range(roles.num_experts)]
+        except BaseException:
+            checkpoint.close()
+            raise
+        return cls(checkpoint, roles, outside, layers)
+
+    def parcels(self, first_layer: int, plain_bytes: int) -> "list[list[Entry]]":
+        """All entries from a layer on, in reading order: a layer's plain ones by `plain_bytes`, then single experts."""
+        result: list[list[Entry]] = []
+        for layer in self.layers[first_layer:]:
+            result += plain_parcels(layer.plain, plain_bytes)
+            result += layer.experts
+        return result
+
+
+def plain_parcels(entries: Sequence[Entry], limit_bytes: int) -> list[list[Entry]]:
+    """Consecutive entries together while they are small."""
+    parcels: list[list[Entry]] = []
+    size = limit_bytes
+    for entry in entries:
+        if size + entry.bytes > limit_bytes:
+            parcels.append([])
+            size = 0
+        parcels[-1].append(entry)
+        size += entry.bytes
+    return parcels
+
+
+def _with_expert_count(config: dict[str, Any], model_config: Any) -> dict[str, Any]:
+    """config.json; what transformers itself has saved lacks keys that it renames (`num_experts` of qwen3_moe)."""
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family is None or config.get(family.experts_key) is not None:
+        return config
+    return config | {family.experts_key: getattr(model_config, family.experts_key, None)}
+
+
+def _matrices(entry: Entry, num_experts: int) -> list[tuple[int, str, Entry]]:
+    """Expert number, projection and matrix: one, or one for each expert of a stack [E, N, K]."""
+    role = entry.role
+    assert role.projection is not None
+    if not role.fused:
+        assert role.expert is not None
+        return [(role.expert, role.projection, entry)]
+    stack = entry.tensors["weight"]
+    if len(stack.shape) != 3 or stack.shape[0] != num_experts:
+        raise CheckpointError(f"{stack.name}: shape {list(stack.shape)}, wanted [{num_experts}, rows, columns]")
+    rows, columns = stack.shape[1:]
+    result = []
+    for expert in range(num_experts):
+        part = stack.part(expert * rows * columns, (rows, columns))
+        matrix = Entry(
+            replace(role, expert=expert, fused=False), entry.format, part.shape, part.bytes, {"weight": part}
+        )
+        result.append((expert, role.projection, matrix))
+    return result
+
+
+def _expert(found: dict[tuple[int, str], Entry], layer: int, expert: int, roles: RoleMap) -> list[Entry]:
+    """The matrices of one expert in the order of use. Raises CheckpointError if one is missing."""
+    if (expert, "gate_up_proj") in found and (expert, "down_proj") in found:
+        return [found[expert, "gate_up_proj"], found[expert, "down_proj"]]
+    for projection in GLU:
+        if (expert, projection) not in found:
+            module = roles.expert_module(layer, expert, projection)
+            raise CheckpointError(f"{module}.weight is missing", hint="complete the download")
+    return [found[expert, projection] for projection in GLU]

@@ -1,0 +1,93 @@
+"""What lies before the first layer and behind the last: token embeddings, final norm and head."""
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from halfbyte.checkpoint.families import Role
+from halfbyte.checkpoint.inventory import QUANTIZED, Entry
+from halfbyte.errors import CheckpointError, UnsupportedError, UsageError
+from halfbyte.stream.contents import Contents
+from halfbyte.stream.formats import decoded
+from halfbyte.stream.reader import read_now
+from halfbyte.stream.skeleton import Skeleton
+
+HEAD_PART_BYTES = 64 << 20
+"""Of a head that the budget does not hold: read and multiplied at a time, in the compute dtype."""
+
+
+class Ends:
+    """whole_head: keep the head between calls; else its rows are read again for each call."""
+
+    def __init__(self, contents: Contents, skeleton: Skeleton, whole_head: bool) -> None:
+        """Raises CheckpointError for a checkpoint without embedding, norm or head."""
+        self._contents, self._skeleton, self._whole = contents, skeleton, whole_head
+        self._head: Tensor | None = None
+        outside = contents.outside
+        tied = bool(getattr(skeleton.config, "tie_word_embeddings", False))
+        self.embedding = _needed(outside.get(Role.EMBEDDING), "model.embed_tokens.weight")
+        self.norm = _needed(outside.get(Role.NORM), "model.norm.weight")
+        head = outside.get(Role.LM_HEAD) or (self.embedding if tied else None)
+        self.head = _needed(head, "lm_head.weight")
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings [T, H] of one sequence, int64 [T]: only its tokens' rows are read.
+
+        Raises UsageError for a token that the model does not have.
+        """
+        vocabulary = self.embedding.shape[0]
+        if len(ids) and (int(ids.min()) < 0 or int(ids.max()) >= vocabulary):
+            raise UsageError(
+                f"token {int(ids.min())} to {int(ids.max())}, the model has 0 to {vocabulary - 1}",
+                hint="tokenize with this model's own tokenizer",
+            )
+        wanted, place = np.unique(ids.cpu().numpy(), return_inverse=True)
+        table = self._rows(self.embedding, wanted)
+        return table[torch.from_numpy(place.reshape(-1)).to(table.device)]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """float32 [n, V] of hidden states [n, H] after the last layer."""
+        self._fill_norm()
+        x = self._skeleton.base.norm(hidden[None])
+        if self._whole or self.head.format in QUANTIZED:
+            if self._head is None:
+                self._head = self._weight(self.head)
+            return linear(x, self._head)[0].float()
+        vocabulary, width = self.head.shape
+        step = max(1, HEAD_PART_BYTES // (width * x.element_size()))
+        starts = range(0, vocabulary, step)
+        parts = [linear(x, self._rows(self.head, np.arange(a, min(a + step, vocabulary))))[0].float() for a in starts]
+        return torch.cat(parts, dim=-1)
+
+    def _fill_norm(self) -> None:
+        if self._skeleton.base.norm.weight.device.type == "meta":
+            self._skeleton.fill(self.norm, self._weight(self.norm))
+
+    def _weight(self, entry: Entry) -> Tensor:
+        raw = read_now(self._contents.checkpoint, entry, self._skeleton.device)
+        return decoded(entry, raw, self._skeleton.dtype)
+
+    def _rows(self, entry: Entry, numbers: npt.NDArray[np.int64]) -> Tensor:
+        """Rows of a plain matrix, by ascending number."""
+        if entry.format in QUANTIZED:
+            raise UnsupportedError(f"{entry.name}: stored as {entry.format}; rows are read of BF16, F16 and F32 only")
+        stored, width = entry.tensors["weight"], entry.shape[1]
+        shape = (len(numbers), width)
+        rows = Entry(entry.role, entry.format, shape, 0, {"weight": stored.part(0, shape)})
+        buffer = torch.empty(rows.tensors["weight"].bytes, dtype=torch.uint8)
+        view, row_bytes = buffer.numpy().data, stored.bytes // entry.shape[0]
+        starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1).tolist()
+        for start, stop in pairwise([*starts, len(numbers)]):
+            target = view[start * row_bytes : stop * row_bytes]
+            self._contents.checkpoint.read_into(stored, target, int(numbers[start]) * row_bytes)
+        return decoded(rows, {"weight": buffer.to(self._skeleton.device)}, self._skeleton.dtype)
+
+
+def _needed(entry: Entry | None, name: str) -> Entry:
+    if entry is None:
+        raise CheckpointError(f"{name}: missing from the checkpoint", hint="complete the download")
+    return entry

@@ -1,0 +1,203 @@
+"""One decoder layer over all sequences: the three passes."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from halfbyte.checkpoint.inventory import NVFP4
+from halfbyte.errors import CheckpointError
+from halfbyte.stream import attention
+from halfbyte.stream.contents import Contents, plain_parcels
+from halfbyte.stream.experts import device_rows, looker, replaced, run_expert
+from halfbyte.stream.formats import decoded, input_scale
+from halfbyte.stream.observer import Observer
+from halfbyte.stream.routing import Routing
+from halfbyte.stream.rows import Rows
+from halfbyte.stream.skeleton import Linears, Skeleton, rounds_its_input, watched
+from halfbyte.stream.state import Group
+from halfbyte.stream.stats import Clock
+from halfbyte.stream.weights import ActivationScales, Loader, expert_activation_scales
+
+PLAIN_PARCEL_BYTES = 64 << 20
+
+
+@dataclass
+class Stores:
+    """Rows of all sequences. source and target hold hidden states, the same store where a layer may overwrite them.
+
+    inputs, outputs: of the experts. selection: of the last layer with an indexer, for the sequences that are longer
+    than it selects; None where no layer shares.
+    """
+
+    source: Rows
+    target: Rows
+    inputs: Rows
+    outputs: Rows
+    selection: Rows | None
+
+
+class LayerRun:
+    """Runs layers one after the other, in the order in which the loader's reader reads them."""
+
+    def __init__(
+        self,
+        contents: Contents,
+        skeleton: Skeleton,
+        loader: Loader,
+        groups: Sequence[Group],
+        scratch_bytes: int | None,
+        simulate: bool,
+    ) -> None:
+        """scratch_bytes: of the sparse attention. simulate: round the inputs of NVFP4 linears (a4-sim)."""
+        self._contents, self._skeleton, self._loader = contents, skeleton, loader
+        self._groups, self._scratch_bytes, self._simulate = groups, scratch_bytes, simulate
+        self._modes = sorted({group.mode for group in groups})
+
+    def run(self, number: int, stores: Stores, observer: Observer, clock: Clock) -> None:
+        with ExitStack() as stack:
+            linears = self._fill(number, clock, stack)
+            if observer.wants("linear_input"):
+                stack.enter_context(watched(linears, lambda name, x: observer.linear_input(number, name, x)))
+            moe = bool(self._contents.layers[number].experts)
+            routing = Routing(stores.source.offsets, len(self._contents.layers[number].experts)) if moe else None
+            with clock.measure("compute"):
+                self._attend(number, stores, routing, observer)
+            if routing is not None:
+                self._experts(number, stores, routing, observer, clock)
+                with clock.measure("compute"):
+                    self._finish(number, stores, routing)
+        self._skeleton.empty(number)
+
+    def _fill(self, number: int, clock: Clock, stack: ExitStack) -> Linears:
+        """Give the layer its weights, all but the experts. Returns its linears by their names in the checkpoint."""
+        linears: Linears = {}
+        for parcel in plain_parcels(self._contents.layers[number].plain, PLAIN_PARCEL_BYTES):
+            raws, ticket = self._loader.take(clock)
+            with clock.measure("copy" if self._skeleton.device.type == "cpu" else "compute"):
+                for entry, raw in zip(parcel, raws, strict=True):
+                    dtype = self._skeleton.dtype_of(self._skeleton.target(entry.name))
+                    name, module = self._skeleton.fill(entry, decoded(entry, raw, dtype))
+                    if isinstance(module, nn.Linear):
+                        linears[name] = module
+                        if self._simulate and entry.format == NVFP4:
+                            handle = rounds_its_input(module, _needed_scale(entry, raw))
+                            stack.callback(handle.remove)
+            self._loader.give_back(ticket)
+        self._skeleton.check_filled(number)
+        return linears
+
+    def _attend(self, number: int, stores: Stores, routing: Routing | None, observer: Observer) -> None:
+        """First pass. A dense layer is finished by it."""
+        for mode in self._modes:
+            with attention.using(self._skeleton, mode, self._scratch_bytes):
+                for group in self._groups:
+                    if group.mode == mode:
+                        self._attend_group(number, group, stores, routing, observer)
+
+    def _attend_group(
+        self, number: int, group: Group, stores: Stores, routing: Routing | None, observer: Observer
+    ) -> None:
+        first, last, shape = group.first, group.last, (group.count, group.length)
+        hidden = stores.source.read(first, last).view(*shape, -1)
+        given = self._selection(number, group, stores)
+        with _Indexed(self._skeleton.layers[number]) as indexed:
+            if routing is None:
+                residual, selection = self._skeleton.run(number, hidden, given)
+            else:
+                residual, x, selection = self._skeleton.before_moe(number, hidden, given)
+        stores.target.write(residual.flatten(0, 1), first, last)
+        if number in self._contents.roles.indexers:
+            self._selected(number, group, stores, indexed.output if selection is None else selection, observer)
+        if routing is None:
+            return
+        stores.inputs.write(x.flatten(0, 1), first, last)
+        index, weights = (part.view(*shape, -1) for part in self._skeleton.route(number, x))
+        for i, sequence in enumerate(range(first, last + 1)):
+            routing.put(sequence, index[i], weights[i])
+            observer.router(number, sequence, index[i])
+
+    def _selection(self, number: int, group: Group, stores: Stores) -> Any:
+        """What a layer that shares a selection is given."""
+        if stores.selection is None or number in self._contents.roles.indexers:
+            return None
+        shape = (group.count, group.length)
+        stored = stores.selection.read(group.first, group.last)
+        indices = stored.view(*shape, -1) if len(stored) else None
+        return attention.passed_on(indices, group.mode, shape, self._skeleton.device)
+
+    def _selected(self, number: int, group: Group, stores: Stores, selection: Any, observer: Observer) -> None:
+        """Keep what a layer's indexer selected, for later layers and the observer."""
+        if selection is None:
+            return
+        indices = attention.indices_of(selection)
+        if stores.selection is not None and indices is not None and indices.shape[-1] < group.length:
+            stores.selection.write(indices.flatten(0, 1), group.first, group.last)
+        if observer.wants("selection"):
+            for i, sequence in enumerate(range(group.first, group.last + 1)):
+                own = None if indices is None else indices[i]
+                observer.selection(number, sequence, attention.visible(own, group.length, self._skeleton.device))
+
+    def _experts(self, number: int, stores: Stores, routing: Routing, observer: Observer, clock: Clock) -> None:
+        """Second pass."""
+        layer = self._contents.layers[number]
+        device, dtype = self._skeleton.device, self._skeleton.dtype
+        act = self._skeleton.moe(number).experts.act_fn
+        scales = ActivationScales()
+        if self._simulate:
+            scales = expert_activation_scales(layer, self._contents.checkpoint, device)
+        with clock.measure("compute"):
+            routing.sort()
+            stores.outputs.zero()
+        for expert, entries in enumerate(layer.experts):
+            weights = self._loader.expert(entries, dtype, clock)
+            with clock.measure("compute"):
+                rows = routing.expert(expert)
+                weights = replaced(weights, rows, stores.inputs, number, expert, observer)
+                look = looker(observer, number, expert)
+                run_expert(weights, scales, act, rows, stores.inputs, stores.outputs, device_rows(device), look)
+
+    def _finish(self, number: int, stores: Stores, routing: Routing) -> None:
+        """Third pass."""
+        for group in self._groups:
+            first, last, shape = group.first, group.last, (group.count, group.length)
+            x = stores.inputs.read(first, last).view(*shape, -1)
+            index, weights = (
+                torch.cat(parts) for parts in zip(*(routing.of(i) for i in range(first, last + 1)), strict=True)
+            )
+            output = self._skeleton.after_experts(number, x, index, weights, stores.outputs.read(first, last))
+            residual = stores.target.read(first, last)
+            stores.target.write(residual + output.flatten(0, 1), first, last)
+
+
+class _Indexed:
+    """Catches what a layer's indexer returns, for models whose layers do not hand it on."""
+
+    def __init__(self, layer: Any) -> None:
+        self._indexer = getattr(layer.self_attn, "indexer", None)
+        self.output: Tensor | None = None
+
+    def __enter__(self) -> "_Indexed":
+        if self._indexer is not None:
+            self._handle = self._indexer.register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._indexer is not None:
+            self._handle.remove()
+
+    def _keep(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self.output = output
+
+
+def _needed_scale(entry: Any, raw: Any) -> Tensor:
+    scale = input_scale(entry, raw)
+    if scale is None:
+        raise CheckpointError(
+            f"{entry.name}: has no input_scale, which a4-sim needs",
+            hint="quantize with algorithm NVFP4, or use activations a16",
+        )
+    return scale

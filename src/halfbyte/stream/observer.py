@@ -1,0 +1,54 @@
+"""What a pass over a model may look at, and change. Subclass `Observer` and override what is wanted.
+
+A method that is left alone costs nothing: the executor asks `wants` before it prepares an argument. All tensors are
+on the executor's device, in its compute dtype unless said otherwise, and must not be kept (copy what is needed).
+"""
+
+from torch import Tensor
+
+
+class Observer:
+    """Sees a layer while it is computed, always in the same order: routing first, then expert after expert."""
+
+    def router(self, layer: int, sequence: int, expert_index: Tensor) -> None:
+        """Chosen experts of one sequence. expert_index: int64 [T, top_k]."""
+
+    def selection(self, layer: int, sequence: int, indices: Tensor) -> None:
+        """Keys that the indexer of a layer selects; not called where a layer shares an earlier selection.
+
+        indices: int [T, at most index_topk], -1 for none, in no particular order.
+        """
+
+    def linear_input(self, layer: int, module: str, x: Tensor) -> None:
+        """Input [..., K] of a linear outside the routed experts; once for each sequence or part of one.
+
+        module: its name in the checkpoint, such as `model.layers.3.mlp.shared_experts.down_proj`. Not called for
+        `kv_b_proj` of sequences that take the sparse attention, which absorbs it into its neighbours.
+        """
+
+    def expert_input(self, layer: int, expert: int, x: Tensor) -> None:
+        """Input [n, H] of gate_proj and up_proj, in parts that together are all tokens routed to the expert."""
+
+    def expert(
+        self, layer: int, expert: int, hidden: Tensor, gate_up: Tensor, down: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Once for every expert of the model, also one without tokens: all its inputs at once and its weights.
+
+        hidden: [n, H]. gate_up: [2I, H], gate rows first. down: [H, I]. Weights that it returns (same shapes) take
+        the place of the model's own: they compute this layer's output, which the next layer sees.
+        """
+        return None
+
+    def expert_intermediate(self, layer: int, expert: int, x: Tensor) -> None:
+        """Input [n, I] of down_proj, act(gate) * up, in the same parts and order as `expert_input`."""
+
+    def state(self) -> bytes:
+        """Everything gathered so far; kept with each finished layer so that a run can go on after a kill."""
+        return b""
+
+    def load(self, state: bytes) -> None:
+        """Go on from what `state` returned when the last finished layer was finished."""
+
+    def wants(self, method: str) -> bool:
+        """Whether `method` is overridden."""
+        return getattr(type(self), method) is not getattr(Observer, method)

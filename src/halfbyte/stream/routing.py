@@ -1,0 +1,82 @@
+"""From each token's choice of experts to each expert's rows, in the order in which transformers would visit them.
+
+transformers takes one sequence at a time and asks, for each expert, which (choice, token) pairs name it: choices in
+the outer loop, tokens in the inner one. Here all sequences are sorted by expert at once, stably, so that an expert's
+rows come sequence by sequence and, inside one, in transformers' order. In float32 the results are then the same bits.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ExpertRows:
+    """The rows of one expert. token: int64 [n], row of the token among all sequences. weight: [n], its router weight.
+
+    parts: where a sequence's rows begin and end, for the sequences that have any.
+    """
+
+    token: Tensor
+    weight: Tensor
+    parts: list[slice]
+
+    def chunks(self, rows: int | None) -> Iterator[slice]:
+        """Rows that are computed together: each sequence alone (None), or `rows` at a time whatever the sequence."""
+        if rows is None:
+            yield from self.parts
+            return
+        for start in range(0, len(self.token), rows):
+            yield slice(start, min(start + rows, len(self.token)))
+
+
+class Routing:
+    """The routing of one layer, gathered sequence by sequence, then sorted by expert."""
+
+    def __init__(self, offsets: Sequence[int], num_experts: int) -> None:
+        """offsets: first row of each sequence, and the number of rows at the end."""
+        self._offsets, self._experts = offsets, num_experts
+        self.index: list[Tensor | None] = [None] * (len(offsets) - 1)
+        self.weights: list[Tensor | None] = [None] * (len(offsets) - 1)
+
+    def put(self, sequence: int, index: Tensor, weights: Tensor) -> None:
+        """index: int64 [T, top_k]; weights: [T, top_k]."""
+        self.index[sequence], self.weights[sequence] = index, weights
+
+    def of(self, sequence: int) -> tuple[Tensor, Tensor]:
+        index, weights = self.index[sequence], self.weights[sequence]
+        assert index is not None
+        assert weights is not None
+        return index, weights
+
+    def sort(self) -> None:
+        """Order all (token, choice) pairs by expert, sequence, choice and token."""
+        experts, tokens, sequences, weights = [], [], [], []
+        for sequence, start in enumerate(self._offsets[:-1]):
+            index, weight = self.of(sequence)
+            length, choices = index.shape
+            experts.append(index.t().reshape(-1))
+            tokens.append((torch.arange(length, device=index.device) + start).repeat(choices))
+            sequences.append(torch.full((length * choices,), sequence, dtype=torch.int32, device=index.device))
+            weights.append(weight.t().reshape(-1))
+        expert = torch.cat(experts)
+        order = expert.argsort(stable=True)
+        self._token, self._weight = torch.cat(tokens)[order], torch.cat(weights)[order]
+        pairs = expert[order] * len(sequences) + torch.cat(sequences)[order]
+        counts = torch.bincount(pairs, minlength=self._experts * len(sequences))
+        self._counts = counts.view(self._experts, len(sequences)).cpu()
+
+    def counts(self) -> Tensor:
+        """int64 [experts]: rows of each."""
+        return self._counts.sum(1)
+
+    def expert(self, number: int) -> ExpertRows:
+        start = int(self._counts[:number].sum())
+        own = self._counts[number]
+        bounds = [0, *torch.cumsum(own, 0).tolist()]
+        rows = slice(start, start + bounds[-1])
+        parts = [slice(a, b) for a, b in pairwise(bounds) if b > a]
+        return ExpertRows(self._token[rows], self._weight[rows], parts)

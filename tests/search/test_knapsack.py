@@ -1,0 +1,49 @@
+"""The front against every subset."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from halfbyte.search.knapsack import Item, cheapest, front
+
+ITEMS = st.lists(st.builds(Item, st.integers(1, 12), st.integers(0, 20).map(float)), max_size=9)
+
+
+def every_subset(items: list[Item]) -> list[tuple[int, float]]:
+    return [
+        (
+            sum(i.saved for i, t in zip(items, taken, strict=True) if t),
+            sum(i.damage for i, t in zip(items, taken, strict=True) if t),
+        )
+        for taken in product((False, True), repeat=len(items))
+    ]
+
+
+@given(ITEMS, st.integers(0, 120))
+def test_least_damage_of_all_subsets(items: list[Item], saved: int) -> None:
+    possible = [damage for size, damage in every_subset(items) if size >= saved]
+    best = cheapest(front(items), saved)
+    assert (best is None) == (not possible)
+    if best is not None:
+        assert best.damage == min(possible)
+        assert best.damage == sum(items[i].damage for i in best.items())
+        assert best.saved == sum(items[i].saved for i in best.items()) >= saved
+
+
+@given(ITEMS)
+def test_front_is_strictly_a_trade(items: list[Item]) -> None:
+    choices = front(items)
+    assert [c.saved for c in choices] == sorted({c.saved for c in choices})
+    assert [c.damage for c in choices] == sorted({c.damage for c in choices})
+    assert choices[-1].saved == sum(item.saved for item in items)
+
+
+@pytest.mark.timeout(30)
+def test_as_many_groups_as_the_largest_models_have() -> None:
+    """75 layers of routed and of shared experts and three dense ones: sizes repeat, damages do not."""
+    items = [Item(3_000_000_000, 1 + (i * 37 % 75) / 75) for i in range(75)]
+    items += [Item(25_000_000, 0.1 + (i * 53 % 75) / 750) for i in range(75)]
+    items += [Item(300_000_000, 0.3 + i / 10) for i in range(3)]
+    assert len(front(items)) < 76 * 76 * 4 + 1

@@ -1,0 +1,70 @@
+"""Small models of every family, what transformers computes with them, and what the executor does."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import torch
+from families.headers import Variant, headers_for
+from small import NUMPY, small_config, small_tensors, write_checkpoint
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from halfbyte.stream.executor import Streamed
+from halfbyte.stream.observer import Observer
+
+CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass
+    "GLM-5.2": {"num_key_value_heads": 4, "index_topk": 16},
+    "GLM-5.2-fused-mtp": {"num_key_value_heads": 4, "index_topk": 16},
+    "DeepSeek-V3-BF16": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1},
+    "DeepSeek-V3.2": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1, "index_topk": 16},
+    "MiniMax-M2.5-BF16": {"rotary_dim": 16},
+    "MiniMax-M2.5-fused": {"rotary_dim": 16},
+}
+LENGTHS = (17, 40, 40, 1, 64)
+
+
+@cache
+def checkpoint(name: str = "GLM-5.2", seed: int = 3) -> Path:
+    """A small BF16 checkpoint of the family, experts that differ. Shared between tests: do not write into it."""
+    if name == "DeepSeek-V3.2":  # published in FP8 only
+        import numpy as np
+
+        config = {key: value for key, value in small_config(name).items() if key != "quantization_config"}
+        config, random = config | CHANGES[name], np.random.default_rng(seed)
+        tensors = {
+            tensor: (random.standard_normal(shape) * 0.05).astype(NUMPY[dtype])
+            for tensor, (dtype, shape) in headers_for(config, Variant()).items()
+        }
+    else:
+        config, tensors = small_tensors(name, seed, **CHANGES.get(name, {}))
+    return write_checkpoint(Path(mkdtemp(prefix="halfbyte-stream-test-")) / "model", config, tensors)
+
+
+def sequences(vocabulary: int = 96, lengths: tuple[int, ...] = LENGTHS) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(0, vocabulary, (length,), generator=generator) for length in lengths]
+
+
+def whole_model(folder: Path) -> Any:
+    """All of it in memory, with the plain loop over experts and the attention that is right for all families."""
+    options = {"dtype": torch.float32, "attn_implementation": "eager", "experts_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    for parameter in model.parameters():  # float32 files are mapped, and where a row lies decides how a GEMM rounds
+        parameter.data = parameter.data.clone()
+    return model
+
+
+def whole_logits(folder: Path, ids: list[Tensor]) -> list[Tensor]:
+    model = whole_model(folder)
+    with torch.no_grad():
+        return [model(row[None], use_cache=False).logits[0] for row in ids]
+
+
+def streamed_logits(folder: Path, ids: list[Tensor], observer: Observer | None = None, **options: Any) -> list[Tensor]:
+    with Streamed.open(folder, **options) as model:
+        model.start(ids)
+        while model.next_layer < model.layers:
+            model.step(observer)
+        return [model.logits(i, 0, len(row)) for i, row in enumerate(ids)]
