@@ -63,8 +63,8 @@ def compare(
     data, tokens, max_length, seed: see `data.documents.load`. slice: fields of the data to break the figures down by.
     recall: lengths of needle probes such as `1k,4k`; probes: how many of each length and language. a4_sim: measure a
     second candidate too, the same checkpoint with its activations rounded to four bits as on Blackwell.
-    device: `cpu` or `cuda`, by default what there is. memory_budget: resident bytes. work: folder for spilled rows; after
-    a kill the same run goes on in it.
+    device: `cpu` or `cuda`, by default what there is. memory_budget: resident bytes. work: folder for spilled rows;
+    after a kill the same run goes on in it.
     If the candidate has a `halfbyte.json` of these shards, the figures are added to it.
     Raises HalfbyteError.
     """
