@@ -1,5 +1,6 @@
 """`make demo`: the main job on the tiny model, each step as a command that you can paste."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -8,12 +9,29 @@ from pathlib import Path
 
 SOURCE = "examples/tiny-glm"
 OUTPUT = "demo-output/tiny-glm-nvfp4"
+HELD_OUT = Path("demo-output/heldout.jsonl")
+CALIBRATE = [
+    "--calibrate",
+    f"{SOURCE}/calibration.jsonl",
+    "--calibration-length",
+    "512",
+    "--calibration-tokens",
+    "16000",
+]
 
 STEPS = (
     ("What the checkpoint holds", ["inspect", SOURCE]),
-    ("Routed experts to NVFP4, everything else as it is", ["quantize", SOURCE, OUTPUT, "--overwrite"]),
+    (
+        "Routed experts to NVFP4, everything else as it is; activation scales measured on text",
+        ["quantize", SOURCE, OUTPUT, *CALIBRATE, "--overwrite"],
+    ),
     ("Is it what quantizing that source gives?", ["verify", SOURCE, OUTPUT]),
     ("What it holds now", ["inspect", OUTPUT]),
+    (
+        "What four bits cost, on text that the model has not seen",
+        ["compare", SOURCE, OUTPUT, "--data", str(HELD_OUT), "--slice", "language"],
+    ),
+    ("May it go into production, by the default policy?", ["gate", OUTPUT]),
 )
 
 
@@ -25,8 +43,20 @@ def run(*arguments: str) -> None:
         sys.exit(done.returncode)
 
 
+def write_held_out() -> None:
+    """heldout.txt as documents of some 3,000 characters, every fourth, labelled by language."""
+    text = Path(SOURCE, "heldout.txt").read_text("utf-8")
+    HELD_OUT.parent.mkdir(exist_ok=True)
+    with open(HELD_OUT, "w", encoding="utf-8") as file:
+        for start in range(0, len(text), 12_000):
+            part = text[start : start + 3_000]
+            hangul = sum("\uac00" <= letter <= "\ud7a3" for letter in part)
+            file.write(json.dumps({"text": part, "language": "ko" if hangul > len(part) / 5 else "en"}) + "\n")
+
+
 def main() -> None:
     os.chdir(Path(__file__).parents[1])
+    write_held_out()
     os.environ.setdefault("HALFBYTE_CACHE", "demo-output/cache")
     for title, arguments in STEPS:
         print(f"\n== {title}")

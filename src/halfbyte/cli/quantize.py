@@ -25,13 +25,13 @@ def quantize(
         ),
     ] = "nvfp4-routed-experts",
     rounding: Annotated[
-        str, typer.Option(help="max: ModelOpt's, bit for bit. sweep: block scales of least squared error.")
+        str, typer.Option(help="max: ModelOpt's, bit for bit. sweep: scales of least error. gptq: on --calibrate data.")
     ] = "max",
     input_scale: Annotated[
         str, typer.Option(help="Activation scale of quantized linears: a number, or a file of calibrated amax.")
     ] = "1",
     calibrate: Annotated[
-        list[str] | None, typer.Option(help="FILE...: measure the activation scales on this data first.")
+        list[str] | None, typer.Option(help="FILE...: data to measure activation scales on, or for gptq to round on.")
     ] = None,
     calibration_tokens: Annotated[int | None, typer.Option(help="Tokens of it to use. [default: all]")] = None,
     calibration_length: Annotated[int, typer.Option(help="Cut its documents off here.")] = 2048,

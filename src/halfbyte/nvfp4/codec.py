@@ -91,6 +91,7 @@ class Encoder:
     def __init__(self, scale_2: np.float32, rounding: Rounding = "max") -> None:
         self.scale_2 = np.float32(scale_2)
         self.sweep = rounding == "sweep"
+        self._importance = np.empty(0, np.float32)
         self._tables = kernels.build_tables(self.scale_2)
         # Below 2**8 no BF16 value but 0 vanishes in w / (scale * scale_2), so a code has the sign of its weight;
         # above 2**-50 half a step is never rounded.
@@ -101,12 +102,12 @@ class Encoder:
         flat = weight.reshape(-1)
         outputs = codes.reshape(-1), scales.reshape(-1)
         if weight.dtype == BF16 and self._integers_suffice:
-            sums = kernels.Sums(*kernels.encode_bf16(flat.view(np.uint16), self._tables, self.sweep, *outputs))
+            sums = kernels.Sums(*kernels.encode_bf16(flat.view(np.uint16), self._tables, self.scale_2, self.sweep, self._importance, *outputs))
             # It sums squares in float32; where they do not fit, the float kernel measures (and writes the same bytes)
             if 2.0**-90 < sums.energy < np.inf or sums.zero_blocks == scales.size:
                 return sums
         values = flat.astype(np.float32, copy=False)
-        return kernels.Sums(*kernels.encode_float(values, self.scale_2, self.sweep, *outputs))
+        return kernels.Sums(*kernels.encode_float(values, self.scale_2, self.sweep, self._importance, *outputs))
 
 
 def check_shape(shape: tuple[int, ...], name: str = "matrix") -> None:

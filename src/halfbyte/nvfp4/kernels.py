@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from halfbyte.nvfp4 import format, reference, vector, vector_float
+from halfbyte.nvfp4 import format, reference, vector, vector_float, vector_sweep
 from halfbyte.nvfp4.format import (
     AMAX_TO_SCALE_2,
     BLOCK_SIZE,
@@ -27,7 +27,7 @@ from halfbyte.nvfp4.format import (
     SCALE_LAST,
     SCALE_ONE,
 )
-from halfbyte.nvfp4.reference import SWEEP_ABOVE, SWEEP_BELOW
+from halfbyte.nvfp4.reference import SQUARED_E4M3, SWEEP_BELOW, SWEEP_WIDTH, UNDER_E4M3
 
 MIDPOINTS = np.array([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0], np.float32)
 TIE_GOES_UP = np.array([False, True, False, True, False, True, False])
@@ -36,7 +36,11 @@ TIE_GOES_UP = np.array([False, True, False, True, False, True, False])
 MAGNITUDES = 0x7F80
 """Number of finite BF16 magnitudes; 0x7F80 itself is Inf."""
 
+SWEEP_TABLE = np.concatenate([UNDER_E4M3[:128], SQUARED_E4M3[:128]])
+"""What `vector_sweep.best_scale` reads, by scale byte."""
+
 assert E2M1[7] * E4M3[SCALE_LAST] == AMAX_TO_SCALE_2
+assert SWEEP_WIDTH == vector.LANES
 
 
 def jit(function: Any) -> Any:
@@ -54,7 +58,7 @@ def jit(function: Any) -> Any:
 @cache
 def _compiled_in() -> bytes:
     """Digest of the other sources that end up in the machine code."""
-    paths = (Path(str(module.__file__)) for module in (vector, vector_float, format, reference))
+    paths = (Path(str(module.__file__)) for module in (vector, vector_float, vector_sweep, format, reference))
     return sha256(b"".join(path.read_bytes() for path in paths)).digest()
 
 
@@ -158,7 +162,9 @@ def largest_bf16(bits: npt.NDArray[np.uint16]) -> int:
 def encode_bf16(
     bits: npt.NDArray[np.uint16],
     tables: Tables,
+    scale_2: np.float32,
     sweep: bool,
+    importance: npt.NDArray[np.float32],
     codes: npt.NDArray[np.uint8],
     scales: npt.NDArray[np.uint8],
 ) -> Sums:
@@ -168,6 +174,7 @@ def encode_bf16(
     """
     source, destination, rows = bits.ctypes.data, codes.ctypes.data, tables.thresholds.ctypes.data
     lanes = np.zeros(2 * BLOCK_SIZE, np.float32)
+    ratios = np.empty(BLOCK_SIZE, np.float32)
     squared_error, max_error, energy, clamped, zero = 0.0, 0.0, 0.0, 0, 0
     blocks = bits.size // BLOCK_SIZE
     for block in range(blocks):
@@ -179,7 +186,8 @@ def encode_bf16(
         zero += magnitude == 0
         if sweep:
             max_error += vector.block_error(at, rows + 16 * byte, tables.half_steps[byte])
-            byte = _best_bf16(at, byte, rows, tables.half_steps)
+            vector_sweep.bf16_ratios(at, scale_2, ratios.ctypes.data)
+            byte = _sweep(ratios.ctypes.data, byte, importance, block)
         scales[block] = byte
         vector.encode_block(at, rows + 16 * byte, destination + 8 * block, tables.half_steps[byte], lanes.ctypes.data)
         if block % 256 == 255 or block == blocks - 1:
@@ -191,13 +199,14 @@ def encode_bf16(
 
 
 @jit
-def _best_bf16(at: int, start: int, rows: int, half_steps: npt.NDArray[np.float32]) -> int:
-    best, least = start, vector.block_error(at, rows + 16 * start, half_steps[start])
-    for byte in range(max(SCALE_FIRST, start - SWEEP_BELOW), min(SCALE_LAST, start + SWEEP_ABOVE) + 1):
-        error = vector.block_error(at, rows + 16 * byte, half_steps[byte])
-        if error < least:
-            best, least = byte, error
-    return best
+def _sweep(ratios: int, start: int, importance: npt.NDArray[np.float32], block: int) -> int:
+    """Best scale byte of one block, given the max rule's; see `reference.sweep_scales`. importance: none if empty."""
+    first = min(max(start - SWEEP_BELOW, SCALE_FIRST), SCALE_LAST + 1 - SWEEP_WIDTH)
+    table = SWEEP_TABLE.ctypes.data
+    if importance.size == 0:
+        return int(vector_sweep.best_scale(ratios, 0, table, first, start))
+    weights = importance.ctypes.data + 4 * (BLOCK_SIZE * block % importance.size)
+    return int(vector_sweep.best_scale_weighted(ratios, weights, table, first, start))
 
 
 @jit
@@ -205,12 +214,14 @@ def encode_float(
     values: npt.NDArray[np.float32],
     scale_2: np.float32,
     sweep: bool,
+    importance: npt.NDArray[np.float32],
     codes: npt.NDArray[np.uint8],
     scales: npt.NDArray[np.uint8],
 ) -> Sums:
     """Encode flat, finite float32 `values` (size a multiple of 16); outputs and result as `encode_bf16`."""
     source, destination = values.ctypes.data, codes.ctypes.data
     lanes = np.zeros(2 * BLOCK_SIZE, np.float64)
+    ratios = np.empty(BLOCK_SIZE, np.float32)
     max_error, clamped, zero = 0.0, 0, 0
     for block in range(values.size // BLOCK_SIZE):
         at = source + 64 * block
@@ -219,13 +230,9 @@ def encode_float(
         clamped += was_clamped
         zero += amax == 0
         if sweep:
-            first, last = max(SCALE_FIRST, byte - SWEEP_BELOW), min(SCALE_LAST, byte + SWEEP_ABOVE)
-            least = vector_float.float_block_error(at, np.float32(E4M3[byte] * scale_2))
-            max_error += least
-            for candidate in range(first, last + 1):
-                error = vector_float.float_block_error(at, np.float32(E4M3[candidate] * scale_2))
-                if error < least:
-                    byte, least = candidate, error
+            max_error += vector_float.float_block_error(at, np.float32(E4M3[byte] * scale_2))
+            vector_sweep.float_ratios(at, scale_2, ratios.ctypes.data)
+            byte = _sweep(ratios.ctypes.data, byte, importance, block)
         scales[block] = byte
         step = np.float32(E4M3[byte] * scale_2)
         vector_float.encode_float_block(at, step, destination + 8 * block, lanes.ctypes.data)

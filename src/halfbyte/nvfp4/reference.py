@@ -81,27 +81,51 @@ def squared_errors(blocks: Float32, scales: Bytes, scale_2: np.float32) -> Float
     """Squared error of each block under given scales: float32, lanes added as a tree (8, 4, 2, 1)."""
     step = (E4M3[scales] * scale_2)[..., None]
     lanes: Float32 = np.abs(blocks) - np.abs(E2M1[codes_for(blocks, scales, scale_2)]) * step
-    lanes = lanes * lanes
+    return _tree_sum(lanes * lanes)
+
+
+def _tree_sum(lanes: Float32) -> Float32:
     for half in (8, 4, 2, 1):
         lanes = lanes[..., :half] + lanes[..., half:]
     return lanes[..., 0]
 
 
-SWEEP_BELOW, SWEEP_ABOVE = 8, 8
-"""Scale bytes tried below and above the max rule's: half the scale to twice it, since an octave has 8 E4M3 values.
-Wider gains nothing: above, every element but zero moves to coarser codes; below, the largest is clipped by half."""
+SWEEP_BELOW, SWEEP_WIDTH = 8, 16
+"""Which scale bytes are tried: this many below the max rule's, this many in all; shifted where they would leave the
+126 legal ones. An octave has 8 E4M3 values, so this is half the scale to just under twice it. Wider gains nothing: at
+twice the scale every element moves to a coarser code, at half of it the largest is clipped by half."""
+
+with np.errstate(divide="ignore"):
+    UNDER_E4M3 = np.float32(1) / E4M3
+SQUARED_E4M3 = E4M3 * E4M3
 
 
-def sweep_scales(blocks: Float32, scale_2: np.float32) -> Bytes:
-    """E4M3 scale byte of each block with the least squared error among the neighbours of the max rule's byte.
+def sweep_errors(blocks: Float32, scales: Bytes, scale_2: np.float32, importance: Float32 | None = None) -> Float32:
+    """Squared error of each block under given scales in units of scale_2**2, each element weighted by `importance`.
 
-    Ties go to the max rule's own byte, then to the smaller byte. Same shapes as `block_scales`.
+    Dividing by scale_2 first keeps the squares within float32 whatever the size of the weights; a product with the
+    reciprocal of the scale is not the division that gives the code, but differs only where two codes are as good.
+    blocks: float32 [..., 16], scales: uint8 [...], importance: float32 that broadcasts to blocks. Returns float32 [...].
+    """
+    with np.errstate(over="ignore"):
+        ratios = np.minimum(np.abs(blocks) / scale_2, np.float32(2.0**40))  # a bound for absurd scale_2 only
+    x = ratios * UNDER_E4M3[scales][..., None]
+    residue = x - E2M1[encode_e2m1(x)]
+    lanes = residue * residue
+    return _tree_sum(lanes if importance is None else lanes * importance) * SQUARED_E4M3[scales]
+
+
+def sweep_scales(blocks: Float32, scale_2: np.float32, importance: Float32 | None = None) -> Bytes:
+    """E4M3 scale byte of each block with the least error among the neighbours of the max rule's byte.
+
+    Ties go to the max rule's own byte, then to the smallest. Shapes and arguments as `sweep_errors`.
     """
     start = block_scales(blocks, scale_2)
-    best, least = start.copy(), squared_errors(blocks, start, scale_2)
-    for offset in range(-SWEEP_BELOW, SWEEP_ABOVE + 1):
-        candidate = np.clip(start.astype(np.int16) + offset, SCALE_FIRST, SCALE_LAST).astype(np.uint8)
-        error = squared_errors(blocks, candidate, scale_2)
+    first = np.clip(start.astype(np.int16) - SWEEP_BELOW, SCALE_FIRST, SCALE_LAST + 1 - SWEEP_WIDTH).astype(np.uint8)
+    best, least = start.copy(), sweep_errors(blocks, start, scale_2, importance)
+    for offset in range(SWEEP_WIDTH):
+        candidate = first + np.uint8(offset)
+        error = sweep_errors(blocks, candidate, scale_2, importance)
         better = error < least
         best, least = np.where(better, candidate, best), np.where(better, error, least)
     return best

@@ -37,11 +37,11 @@ def broadcast(builder: ir.IRBuilder, scalar: ir.Value, lanes: int = LANES) -> ir
     return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), splat(I32, 0, lanes))
 
 
-def _magnitude(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+def magnitude_of(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     return builder.and_(bits, splat(I16, 0x7FFF, bits.type.count))
 
 
-def _as_float(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+def as_float(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     """BF16 bits to float32: they are the upper half."""
     wide = builder.shl(builder.zext(bits, ir.VectorType(I32, LANES)), splat(I32, 16))
     return builder.bitcast(wide, ir.VectorType(F32, LANES))
@@ -79,7 +79,7 @@ def doubled_values(builder: ir.IRBuilder, reached: list[ir.Value]) -> ir.Value:
 def _lane_errors(builder: ir.IRBuilder, magnitude: ir.Value, reached: list[ir.Value], half_step: ir.Value) -> ir.Value:
     """Squared error of each lane (float32) when the steps `reached` are decoded; half_step = scale * scale_2 / 2."""
     decoded = builder.fmul(doubled_values(builder, reached), broadcast(builder, half_step))
-    error = builder.fsub(_as_float(builder, magnitude), decoded)
+    error = builder.fsub(as_float(builder, magnitude), decoded)
     return builder.fmul(error, error)
 
 
@@ -116,7 +116,7 @@ def largest_magnitude(typingctx: Any, source: Any, count: Any) -> Any:
         for start, stop, slot, lanes in ((ir.Constant(I64, 0), whole, slots[0], 64), (whole, count, slots[1], LANES)):
             with cgutils.for_range_slice(builder, start, stop, ir.Constant(I64, lanes), I64) as (i, _):
                 at = builder.add(address, builder.shl(i, ir.Constant(I64, 1)))
-                magnitude = _magnitude(builder, load(builder, at, I16, lanes))
+                magnitude = magnitude_of(builder, load(builder, at, I16, lanes))
                 so_far = builder.load(slot)
                 larger = builder.icmp_signed(">", magnitude, so_far)
                 builder.store(builder.select(larger, magnitude, so_far), slot)
@@ -139,7 +139,7 @@ def block_magnitude(typingctx: Any, source: Any) -> Any:
         vector = ir.VectorType(I16, LANES)
         function = ir.FunctionType(I16, [vector])
         reduce = cgutils.get_or_insert_function(builder.module, function, "llvm.vector.reduce.umax.v16i16")
-        return builder.zext(builder.call(reduce, [_magnitude(builder, load(builder, args[0], I16))]), I64)
+        return builder.zext(builder.call(reduce, [magnitude_of(builder, load(builder, args[0], I16))]), I64)
 
     return types.int64(types.int64), codegen
 
@@ -154,11 +154,11 @@ def encode_block(typingctx: Any, source: Any, thresholds: Any, destination: Any,
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         source, thresholds, destination, half_step, sums = args
         bits = load(builder, source, I16)
-        magnitude = _magnitude(builder, bits)
+        magnitude = magnitude_of(builder, bits)
         reached = _steps_reached(builder, magnitude, thresholds)
         store_codes(builder, _negative(builder, bits), reached, destination)
         accumulate(builder, _lane_errors(builder, magnitude, reached, half_step), sums)
-        value = _as_float(builder, magnitude)
+        value = as_float(builder, magnitude)
         accumulate(builder, builder.fmul(value, value), builder.add(sums, ir.Constant(I64, 4 * LANES)))
         return context.get_dummy_value()
 
@@ -171,7 +171,7 @@ def block_error(typingctx: Any, source: Any, thresholds: Any, half_step: Any) ->
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         source, thresholds, half_step = args
-        magnitude = _magnitude(builder, load(builder, source, I16))
+        magnitude = magnitude_of(builder, load(builder, source, I16))
         reached = _steps_reached(builder, magnitude, thresholds)
         return tree_fold(builder, _lane_errors(builder, magnitude, reached, half_step), builder.fadd)
 

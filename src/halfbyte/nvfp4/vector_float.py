@@ -33,7 +33,7 @@ def _float_splat(value: float) -> ir.Constant:
     return ir.Constant(FLOATS, [value] * LANES)
 
 
-def _magnitudes(builder: ir.IRBuilder, source: ir.Value) -> tuple[ir.Value, ir.Value]:
+def magnitudes(builder: ir.IRBuilder, source: ir.Value) -> tuple[ir.Value, ir.Value]:
     """Values at `source` and their magnitudes."""
     values = load(builder, source, F32)
     wide = ir.VectorType(ir.IntType(32), LANES)
@@ -62,7 +62,7 @@ def float_block_magnitude(typingctx: Any, source: Any) -> Any:
         def larger(a: ir.Value, b: ir.Value) -> ir.Value:
             return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
-        return tree_fold(builder, _magnitudes(builder, args[0])[1], larger)
+        return tree_fold(builder, magnitudes(builder, args[0])[1], larger)
 
     return types.float32(types.int64), codegen
 
@@ -76,7 +76,7 @@ def encode_float_block(typingctx: Any, source: Any, step: Any, destination: Any,
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         source, step, destination, sums = args
-        values, magnitude = _magnitudes(builder, source)
+        values, magnitude = magnitudes(builder, source)
         x, reached = _reached(builder, magnitude, step)
         # the sign is the quotient's: one that underflows to -0.0 is not negative
         below = builder.fcmp_ordered("<", values, _float_splat(0.0))
@@ -97,7 +97,7 @@ def float_block_error(typingctx: Any, source: Any, step: Any) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         source, step = args
-        magnitude = _magnitudes(builder, source)[1]
+        magnitude = magnitudes(builder, source)[1]
         _, reached = _reached(builder, magnitude, step)
         error = builder.fsub(magnitude, _decoded(builder, reached, step))
         return tree_fold(builder, builder.fmul(error, error), builder.fadd)

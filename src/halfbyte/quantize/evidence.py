@@ -94,8 +94,9 @@ def evidence(
     rounding: str,
     input_scales: InputScales | None,
     results: Mapping[str, tuple[float, Measure]],
+    rounded_on_data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document. Deterministic: everything in it follows from the source and the options."""
+    """The document. rounded_on_data: how (gptq). Deterministic: everything in it follows from the source and the options."""
     written = list(written)
     return {
         "schema": SCHEMA,
@@ -105,6 +106,7 @@ def evidence(
         "source": {"name": source_name, "files": [file.as_json() for file in source_files]},
         "recipe": job.recipe.model_dump(mode="json"),
         "rounding": rounding,
+        **({} if rounded_on_data is None else {"rounded_on_data": dict(rounded_on_data)}),
         "input_scale": None
         if input_scales is None
         else {

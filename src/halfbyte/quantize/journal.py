@@ -47,7 +47,7 @@ class Journal:
                     hint="finish that one with its own command, or throw it away with --overwrite",
                 )
             for entry in self.folder.iterdir():
-                if entry.name != "lock":
+                if entry.name != "lock" and not entry.is_dir():  # rounded experts name their job themselves
                     entry.unlink()
             lines = []
         for line in lines[1:]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -24,11 +24,12 @@ from halfbyte import __version__
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.errors import HalfbyteError, OutputError, UsageError
-from halfbyte.nvfp4.codec import Measure, Rounding
+from halfbyte.nvfp4.codec import Measure
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.calibrated import Bounds, calibrated_scales
 from halfbyte.quantize.evidence import File, evidence, model_card, role_table
+from halfbyte.quantize.gptq.stage import FALLBACK, DataRounding, round_on_data, staged_bytes
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, parse_input_scale
 from halfbyte.quantize.job import Job, plan_job
 from halfbyte.quantize.journal import STAGING, Journal
@@ -36,6 +37,8 @@ from halfbyte.quantize.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from halfbyte.quantize.run import Run
 from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, json_bytes, metadata_files
 from halfbyte.quantize.staging import publish, staged_files, write_staged
+
+Rounding = Literal["max", "sweep", "gptq"]
 
 DEFAULT_CALIBRATION_LENGTH = 2048
 DEFAULT_MAX_SHARD_BYTES = 5_000_000_000
@@ -89,8 +92,10 @@ def quantize(
     """Quantize the checkpoint in folder `src` into folder `dst`.
 
     recipe: shipped name, file, or Recipe. rounding: `max` is ModelOpt's, bit for bit; `sweep` searches the block
-    scale with the least squared error. input_scale: a positive constant, or a file (`input_scale.from_file`); not used
-    by weight-only recipes. calibrate: data on which to measure the input scales first, by streaming (`calibrate.run`);
+    scale with the least squared error; `gptq` rounds routed experts for the least error of their outputs on the
+    `calibrate` data, and everything else by `sweep`. input_scale: a positive constant, or a file (`input_scale.from_file`); not used
+    by weight-only recipes. calibrate: data on which to measure the input scales first, by streaming (`calibrate.run`),
+    or on which gptq rounds, which leaves the input scales to `input_scale`;
     calibration_tokens and calibration_length bound the data, memory_budget the resident bytes, device says where.
     workers: threads, by default one per processor. overwrite: replace a checkpoint in `dst`; the old one stays until
     the new one is complete. force: write what engines are known not to load.
@@ -100,7 +105,11 @@ def quantize(
     """
     began = time.monotonic()
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    scales = _given_scales(chosen, input_scale, calibrate)
+    if rounding == "gptq" and not calibrate:
+        raise UsageError(
+            "--rounding gptq rounds on data, and there is none", hint="give --calibrate FILE, or use sweep"
+        )
+    scales = _given_scales(chosen, input_scale, () if rounding == "gptq" else calibrate)
     workers = workers if workers is not None else len(os.sched_getaffinity(0))
     if rounding not in get_args(Rounding):
         raise UsageError(f"--rounding {rounding}: wanted {' or '.join(get_args(Rounding))}")
@@ -110,9 +119,13 @@ def quantize(
     with Checkpoint.open(src) as source:
         job = plan_job(source, chosen, max_shard_bytes, force)
         _check_destination(src, dst, overwrite)
+        on_data: DataRounding | None = None
         if calibrate and not dry_run:
             bounds = Bounds(calibration_tokens, calibration_length, memory_budget, device)
-            scales = calibrated_scales(src, dst, calibrate, bounds, progress)
+            if rounding == "gptq":
+                on_data = _rounded_on_data(src, dst, calibrate, job, bounds, progress)
+            else:
+                scales = calibrated_scales(src, dst, calibrate, bounds, progress)
         if scales is not None:
             _check_covered(job, scales)
         run_measures: dict[str, tuple[float, Measure]] = {}
@@ -140,22 +153,26 @@ def quantize(
         created = _make_folder(dst)
         try:
             _check_space(job, dst)
-            journal = Journal(dst, _fingerprint(source, job, rounding, scales), discard=overwrite)
+            journal = Journal(dst, _fingerprint(source, job, rounding, scales, on_data), discard=overwrite)
         except BaseException:
             if created:
                 _remove_empty(dst)
             raise
         try:
-            run = Run(source, job, journal, dst, rounding, scales, workers, progress or Silent())
+            rest = FALLBACK if rounding == "gptq" else rounding
+            experts = None if on_data is None else on_data.experts
+            run = Run(source, job, journal, dst, rest, scales, workers, progress or Silent(), experts)
             run_measures |= run.execute()
-            names = _write_metadata(source, job, journal, run.output_files(), dst, rounding, scales, run_measures)
+            names = _write_metadata(
+                source, job, journal, run.output_files(), dst, rounding, scales, run_measures, on_data
+            )
             publish(journal.folder, dst, [shard.file for shard in job.shards], names)
             done = result(run.resumed_shards)
             if on_done is not None:
                 on_done(done)
             journal.drop()
         except BaseException as error:
-            _give_up(error, journal, dst, created)
+            _give_up(error, journal, dst, created, on_data is not None)
             raise
     return done
 
@@ -207,12 +224,28 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool) -> None:
+def _rounded_on_data(
+    src: Path, dst: Path, data: Sequence[str], job: Job, bounds: Bounds, progress: Progress | None
+) -> DataRounding:
+    """Hours of work: the room for its result is checked first."""
+    created = _make_folder(dst)
+    try:
+        _check_space(job, dst)
+        return round_on_data(src, dst, data, job, bounds, progress)
+    except BaseException:
+        if created:
+            _remove_empty(dst)
+        raise
+
+
+def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool, rounded: bool) -> None:
     """After an error: keep what the same command can go on from, and nothing else.
 
-    A full disk or Ctrl-C leaves the finished shards. Bad input would fail again, and mending it makes another job.
+    A full disk or Ctrl-C leaves the finished shards, and experts that were rounded on data. Bad input would fail again, and mending it makes another job.
     """
-    resumable = bool(journal.shards) and (isinstance(error, OutputError) or not isinstance(error, HalfbyteError))
+    resumable = (rounded or bool(journal.shards)) and (
+        isinstance(error, OutputError) or not isinstance(error, HalfbyteError)
+    )
     if resumable:
         journal.close()
         return
@@ -223,6 +256,7 @@ def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool) -
 
 def _check_space(job: Job, dst: Path) -> None:
     staged = sum(path.stat().st_size for shard in job.shards for path in staged_files(dst, shard.file) if path.exists())
+    staged += staged_bytes(dst)
     needed, free = job.output_bytes - staged + SPARE_BYTES, shutil.disk_usage(dst).free
     if needed > free:
         raise OutputError(
@@ -231,14 +265,16 @@ def _check_space(job: Job, dst: Path) -> None:
         )
 
 
-def _fingerprint(source: Checkpoint, job: Job, rounding: str, scales: InputScales | None) -> str:
+def _fingerprint(
+    source: Checkpoint, job: Job, rounding: str, scales: InputScales | None, on_data: DataRounding | None
+) -> str:
     """Identifies the job: equal fingerprints give equal bytes, shard by shard."""
     document = {
         "halfbyte": __version__,
         "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
         "config": source.config,
         "recipe": job.recipe.model_dump(mode="json"),
-        "rounding": rounding,
+        "rounding": rounding if on_data is None else [rounding, on_data.experts.key],
         "input_scale": None if scales is None else [scales.description, scales.sha256],
         "shards": [[shard.file, shard.bytes, len(shard.units)] for shard in job.shards],
     }
@@ -254,6 +290,7 @@ def _write_metadata(
     rounding: str,
     scales: InputScales | None,
     results: dict[str, tuple[float, Measure]],
+    on_data: DataRounding | None,
 ) -> list[str]:
     """Stage everything beside the weights. Returns the names in the order in which they are to appear: config last."""
     side = carried(source.folder)
@@ -267,7 +304,8 @@ def _write_metadata(
     written = shards + [
         File(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(staged.items())
     ]
-    document = evidence(job, source.folder.resolve().name, sources, written, rounding, scales, results)
+    about = None if on_data is None else on_data.evidence(job)
+    document = evidence(job, source.folder.resolve().name, sources, written, rounding, scales, results, about)
     card = contents.get(SOURCE_CARD)
     extra = {
         CARD: model_card(document, card.decode("utf-8", "replace") if card else None).encode(),

@@ -13,6 +13,7 @@ from halfbyte.errors import CheckpointError
 from halfbyte.nvfp4.codec import Measure, Rounding
 from halfbyte.progress import Progress
 from halfbyte.quantize.evidence import File
+from halfbyte.quantize.gptq.store import RoundedExperts
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import Journal
@@ -51,9 +52,12 @@ class Run:
         input_scales: InputScales | None,
         workers: int,
         progress: Progress,
+        rounded: RoundedExperts | None = None,
     ) -> None:
+        """rounded: experts that were rounded on data before; everything else is rounded by `rounding`."""
         self._source, self._job, self._journal, self._dst = source, job, journal, dst
         self._rounding, self._input_scales, self._workers, self._progress = rounding, input_scales, workers, progress
+        self._rounded = rounded
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._units: queue.Queue[tuple[OpenShard, Unit] | None] = queue.Queue(maxsize=2 * workers)
@@ -161,7 +165,9 @@ class Run:
                 self._check_stop()
 
     def _work(self) -> None:
-        worker = Worker(self._source, self._rounding, self._input_scales, self._progress.advance, self._check_stop)
+        worker = Worker(
+            self._source, self._rounding, self._input_scales, self._progress.advance, self._check_stop, self._rounded
+        )
         try:
             while (item := self._next()) is not None:
                 opened, unit = item
@@ -185,6 +191,14 @@ class Run:
             for module, (amax, m) in sorted(opened.results.items())
         }
         self._journal.shard_done(opened.shard.file, digest, opened.shard.bytes, measures)
+        self._free(opened.shard)
+
+    def _free(self, shard: OutputShard) -> None:
+        """Rounded experts that are in a finished shard need no second copy."""
+        for unit in shard.units if self._rounded is not None else ():
+            role = unit.linears[0].role if unit.linears else None
+            if role is not None and role.layer is not None and role.expert is not None:
+                self._rounded.drop(role.layer, role.expert)  # type: ignore[union-attr]
 
     def _hash_source(self, name: str) -> None:
         self._check_stop()

@@ -8,11 +8,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from halfbyte.checkpoint.families import GLU, Role
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.checkpoint.writer import ShardWriter
+from halfbyte.nvfp4 import kernels
 from halfbyte.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.nvfp4.layout import BLOCK_SIZE
-from halfbyte.nvfp4.reference import scale_2_of
+from halfbyte.nvfp4.reference import Encoded, scale_2_of
+from halfbyte.quantize.gptq.store import RoundedExperts
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.linears import Linear
@@ -30,9 +33,12 @@ class Worker:
         input_scales: InputScales | None,
         advance: Callable[[int], None],
         check_stop: Callable[[], None],
+        rounded: RoundedExperts | None = None,
     ) -> None:
+        """rounded: experts whose codes are there already; they are written as they are."""
         self._reader = RowReader(source, check_stop)
         self._rounding, self._input_scales, self._advance = rounding, input_scales, advance
+        self._rounded = rounded
         self._output = EncodeBuffer()
 
     def run(self, unit: Unit, shard: OutputShard, out: ShardWriter) -> dict[str, tuple[float, Measure]]:
@@ -40,13 +46,35 @@ class Worker:
         for name, tensor in unit.kept:
             self._copy(tensor, shard.offsets[name], out)
         results: dict[str, tuple[float, Measure]] = {}
+        given = self._given(unit)
         for group in unit.sharing():
             largest = np.float32(max(self._amax(linear.source) for linear in group))
-            encoder = Encoder(scale_2_of(largest), self._rounding)
+            encoder = Encoder(scale_2_of(largest), "max" if given else self._rounding)
             for linear in group:
+                if given:
+                    matrix = given[linear.role.module]
+                    self._scalars(linear, group, matrix.scale_2, shard, out)
+                    results[linear.role.module] = float(largest), self._store(linear, matrix, encoder, shard, out)
+                    continue
                 self._scalars(linear, group, encoder.scale_2, shard, out)
                 results[linear.role.module] = float(largest), self._encode(linear, encoder, shard, out)
         return results
+
+    def _given(self, unit: Unit) -> dict[str, Encoded]:
+        """The codes of an expert that is rounded already, by module; empty for other units."""
+        if self._rounded is None or not is_whole_expert(unit):
+            return {}
+        gate, up, down = (linear.role for linear in unit.linears)
+        if gate.layer not in self._rounded.layers:
+            return {}
+        assert gate.expert is not None
+        both, last, _ = self._rounded.needed(gate.layer, gate.expert)
+        half = len(both.codes) // 2
+        return {
+            gate.module: Encoded(both.codes[:half], both.scales[:half], both.scale_2),
+            up.module: Encoded(both.codes[half:], both.scales[half:], both.scale_2),
+            down.module: last,
+        }
 
     def _copy(self, tensor: Tensor, offset: int, out: ShardWriter) -> None:
         for start, chunk in self._reader.chunks(tensor):
@@ -72,6 +100,24 @@ class Worker:
             self._advance(rows.nbytes)
         return measure
 
+    def _store(self, linear: Linear, given: Encoded, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
+        """Write codes and scales that are given. encoder: the max rule, whose error is measured beside theirs."""
+        tensor, module = linear.source, linear.role.module
+        out.write(memoryview(np.ascontiguousarray(given.codes)).cast("B"), shard.offsets[f"{module}.weight"])
+        out.write(memoryview(np.ascontiguousarray(given.scales)).cast("B"), shard.offsets[f"{module}.weight_scale"])
+        measure = Measure()
+        for first_row, rows in self._reader.rows(tensor):
+            sums = encoder.encode_into(rows, *self._output.views(rows.size))
+            part = slice(first_row, first_row + len(rows))
+            decoded = np.empty(rows.size, np.float32)
+            kernels.decode(given.codes[part].reshape(-1), given.scales[part].reshape(-1), given.scale_2, decoded)
+            error = rows.reshape(-1).astype(np.float64) - decoded
+            measure.add(
+                Measure(float(error @ error), sums.max_error, sums.energy, sums.clamped_blocks, sums.zero_blocks)
+            )
+            self._advance(rows.nbytes)
+        return measure
+
     def _scalars(
         self, linear: Linear, group: tuple[Linear, ...], scale_2: np.float32, shard: OutputShard, out: ShardWriter
     ) -> None:
@@ -81,3 +127,10 @@ class Worker:
             scalars["input_scale"] = self._input_scales.of(linear.role, tuple(member.role.module for member in group))
         for part, value in scalars.items():
             out.write(memoryview(np.float32(value).tobytes()), shard.offsets[f"{module}.{part}"])
+
+
+def is_whole_expert(unit: Unit) -> bool:
+    """Whether a unit is all of a routed expert that the main model runs (not MTP): what can be rounded on data."""
+    return len(unit.linears) == len(GLU) and all(
+        linear.role.role is Role.ROUTED_EXPERT and not linear.role.mtp for linear in unit.linears
+    )

@@ -119,6 +119,7 @@ class LayerRun:
         for i, sequence in enumerate(range(first, last + 1)):
             routing.put(sequence, index[i], weights[i])
             observer.router(number, sequence, index[i])
+            observer.moe_input(number, sequence, x[i])
 
     def _selection(self, number: int, group: Group, stores: Stores) -> Any:
         """What a layer that shares a selection is given."""

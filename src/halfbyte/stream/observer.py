@@ -13,6 +13,9 @@ class Observer:
     def router(self, layer: int, sequence: int, expert_index: Tensor) -> None:
         """Chosen experts of one sequence. expert_index: int64 [T, top_k]."""
 
+    def moe_input(self, layer: int, sequence: int, x: Tensor) -> None:
+        """Input [T, H] of a layer's experts, all tokens of one sequence: before any expert runs."""
+
     def selection(self, layer: int, sequence: int, indices: Tensor) -> None:
         """Keys that the indexer of a layer selects; not called where a layer shares an earlier selection.
 

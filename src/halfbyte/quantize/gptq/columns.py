@@ -47,6 +47,14 @@ def rounded(weight: Tensor, factor: Factor, scale_2: float) -> Rounded:
     return Rounded(codes, scales, scale_2)
 
 
+def nearest_rounded(weight: Tensor, scale_2: float) -> Rounded:
+    """The max rule: scale from a block's largest magnitude, nearest codes. weight: float32 [N, K]."""
+    blocks = weight.unflatten(-1, (-1, BLOCK_SIZE)).flatten(0, 1)
+    scales = candidates(blocks, scale_2)[0].to(torch.uint8)
+    codes = nearest(blocks / step_of(scales, scale_2).unsqueeze(-1))
+    return Rounded(codes.view_as(weight), scales.view(len(weight), -1), scale_2)
+
+
 def rounded_block(wanted: Tensor, inner: Tensor, weight: Tensor, scale_2: float) -> tuple[Tensor, Tensor, Tensor]:
     """Scale and codes of one block of every row: for each scale tried, the 16 columns one by one, each column for the
     error of those before it; the scale with the least cost is kept, the max rule's in a tie.

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from halfbyte.nvfp4.format import BLOCK_SIZE
 
-DAMPING_TRIES = 12
+LEAST_DAMPING = 1e-6
+"""Tried next where none was asked for and the factorisation failed."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,22 @@ def factorised(hessian: Tensor, damping: float) -> Factor:
     `damping` times the mean diagonal is added to the diagonal, ten times more each time the factorisation fails.
     A Hessian without energy becomes the identity: plain nearest rounding.
     """
-    size = hessian.shape[0]
+    share = damping
+    while True:
+        lower, failed = torch.linalg.cholesky_ex(damped(hessian, share).flip(0, 1))
+        if not bool(failed) and bool(lower.isfinite().all()):
+            return _by_blocks(lower.flip(0, 1).contiguous(), share)
+        share = max(10 * share, LEAST_DAMPING)
+
+
+def damped(hessian: Tensor, share: float) -> Tensor:
+    """The Hessian divided by its mean diagonal, `share` added to the diagonal; the identity if it has no energy."""
     mean = hessian.diagonal().mean()
     if not bool(mean > 0):
-        hessian, mean = torch.eye(size, device=hessian.device), torch.ones((), device=hessian.device)
-    flipped = hessian.flip(0, 1) / mean
-    share = damping
-    for _ in range(DAMPING_TRIES):
-        damped = flipped.clone()
-        damped.diagonal().add_(share)
-        lower, failed = torch.linalg.cholesky_ex(damped)
-        if not bool(failed) and bool(lower.diagonal().min() > 0) and bool(lower.isfinite().all()):
-            break
-        share *= 10
-    else:
-        raise ArithmeticError(f"no damping up to {share:g} makes the Hessian positive definite")
-    return _by_blocks(lower.flip(0, 1).contiguous(), share)
+        return torch.eye(len(hessian), device=hessian.device)
+    result = hessian / mean
+    result.diagonal().add_(share)
+    return result
 
 
 def _by_blocks(upper: Tensor, share: float) -> Factor:

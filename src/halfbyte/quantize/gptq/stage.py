@@ -1,0 +1,69 @@
+"""`quantize --rounding gptq`: which experts of a job are rounded on data, and what the evidence says about it.
+
+Needs no torch until it rounds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from halfbyte.errors import RecipeError
+from halfbyte.progress import Progress
+from halfbyte.quantize.calibrated import Bounds
+from halfbyte.quantize.gptq.store import FOLDER, RoundedExperts
+from halfbyte.quantize.job import Job
+from halfbyte.quantize.journal import STAGING
+from halfbyte.quantize.work import is_whole_expert
+
+FALLBACK = "sweep"
+"""Rounds whatever is no routed expert of the main model."""
+
+
+@dataclass(frozen=True)
+class DataRounding:
+    """experts: rounded on data. about: data, settings, coverage, for the evidence."""
+
+    experts: RoundedExperts
+    about: dict[str, Any]
+
+    def evidence(self, job: Job) -> dict[str, Any]:
+        """Method, data, and by layer and expert tokens and output error on held-out tokens."""
+        others = sorted(
+            {
+                str(linear.role.role) + (" (MTP)" if linear.role.mtp else "")
+                for shard in job.shards
+                for unit in shard.units
+                if not is_whole_expert(unit)
+                for linear in unit.linears
+            }
+        )
+        records = {str(layer): list(found.values()) for layer, found in self.experts.records().items()}
+        return self.about | {"rounded_by_" + FALLBACK: others, "experts": records}
+
+
+def round_on_data(
+    src: Path, dst: Path, data: Sequence[str], job: Job, bounds: Bounds, progress: Progress | None
+) -> DataRounding:
+    """Round the job's routed experts in the destination's staging folder; goes on after a kill. Raises HalfbyteError."""
+    from halfbyte.quantize.gptq.run import round_experts  # needs torch; the rest of quantize does not
+
+    layers = rounded_layers(job)
+    if not layers:
+        raise RecipeError(
+            f"recipe {job.recipe.name}: quantizes no whole routed expert, which gptq rounds",
+            hint="use --rounding sweep",
+        )
+    done = round_experts(src, dst / STAGING, data, layers, bounds, progress)
+    return DataRounding(done.experts, done.evidence)
+
+
+def rounded_layers(job: Job) -> set[int]:
+    """Layers whose routed experts are quantized whole."""
+    units = [unit for shard in job.shards for unit in shard.units if is_whole_expert(unit)]
+    return {layer for unit in units if (layer := unit.linears[0].role.layer) is not None}
+
+
+def staged_bytes(dst: Path) -> int:
+    """Of rounded experts that wait for their shards."""
+    return sum(path.stat().st_size for path in (dst / STAGING / FOLDER).glob("*.codes"))
