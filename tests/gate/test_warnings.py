@@ -94,7 +94,9 @@ CASES: list[tuple[str, Callable[[Draft], None], dict[str, Any], dict[str, Any] |
 ]
 
 
-@pytest.mark.parametrize(("rule", "change", "options", "policy", "verdict"), CASES, ids=lambda v: getattr(v, "__name__", str(v)[:40]))
+@pytest.mark.parametrize(
+    ("rule", "change", "options", "policy", "verdict"), CASES, ids=lambda v: getattr(v, "__name__", str(v)[:40])
+)
 def test_said_but_not_refused(
     rule: str,
     change: Callable[[Draft], None],
