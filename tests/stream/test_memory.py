@@ -1,12 +1,11 @@
 """Peak memory stays within the budget, whatever the checkpoint's size."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from measured import output_and_peak_bytes
 
 from stream.large import sparse_checkpoint, token_file
 
@@ -14,12 +13,8 @@ from stream.large import sparse_checkpoint, token_file
 def peak(folder: Path, data: Path, out: Path, budget: str) -> tuple[int, dict[str, object]]:
     """Calibrate in a process of its own: the kernel's word on its peak, and what it printed."""
     command = [sys.executable, "-m", "halfbyte", "calibrate", str(folder), "--data", str(data), "-o", str(out)]
-    process = subprocess.Popen([*command, "--memory-budget", budget, "--json"], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    assert status == 0, output
-    return usage.ru_maxrss * 1024, json.loads(output)
+    output, peak_bytes = output_and_peak_bytes([*command, "--memory-budget", budget, "--json"])
+    return peak_bytes, json.loads(output)
 
 
 def test_three_quarters_of_a_gigabyte_calibrate_beside_the_libraries_in_less(tmp_path: Path) -> None:
