@@ -94,7 +94,7 @@ def parse_size(text: str, option: str = "--max-shard-size") -> int:
 
 
 def _print(result: "QuantizeResult") -> None:
-    gain = result.rounding != "max"
+    gain = result.rounding == "sweep"  # gptq trades error of the weights for error of the output
     rows = []
     for row in result.roles:
         error = row.get("relative_error")

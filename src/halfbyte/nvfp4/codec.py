@@ -17,7 +17,7 @@ import numpy.typing as npt
 from halfbyte.errors import NonFiniteError, UnsupportedError
 from halfbyte.nvfp4 import kernels
 from halfbyte.nvfp4.format import BLOCK_SIZE, SCALE_LAST
-from halfbyte.nvfp4.reference import Encoded, scale_2_of
+from halfbyte.nvfp4.reference import Encoded, relative_importance, scale_2_of
 
 T = TypeVar("T")
 Rounding = Literal["max", "sweep"]
@@ -88,10 +88,15 @@ def amax(weight: Weight, name: str = "matrix", first_row: int = 0) -> np.float32
 class Encoder:
     """Encodes any number of row ranges of one tensor (or of tensors that share `scale_2`). Threads may share it."""
 
-    def __init__(self, scale_2: np.float32, rounding: Rounding = "max") -> None:
+    def __init__(
+        self, scale_2: np.float32, rounding: Rounding = "max", importance: npt.NDArray[np.float32] | None = None
+    ) -> None:
+        """importance: [K], weights of the squared errors by column for `sweep`; see `reference.relative_importance`."""
         self.scale_2 = np.float32(scale_2)
         self.sweep = rounding == "sweep"
         self._importance = np.empty(0, np.float32)
+        if importance is not None:
+            self._importance = np.ascontiguousarray(relative_importance(importance, importance.size))
         self._tables = kernels.build_tables(self.scale_2)
         # Below 2**8 no BF16 value but 0 vanishes in w / (scale * scale_2), so a code has the sign of its weight;
         # above 2**-50 half a step is never rounded.
@@ -99,10 +104,19 @@ class Encoder:
 
     def encode_into(self, weight: Weight, codes: npt.NDArray[np.uint8], scales: npt.NDArray[np.uint8]) -> kernels.Sums:
         """Encode contiguous `weight` [n, K] (finite: see `amax`) into `codes` [n, K/2] and `scales` [n, K/16]."""
+        if self._importance.size and weight.shape[1] != self._importance.size:
+            raise UnsupportedError(
+                f"importance has {self._importance.size} values, the weight {weight.shape[1]} columns",
+                hint="pass the mean square of each input of this linear",
+            )
         flat = weight.reshape(-1)
         outputs = codes.reshape(-1), scales.reshape(-1)
         if weight.dtype == BF16 and self._integers_suffice:
-            sums = kernels.Sums(*kernels.encode_bf16(flat.view(np.uint16), self._tables, self.scale_2, self.sweep, self._importance, *outputs))
+            sums = kernels.Sums(
+                *kernels.encode_bf16(
+                    flat.view(np.uint16), self._tables, self.scale_2, self.sweep, self._importance, *outputs
+                )
+            )
             # It sums squares in float32; where they do not fit, the float kernel measures (and writes the same bytes)
             if 2.0**-90 < sums.energy < np.inf or sums.zero_blocks == scales.size:
                 return sums
@@ -121,7 +135,11 @@ def check_shape(shape: tuple[int, ...], name: str = "matrix") -> None:
 
 
 def encode(
-    weight: Weight, scale_2: np.float32 | None = None, rounding: Rounding = "max", workers: int = 1
+    weight: Weight,
+    scale_2: np.float32 | None = None,
+    rounding: Rounding = "max",
+    workers: int = 1,
+    importance: npt.NDArray[np.float32] | None = None,
 ) -> tuple[Encoded, Measure]:
     """Encode one matrix [N, K] held in memory. Arguments, result and errors as `reference.encode`, plus the Measure."""
     check_shape(weight.shape)
@@ -129,10 +147,10 @@ def encode(
     rows, columns = weight.shape
     largest = max(_by_rows(rows, workers, lambda part: amax(weight[part], first_row=part.start)))  # refuses NaN, Inf
     if scale_2 is None:
-        scale_2 = scale_2_of(largest)
+        scale_2 = scale_2_of(largest, rounding)
     codes = np.empty((rows, columns // 2), np.uint8)
     scales = np.empty((rows, columns // BLOCK_SIZE), np.uint8)
-    encoder = Encoder(np.float32(scale_2), rounding)
+    encoder = Encoder(np.float32(scale_2), rounding, importance)
     measure = Measure()
     for sums in _by_rows(rows, workers, lambda part: encoder.encode_into(weight[part], codes[part], scales[part])):
         measure.add(sums)

@@ -36,9 +36,16 @@ class Encoded(NamedTuple):
     scale_2: np.float32
 
 
-def scale_2_of(amax: float | np.float32) -> np.float32:
-    """`weight_scale_2` for a tensor whose largest magnitude is `amax`: amax / 2688, and never 0."""
+def scale_2_of(amax: float | np.float32, rounding: str = "max") -> np.float32:
+    """`weight_scale_2` for a tensor (or gate and up together) whose largest magnitude is `amax`; never 0.
+
+    max: amax / 2688, ModelOpt's. sweep: twice that, so that the block with the largest magnitude too finds the octave
+    above the max rule's scale among the E4M3 bytes (under amax / 2688 it is at 448, the last). Twice and not less:
+    every other block keeps exactly the scales to choose from that it had, one octave of bytes lower.
+    """
     scale_2 = np.float32(amax) / AMAX_TO_SCALE_2
+    if rounding == "sweep":
+        scale_2 = scale_2 * np.float32(2)
     return scale_2 if scale_2 > 0 else ZERO_TENSOR_SCALE_2
 
 
@@ -95,6 +102,9 @@ SWEEP_BELOW, SWEEP_WIDTH = 8, 16
 126 legal ones. An octave has 8 E4M3 values, so this is half the scale to just under twice it. Wider gains nothing: at
 twice the scale every element moves to a coarser code, at half of it the largest is clipped by half."""
 
+SWEEP_RATIO_MAX = 2.0**40
+"""Larger |w| / scale_2 count as this, so that errors stay finite. Under a scale_2 of one's own none exceeds 2,688."""
+
 with np.errstate(divide="ignore"):
     UNDER_E4M3 = np.float32(1) / E4M3
 SQUARED_E4M3 = E4M3 * E4M3
@@ -105,14 +115,40 @@ def sweep_errors(blocks: Float32, scales: Bytes, scale_2: np.float32, importance
 
     Dividing by scale_2 first keeps the squares within float32 whatever the size of the weights; a product with the
     reciprocal of the scale is not the division that gives the code, but differs only where two codes are as good.
-    blocks: float32 [..., 16], scales: uint8 [...], importance: float32 that broadcasts to blocks. Returns float32 [...].
+    blocks: float32 [..., 16], scales: uint8 [...], importance: float32 that broadcasts to blocks.
+    Returns float32 [...].
     """
     with np.errstate(over="ignore"):
-        ratios = np.minimum(np.abs(blocks) / scale_2, np.float32(2.0**40))  # a bound for absurd scale_2 only
+        ratios = np.minimum(np.abs(blocks) / scale_2, np.float32(SWEEP_RATIO_MAX))
     x = ratios * UNDER_E4M3[scales][..., None]
     residue = x - E2M1[encode_e2m1(x)]
     lanes = residue * residue
-    return _tree_sum(lanes if importance is None else lanes * importance) * SQUARED_E4M3[scales]
+    errors: Float32 = _tree_sum(lanes if importance is None else lanes * importance) * SQUARED_E4M3[scales]
+    return errors
+
+
+def relative_importance(importance: npt.NDArray[np.generic], columns: int) -> Float32:
+    """`importance` [columns] as float32 with a largest value of 1, so that weighted errors do not overflow.
+
+    Raises UnsupportedError for another shape or a negative value, NonFiniteError for NaN or Inf.
+    """
+    if importance.shape != (columns,):
+        raise UnsupportedError(
+            f"importance: shape {list(importance.shape)}, wanted [{columns}], one value per column of the weight",
+            hint="pass the mean square of each input of this linear",
+        )
+    values: Float32 = importance.astype(np.float32)
+    for wrong, error in ((~np.isfinite(values), NonFiniteError), (values < 0, UnsupportedError)):
+        if wrong.any():
+            column = int(wrong.argmax())
+            raise error(
+                f"importance: {values[column]} at column {column}, wanted a finite number that is not negative",
+                hint="it is a mean square of activations; look for NaN, Inf or overflow in the calibration",
+            )
+    largest = values.max(initial=0)
+    if largest:
+        values = (values / largest).astype(np.float32)
+    return np.abs(values)  # no -0.0: the kernel orders errors by their bits
 
 
 def sweep_scales(blocks: Float32, scale_2: np.float32, importance: Float32 | None = None) -> Bytes:
@@ -131,12 +167,18 @@ def sweep_scales(blocks: Float32, scale_2: np.float32, importance: Float32 | Non
     return best
 
 
-def encode(weight: npt.NDArray[np.generic], scale_2: np.float32 | None = None, rounding: str = "max") -> Encoded:
+def encode(
+    weight: npt.NDArray[np.generic],
+    scale_2: np.float32 | None = None,
+    rounding: str = "max",
+    importance: Float32 | None = None,
+) -> Encoded:
     """Encode one matrix.
 
     weight: [N, K] of bfloat16 (ml_dtypes), float16 or float32; K a multiple of 16.
-    scale_2: the tensor's `weight_scale_2` if it is shared (gate and up); by default from the matrix' own amax.
-    Raises UnsupportedError for a bad row length, NonFiniteError for NaN or Inf.
+    scale_2: the tensor's `weight_scale_2` if it is shared (gate and up); by default `scale_2_of` its own amax.
+    importance: float32 [K], weights of the squared errors that `sweep` makes least; only their ratios count.
+    Raises UnsupportedError for a bad row length or importance, NonFiniteError for NaN or Inf.
     """
     rows, columns = weight.shape
     if columns % BLOCK_SIZE:
@@ -145,9 +187,13 @@ def encode(weight: npt.NDArray[np.generic], scale_2: np.float32 | None = None, r
     if not np.isfinite(w).all():
         raise NonFiniteError("cannot encode NaN or Inf as E2M1")
     if scale_2 is None:
-        scale_2 = scale_2_of(np.abs(w).max(initial=0))
+        scale_2 = scale_2_of(np.abs(w).max(initial=0), rounding)
     blocks = w.reshape(rows, columns // BLOCK_SIZE, BLOCK_SIZE)
-    scales = {"max": block_scales, "sweep": sweep_scales}[rounding](blocks, scale_2)
+    if rounding == "sweep":
+        weights = None if importance is None else relative_importance(importance, columns).reshape(-1, BLOCK_SIZE)
+        scales = sweep_scales(blocks, scale_2, weights)
+    else:
+        scales = block_scales(blocks, scale_2)
     codes = codes_for(blocks, scales, scale_2).reshape(rows, columns)
     return Encoded(codes[:, 0::2] | codes[:, 1::2] * np.uint8(16), scales, scale_2)
 

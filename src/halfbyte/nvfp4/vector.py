@@ -56,6 +56,13 @@ def tree_fold(builder: ir.IRBuilder, lanes: ir.Value, combine: Callable[[ir.Valu
     return builder.extract_element(lanes, ir.Constant(I32, 0))
 
 
+def reduced(builder: ir.IRBuilder, operation: str, lanes: ir.Value) -> ir.Value:
+    """All lanes of an integer vector into one, by LLVM's vector reduction `operation`, such as umax."""
+    name = f"llvm.vector.reduce.{operation}.v{lanes.type.count}i{lanes.type.element.width}"
+    function = ir.FunctionType(lanes.type.element, [lanes.type])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [lanes])
+
+
 def _steps_reached(builder: ir.IRBuilder, magnitude: ir.Value, thresholds: ir.Value) -> list[ir.Value]:
     """For each of the seven thresholds (int16 at address `thresholds`): 1 in the lanes that reach it, else 0."""
     reached = []
@@ -110,7 +117,6 @@ def largest_magnitude(typingctx: Any, source: Any, count: Any) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
         address, count = args
-        wide = ir.VectorType(I16, 64)
         slots = [cgutils.alloca_once_value(builder, splat(I16, 0, n)) for n in (64, LANES)]
         whole = builder.and_(count, ir.Constant(I64, ~63))
         for start, stop, slot, lanes in ((ir.Constant(I64, 0), whole, slots[0], 64), (whole, count, slots[1], LANES)):
@@ -120,11 +126,7 @@ def largest_magnitude(typingctx: Any, source: Any, count: Any) -> Any:
                 so_far = builder.load(slot)
                 larger = builder.icmp_signed(">", magnitude, so_far)
                 builder.store(builder.select(larger, magnitude, so_far), slot)
-        parts = []
-        for slot, vector in zip(slots, (wide, ir.VectorType(I16, LANES)), strict=True):
-            name = f"llvm.vector.reduce.umax.v{vector.count}i16"
-            reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I16, [vector]), name)
-            parts.append(builder.call(reduce, [builder.load(slot)]))
+        parts = [reduced(builder, "umax", builder.load(slot)) for slot in slots]
         larger = builder.icmp_unsigned(">", parts[0], parts[1])
         return builder.zext(builder.select(larger, parts[0], parts[1]), I32)
 
@@ -136,10 +138,7 @@ def block_magnitude(typingctx: Any, source: Any) -> Any:
     """Largest magnitude (int64 holding BF16 bits) of the 16 values at address `source`."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
-        vector = ir.VectorType(I16, LANES)
-        function = ir.FunctionType(I16, [vector])
-        reduce = cgutils.get_or_insert_function(builder.module, function, "llvm.vector.reduce.umax.v16i16")
-        return builder.zext(builder.call(reduce, [magnitude_of(builder, load(builder, args[0], I16))]), I64)
+        return builder.zext(reduced(builder, "umax", magnitude_of(builder, load(builder, args[0], I16))), I64)
 
     return types.int64(types.int64), codegen
 

@@ -9,15 +9,13 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
-from halfbyte.nvfp4.vector import F32, I16, I32, I64, LANES, as_float, broadcast, load, magnitude_of, splat
+from halfbyte.nvfp4.reference import SWEEP_RATIO_MAX
+from halfbyte.nvfp4.vector import F32, I16, I32, I64, LANES, as_float, broadcast, load, magnitude_of, reduced, splat
 from halfbyte.nvfp4.vector_float import magnitudes
 
 FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
-
-RATIO_MAX = 2.0**40
 
 EXPONENT = 0x7F800000
 ONE = 0x3F800000
@@ -35,7 +33,7 @@ def _smaller(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
 
 
 def _store_ratios(builder: ir.IRBuilder, magnitude: ir.Value, scale_2: ir.Value, destination: ir.Value) -> None:
-    ratios = _smaller(builder, builder.fdiv(magnitude, broadcast(builder, scale_2)), _splat(RATIO_MAX))
+    ratios = _smaller(builder, builder.fdiv(magnitude, broadcast(builder, scale_2)), _splat(SWEEP_RATIO_MAX))
     builder.store(ratios, builder.inttoptr(destination, FLOATS.as_pointer()), align=4)
 
 
@@ -73,10 +71,12 @@ def _squared_residue(builder: ir.IRBuilder, ratio: ir.Value, reciprocals: ir.Val
     return builder.fmul(residue, residue)
 
 
-def _sweep(weighted: bool) -> Any:
+def _best(weighted: bool) -> Any:
+    """Code generator of `best_scale` and `weighted_best_scale`."""
+
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
-        ratios, importance, tables, first, start = args
-        row = builder.add(tables, builder.shl(first, ir.Constant(I64, 2)))
+        ratios, table, first, start = args[0], *args[-3:]
+        row = builder.add(table, builder.shl(first, ir.Constant(I64, 2)))
         reciprocals = load(builder, row, F32)
         squares = load(builder, builder.add(row, ir.Constant(I64, 4 * 128)), F32)
 
@@ -88,14 +88,12 @@ def _sweep(weighted: bool) -> Any:
             """Sum over elements i, i + stride ..., added as the reference's tree adds them."""
             if stride == LANES:
                 lanes = _squared_residue(builder, scalar(ratios, i), reciprocals)
-                return builder.fmul(lanes, broadcast(builder, scalar(importance, i))) if weighted else lanes
+                return builder.fmul(lanes, broadcast(builder, scalar(args[1], i))) if weighted else lanes
             return builder.fadd(total(i, 2 * stride), total(i + stride, 2 * stride))
 
         errors = builder.fmul(total(0, 1), squares)
-        name = f"llvm.vector.reduce.fmin.v{LANES}f32"
-        reduce = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F32, [FLOATS]), name)
-        least = builder.call(reduce, [errors])
-        hits = builder.fcmp_ordered("==", errors, broadcast(builder, least))
+        order = builder.bitcast(errors, INTS)  # floats that are not negative order like their bits
+        hits = builder.icmp_signed("==", order, broadcast(builder, reduced(builder, "umin", order)))
         hits = builder.zext(builder.bitcast(hits, I16), I64)
         of_start = builder.and_(builder.lshr(hits, builder.sub(start, first)), ir.Constant(I64, 1))
         lowest = builder.add(first, builder.cttz(hits, ir.Constant(ir.IntType(1), 0)))
@@ -105,10 +103,16 @@ def _sweep(weighted: bool) -> Any:
 
 
 @intrinsic
-def best_scale(typingctx: Any, ratios: Any, importance: Any, tables: Any, first: Any, start: Any) -> Any:
-    return types.int64(types.int64, types.int64, types.int64, types.int64, types.int64), _sweep(False)
+def best_scale(typingctx: Any, ratios: Any, table: Any, first: Any, start: Any) -> Any:
+    """Scale byte with the least squared error among first ... first + 15; ties go to `start`, then to the smallest.
+
+    ratios: address of what `bf16_ratios` or `float_ratios` stored. table: address of float32 [2, 128] by scale byte,
+    1 / E4M3 and E4M3**2. All arguments and the result are int64.
+    """
+    return types.int64(*[types.int64] * 4), _best(weighted=False)
 
 
 @intrinsic
-def best_scale_weighted(typingctx: Any, ratios: Any, importance: Any, tables: Any, first: Any, start: Any) -> Any:
-    return types.int64(types.int64, types.int64, types.int64, types.int64, types.int64), _sweep(True)
+def weighted_best_scale(typingctx: Any, ratios: Any, importance: Any, table: Any, first: Any, start: Any) -> Any:
+    """`best_scale` with the 16 float32 at address `importance` as weights of the squared errors."""
+    return types.int64(*[types.int64] * 5), _best(weighted=True)

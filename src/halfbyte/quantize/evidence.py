@@ -96,7 +96,7 @@ def evidence(
     results: Mapping[str, tuple[float, Measure]],
     rounded_on_data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document. rounded_on_data: how (gptq). Deterministic: everything in it follows from the source and the options."""
+    """The document, deterministic: all of it follows from source, data and options. rounded_on_data: see gptq."""
     written = list(written)
     return {
         "schema": SCHEMA,

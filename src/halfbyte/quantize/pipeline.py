@@ -25,6 +25,7 @@ from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.errors import HalfbyteError, OutputError, UsageError
 from halfbyte.nvfp4.codec import Measure
+from halfbyte.nvfp4.codec import Rounding as EncoderRounding
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.calibrated import Bounds, calibrated_scales
@@ -93,9 +94,9 @@ def quantize(
 
     recipe: shipped name, file, or Recipe. rounding: `max` is ModelOpt's, bit for bit; `sweep` searches the block
     scale with the least squared error; `gptq` rounds routed experts for the least error of their outputs on the
-    `calibrate` data, and everything else by `sweep`. input_scale: a positive constant, or a file (`input_scale.from_file`); not used
-    by weight-only recipes. calibrate: data on which to measure the input scales first, by streaming (`calibrate.run`),
-    or on which gptq rounds, which leaves the input scales to `input_scale`;
+    `calibrate` data, and everything else by `sweep`. input_scale: a positive constant, or a file
+    (`input_scale.from_file`); not used by weight-only recipes. calibrate: data on which to measure the input scales
+    first, by streaming (`calibrate.run`), or on which gptq rounds, which leaves the scales to `input_scale`;
     calibration_tokens and calibration_length bound the data, memory_budget the resident bytes, device says where.
     workers: threads, by default one per processor. overwrite: replace a checkpoint in `dst`; the old one stays until
     the new one is complete. force: write what engines are known not to load.
@@ -159,7 +160,7 @@ def quantize(
                 _remove_empty(dst)
             raise
         try:
-            rest = FALLBACK if rounding == "gptq" else rounding
+            rest: EncoderRounding = FALLBACK if rounding == "gptq" else rounding
             experts = None if on_data is None else on_data.experts
             run = Run(source, job, journal, dst, rest, scales, workers, progress or Silent(), experts)
             run_measures |= run.execute()
@@ -241,7 +242,8 @@ def _rounded_on_data(
 def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool, rounded: bool) -> None:
     """After an error: keep what the same command can go on from, and nothing else.
 
-    A full disk or Ctrl-C leaves the finished shards, and experts that were rounded on data. Bad input would fail again, and mending it makes another job.
+    A full disk or Ctrl-C leaves the finished shards, and experts that were rounded on data. Bad input would fail
+    again, and mending it makes another job.
     """
     resumable = (rounded or bool(journal.shards)) and (
         isinstance(error, OutputError) or not isinstance(error, HalfbyteError)

@@ -49,7 +49,8 @@ class Worker:
         given = self._given(unit)
         for group in unit.sharing():
             largest = np.float32(max(self._amax(linear.source) for linear in group))
-            encoder = Encoder(scale_2_of(largest), "max" if given else self._rounding)
+            rounding = "max" if given else self._rounding
+            encoder = Encoder(scale_2_of(largest, rounding), rounding)
             for linear in group:
                 if given:
                     matrix = given[linear.role.module]
@@ -103,8 +104,8 @@ class Worker:
     def _store(self, linear: Linear, given: Encoded, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
         """Write codes and scales that are given. encoder: the max rule, whose error is measured beside theirs."""
         tensor, module = linear.source, linear.role.module
-        out.write(memoryview(np.ascontiguousarray(given.codes)).cast("B"), shard.offsets[f"{module}.weight"])
-        out.write(memoryview(np.ascontiguousarray(given.scales)).cast("B"), shard.offsets[f"{module}.weight_scale"])
+        out.write(memoryview(given.codes.tobytes()), shard.offsets[f"{module}.weight"])
+        out.write(memoryview(given.scales.tobytes()), shard.offsets[f"{module}.weight_scale"])
         measure = Measure()
         for first_row, rows in self._reader.rows(tensor):
             sums = encoder.encode_into(rows, *self._output.views(rows.size))

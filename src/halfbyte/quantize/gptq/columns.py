@@ -24,7 +24,8 @@ class Rounded:
     def dequantized(self) -> Tensor:
         """float32 [N, K], as every loader decodes it: code * (scale * scale_2)."""
         steps = step_of(self.scales, self.scale_2).unsqueeze(-1)
-        return (self.codes.unflatten(-1, (-1, BLOCK_SIZE)) * steps).flatten(-2)
+        values: Tensor = self.codes.unflatten(-1, (-1, BLOCK_SIZE)) * steps
+        return values.flatten(-2)
 
 
 def rounded(weight: Tensor, factor: Factor, scale_2: float) -> Rounded:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -58,7 +57,9 @@ def output_errors(
         return None
     plain = [nearest_rounded(weight, shared_scale_2(weight, 1.0)).dequantized() for weight in (gate_up, down)]
     ours = rounded_one.gate_up.dequantized(), rounded_one.down.dequantized()
-    before, after = (float((_output(x.float(), *pair, act) - wanted).norm()) / norm for pair in (plain, ours))
+    before, after = (
+        float((_output(x.float(), first, second, act) - wanted).norm()) / norm for first, second in (plain, ours)
+    )
     return before, after
 
 

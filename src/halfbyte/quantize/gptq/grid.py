@@ -6,8 +6,8 @@ from torch import Tensor
 from halfbyte.nvfp4.format import AMAX_TO_SCALE_2, E2M1_MAX, E4M3_MAX, E4M3_MIN, SCALE_FIRST, SCALE_LAST
 from halfbyte.nvfp4.reference import scale_2_of
 
-SCALES_BELOW, SCALES_ABOVE = 6, 4
-"""E4M3 bytes tried below and above the max rule's. More than this gained nothing (docs/rounding.md)."""
+SCALES_BELOW, SCALES_ABOVE = 8, 8
+"""E4M3 bytes tried below and above the max rule's: half the scale to twice it, as `reference.sweep_scales`."""
 
 
 def shared_scale_2(weight: Tensor, headroom: float) -> float:

@@ -1,4 +1,4 @@
-"""What rounding depends on beside weights and data. Defaults are what paid on tiny-glm (docs/rounding.md)."""
+"""What rounding depends on beside weights and data. What was tried instead: docs/rounding.md."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -6,7 +6,7 @@ Needs no torch until it rounds.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from halfbyte.errors import RecipeError
 from halfbyte.progress import Progress
@@ -16,7 +16,7 @@ from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
 from halfbyte.quantize.work import is_whole_expert
 
-FALLBACK = "sweep"
+FALLBACK: Final = "sweep"
 """Rounds whatever is no routed expert of the main model."""
 
 
@@ -45,7 +45,7 @@ class DataRounding:
 def round_on_data(
     src: Path, dst: Path, data: Sequence[str], job: Job, bounds: Bounds, progress: Progress | None
 ) -> DataRounding:
-    """Round the job's routed experts in the destination's staging folder; goes on after a kill. Raises HalfbyteError."""
+    """Round the job's routed experts in the staging folder; goes on after a kill. Raises HalfbyteError."""
     from halfbyte.quantize.gptq.run import round_experts  # needs torch; the rest of quantize does not
 
     layers = rounded_layers(job)

@@ -70,7 +70,7 @@ class RoundedExperts:
             codes, position = _taken(content, position, (rows, half))
             scales, position = _taken(content, position, (rows, 2 * half // BLOCK_SIZE))
             matrices.append(Encoded(codes, scales, np.float32(scale_2)))
-        return StoredExpert(*matrices, record=header["record"])
+        return StoredExpert(matrices[0], matrices[1], header["record"])
 
     def needed(self, layer: int, expert: int) -> StoredExpert:
         """As `get`. Raises OutputError if the expert is not there."""
