@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from transformers.activations import ACT2FN
 from halfbyte import __version__
 from halfbyte.calibrate.coverage import Coverage
 from halfbyte.calibrate.run import DEFAULT_MIN_TOKENS
-from halfbyte.calibrate.scales import scale_values
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import UnsupportedError
@@ -27,12 +26,10 @@ from halfbyte.stream.executor import Streamed
 
 @dataclass(frozen=True)
 class Rounding:
-    """What the pass leaves. experts: rounded, to be written. amax: of every linear's input, by module path, measured
-    on the rounded model. evidence: data and settings."""
+    """What the pass leaves. experts: rounded, to be written. evidence: data and settings."""
 
     experts: RoundedExperts
-    amax: Mapping[str, float]
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any]
 
 
 def round_experts(
@@ -66,7 +63,6 @@ def round_experts(
             rounder.settle()
         counts = {layer: [one.tokens for one in seen.gate_up] for layer, seen in rounder.layers.items()}
         coverage = Coverage(DEFAULT_MIN_TOKENS, counts)
-        amax = scale_values(model.roles, rounder.layers, rounder.linears, False, DEFAULT_MIN_TOKENS)
         model.finish()
     evidence = {
         "method": "gptq",
@@ -75,7 +71,7 @@ def round_experts(
         "layers": sorted(layers),
         "coverage": coverage.as_json(),
     }
-    return Rounding(store, amax, evidence)
+    return Rounding(store, evidence)
 
 
 def _activation(config: Any) -> Any:

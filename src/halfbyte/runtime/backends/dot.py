@@ -1,7 +1,6 @@
 """One row of activations times packed matrices: the products of decode, without decoding to memory.
 
-Each weight is read once, as half a byte, expanded in a register and added up in float32. Blocks are decoded as in
-`nvfp4.vector.decode_block`, in eight-bit lanes.
+Each weight is read once, as half a byte, expanded in a register and added up in float32.
 """
 
 from typing import Any
@@ -15,7 +14,7 @@ from numba.extending import intrinsic
 
 from halfbyte.nvfp4.format import E4M3
 from halfbyte.nvfp4.kernels import jit
-from halfbyte.nvfp4.vector import F32, I8, I64, LANES, broadcast, load, splat, tree_fold
+from halfbyte.nvfp4.vector import F32, I8, I64, LANES, broadcast, doubled_codes, load, tree_fold
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -33,7 +32,7 @@ def dot_row(typingctx: Any, codes: Any, scales: Any, x: Any, blocks: Any, half_s
         total = cgutils.alloca_once_value(builder, ir.Constant(floats, [0.0] * LANES))
         with cgutils.for_range(builder, blocks, intp=I64) as loop:
             i = loop.index
-            doubled = _doubled(builder, load(builder, builder.add(codes, builder.shl(i, I64(3))), I8, 8))
+            doubled = doubled_codes(builder, load(builder, builder.add(codes, builder.shl(i, I64(3))), I8, 8))
             byte = builder.load(builder.inttoptr(builder.add(scales, i), I8.as_pointer()), align=1)
             at = builder.add(half_scales, builder.shl(builder.zext(byte, I64), I64(2)))
             scale = broadcast(builder, builder.load(builder.inttoptr(at, F32.as_pointer()), align=4))
@@ -46,19 +45,6 @@ def dot_row(typingctx: Any, codes: Any, scales: Any, x: Any, blocks: Any, half_s
         return tree_fold(builder, builder.load(total), builder.fadd)
 
     return types.float32(types.int64, types.int64, types.int64, types.int64, types.int64), codegen
-
-
-def _doubled(builder: ir.IRBuilder, packed: ir.Value) -> ir.Value:
-    """Twice the E2M1 values (int8, 16 lanes) of 8 bytes: code c below 4 is c; else 4 or 6, twice that for 6 and 7."""
-    twice = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [i // 2 for i in range(LANES)])
-    codes = builder.shuffle_vector(packed, packed, twice)
-    codes = builder.and_(builder.lshr(codes, ir.Constant(codes.type, [0, 4] * 8)), splat(I8, 15))
-    upper = builder.or_(splat(I8, 4), builder.shl(builder.and_(codes, splat(I8, 1)), splat(I8, 1)))
-    upper = builder.shl(upper, builder.and_(builder.lshr(codes, splat(I8, 1)), splat(I8, 1)))
-    is_upper = builder.icmp_unsigned("!=", builder.and_(codes, splat(I8, 4)), splat(I8, 0))
-    doubled = builder.select(is_upper, upper, builder.and_(codes, splat(I8, 3)))
-    is_negative = builder.icmp_unsigned("!=", builder.and_(codes, splat(I8, 8)), splat(I8, 0))
-    return builder.select(is_negative, builder.neg(doubled), doubled)
 
 
 def matrix_times_row(codes: Bytes, scales: Bytes, scale_2: np.float32, x: Floats, out: Floats) -> None:
