@@ -4,7 +4,8 @@
 
 Routed experts in NVFP4, activations rounded as on Blackwell (a4-sim), on the windows of compare_tiny.py. Scales are
 calibrated on calibration.jsonl, rows cut to 512 tokens: the largest amax, its 99.99th percentile, the value of least
-squared error, the largest times four; or the constant 1 (amax 2688).
+squared error, our headroom, ModelOpt's headroom calibrator (the larger of 16,384 times the 1st percentile of block amax
+and the 99.99th percentile); or the constant 1 (amax 2688). What unseen outliers do: activation_outliers.py.
 """
 
 import argparse
@@ -12,26 +13,26 @@ import json
 import tempfile
 from pathlib import Path
 
+from activation_outliers import RULES as BY_BLOCKS
 from compare_tiny import TINY, measured, windows
 from table import record, show
 
 from halfbyte.api import calibrate, quantize
+from halfbyte.calibrate.histogram import Histogram
+from halfbyte.calibrate.shares import CEILING
 from halfbyte.data.tokenizer import open_tokenizer
 
-HEADROOM = 4
-RULES = {"max": "max", "percentile": "percentile:99.99", "mse": "mse"}
+RULES = {"max": "max", "percentile": "percentile:99.99", "mse": "mse", "headroom": "headroom"}
 
 
-def with_headroom(source: Path, out: Path) -> None:
-    """The calibrated values times HEADROOM."""
-
-    def scaled(node: object) -> object:
-        if isinstance(node, dict):
-            return {key: value if key == "halfbyte" else scaled(value) for key, value in node.items()}
-        assert isinstance(node, int | float)
-        return HEADROOM * node
-
-    out.write_text(json.dumps(scaled(json.loads(source.read_text()))))
+def modelopt_headroom(source: Path, out: Path) -> None:
+    """The scales of ModelOpt's rule, from the histograms in a scales file."""
+    document = json.loads(source.read_text())
+    values = {}
+    for name, one in document["halfbyte"]["inputs"].items():
+        blocks = [Histogram.from_json(part) for part in one["blocks"].values()]
+        values[name] = CEILING * BY_BLOCKS["ModelOpt headroom"](blocks[0] + blocks[1])
+    out.write_text(json.dumps(values))
 
 
 def main() -> None:
@@ -46,8 +47,8 @@ def main() -> None:
             scales[label] = work / f"{label}.json"
             data = [str(TINY / "calibration.jsonl")]
             calibrate(TINY, data, scales[label], tokens=chosen.tokens, max_length=512, amax=rule)
-        scales[f"max times {HEADROOM}"] = work / "headroom.json"
-        with_headroom(work / "max.json", work / "headroom.json")
+        scales["ModelOpt headroom"] = work / "modelopt.json"
+        modelopt_headroom(work / "max.json", work / "modelopt.json")
         models: list[tuple[str, Path, str | None, int]] = []
         for rounding in ("max", "sweep"):
             for label, scale in scales.items():

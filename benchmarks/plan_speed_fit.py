@@ -4,8 +4,8 @@
 
 Without --fit: the shipped factors (`src/halfbyte/plan/data/efficiency.yaml`). With it: a grid search of layer_ms and
 compute, least squares of the logarithm of time per output token: over all rows for the default, then for each engine
-and GPU family. Rows of one stream say nothing about prefill, so a group with fewer than three loaded rows keeps the
-default's compute.
+and GPU family. Rows of one stream say nothing about prefill, so a group with fewer than three loaded rows (decode-only
+rows are none) keeps the default's compute; a group of one row takes the spread of all rows.
 """
 
 import argparse
@@ -37,7 +37,14 @@ def load() -> dict[str, list[Row]]:
         arch, gpu = architecture(config_of(row["model"], configs) or {}), find_gpu(row["gpu"])
         groups = groups_on_paper(arch, storage_by_recipe(recipe_of(row)))
         d = make_deployment(
-            arch, gpu, row["num_gpus"], row["engine"], tp=row["tp"], mtp_tokens=row["mtp_tokens"], context=32768
+            arch,
+            gpu,
+            row["num_gpus"],
+            row["engine"],
+            tp=row["tp"],
+            mtp_tokens=row["mtp_tokens"],
+            context=row.get("context_length", 32768),
+            kv_dtype=row.get("kv_cache_dtype"),
         )
         memory = plan_memory(groups, arch, d)
         found[f"{row['engine']} {gpu.family}"].append((row, work_of(groups, arch, memory)))
@@ -45,8 +52,12 @@ def load() -> dict[str, list[Row]]:
 
 
 def predicted(row: dict[str, Any], work: Work, factors: Efficiency) -> tuple[float, float]:
-    """(ms per output token of a stream, TTFT in ms)."""
-    speed = SpeedModel(work, None, factors).at(row["concurrency"], row["input_tokens"], row["output_tokens"])
+    """(ms per output token of a stream, TTFT in ms). decode_only rows were measured with no prefill between steps."""
+    model = SpeedModel(work, None, factors)
+    speed = model.at(row["concurrency"], row["input_tokens"], row["output_tokens"])
+    if row.get("decode_only"):
+        context = row["input_tokens"] + row["output_tokens"] / 2
+        return model.decode_step_ms(row["concurrency"], context) / model.tokens_per_step, speed.ttft_ms
     return 1e3 * row["concurrency"] / speed.output_tokens_per_s, speed.ttft_ms
 
 
@@ -58,7 +69,7 @@ def observed(row: dict[str, Any]) -> float:
 
 def fit(rows: list[Row], start: Efficiency) -> Efficiency:
     """The grid point with the least squared log error."""
-    loaded = sum(row["concurrency"] > 1 for row, _ in rows)
+    loaded = sum(row["concurrency"] > 1 and not row.get("decode_only") for row, _ in rows)
     shares = [start.compute] if loaded < 3 else [n / 100 for n in range(5, 65, 2)]
     points = [replace(start, layer_ms=n / 200, compute=share) for n in range(10, 80) for share in shares]
 
@@ -90,8 +101,11 @@ def main() -> None:
             firsts += [first / ttft] if first else []
             shown = f"TTFT {ttft:6.0f} / {first}" if first else ""
             print(f"  {row['id']:34} ms per token {per_token:7.2f} / {observed(row):7.2f} = {ratios[-1]:.2f}   {shown}")
+        if len(rows) == 1:
+            print("  one row: it fits by construction, and the spread of all rows is the only one known")
+            continue
         spread = f"decode_spread: [{min(ratios):.2f}, {max(ratios):.2f}]"
-        print(f"  {spread}" + (f", prefill_spread: [{min(firsts):.2f}, {max(firsts):.2f}]" if firsts else ""))
+        print(f"  {spread}" + (f", prefill_spread: [{min(firsts):.2f}, {max(firsts):.2f}]" if len(firsts) > 1 else ""))
 
 
 if __name__ == "__main__":

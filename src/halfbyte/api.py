@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from halfbyte.export import export
     from halfbyte.gate.run import gate
     from halfbyte.plan.planner import plan
-    from halfbyte.quantize.pipeline import QuantizeResult, quantize
+    from halfbyte.quantize.pipeline import quantize
+    from halfbyte.quantize.result import QuantizeResult
     from halfbyte.quantize.verify import Verification, verify
     from halfbyte.search import SearchResult, search
 
@@ -48,7 +49,7 @@ _MODULES = {
     "export": "halfbyte.export",
     "gate": "halfbyte.gate.run",
     "plan": "halfbyte.plan.planner",
-    "QuantizeResult": "halfbyte.quantize.pipeline",
+    "QuantizeResult": "halfbyte.quantize.result",
     "quantize": "halfbyte.quantize.pipeline",
     "Verification": "halfbyte.quantize.verify",
     "verify": "halfbyte.quantize.verify",

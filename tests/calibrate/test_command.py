@@ -91,6 +91,37 @@ def test_thin_experts_are_reported_and_inherit(tmp_path: Path, data: Path) -> No
     assert "peak memory" in shown.stdout
 
 
+def test_headroom_leaves_room_and_says_what_every_rule_would_do(tmp_path: Path, data: Path) -> None:
+    most = calibrate(checkpoint(), "--data", data, "-o", tmp_path / "max.json")["scales"]
+    room = calibrate(checkpoint(), "--data", data, "-o", tmp_path / "room.json", "--amax", "headroom")
+    assert room["amax"] == "headroom"
+    assert room["scales"].keys() == most.keys()
+    assert all(room["scales"][name] >= 2 * most[name] for name in most)
+    files = [json.loads((tmp_path / name).read_text())["halfbyte"]["inputs"] for name in ("max.json", "room.json")]
+    assert files[0].keys() == files[1].keys() == most.keys()
+    for name, one in files[0].items():
+        assert one["rules"]["max"] == files[1][name]["rules"]["max"]
+        assert one["rules"]["headroom"] == files[1][name]["rules"]["headroom"]
+        assert one["headroom"] == 1
+        assert files[1][name]["rules"]["written"]["calibration"]["added_error"] <= 0.01
+        for shares in one["rules"].values():
+            for part in ("calibration", "held_out"):
+                assert set(shares[part]) == {"clipped", "subnormal", "vanished", "subnormal_energy", "added_error"}
+    words = ["calibrate", str(checkpoint()), "--data", str(data), "-o", str(tmp_path / "x.json"), "--per-expert"]
+    assert RUN.invoke(app, [*words, "--amax", "headroom"]).exit_code == 2
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_too_few_documents_hold_none_out(tmp_path: Path, data: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text("\n".join(data.read_text().splitlines()[:7]))
+    calibrate(checkpoint(), "--data", few, "-o", tmp_path / "s.json")
+    evidence = json.loads((tmp_path / "s.json").read_text())["halfbyte"]
+    assert evidence["held_out"] == {"documents": 0}
+    rules = evidence["inputs"][f"{EXPERTS}.down_proj"]["rules"]
+    assert all(rule["held_out"] is None and rule["calibration"] is not None for rule in rules.values())
+
+
 @pytest.mark.parametrize("amax", ["percentile:99", "mse"])
 def test_other_rules_give_no_more_than_the_largest(tmp_path: Path, data: Path, amax: str) -> None:
     most = calibrate(checkpoint(), "--data", data, "-o", tmp_path / "max.json")["scales"]
@@ -103,9 +134,10 @@ def test_other_rules_give_no_more_than_the_largest(tmp_path: Path, data: Path, a
 def test_quantize_calibrates_first(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     words = ["quantize", str(checkpoint()), str(out), "--calibrate", str(data), str(data), "--json"]
+    words += ["--input-scale", "max"]
     result = RUN.invoke(app, words)
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["input_scale"] == "calibrated on 720 tokens of 24 documents"
+    assert json.loads(result.stdout)["input_scale"] == "calibrated on 720 tokens of 24 documents, max"
     apart = calibrate(checkpoint(), "--data", data, "-o", tmp_path / "s.json")["scales"]
     assert scales_of(out)[f"{EXPERTS}.2.down_proj"] == np.float32(apart[f"{EXPERTS}.down_proj"]) / np.float32(2688)
     assert not (out / ".halfbyte").exists()

@@ -24,6 +24,10 @@ def wrong_total(d: Draft) -> None:
     d.index = lambda index: index["metadata"].update(total_size=7)
 
 
+def half_improved(d: Draft) -> None:
+    d.evidence = {**(d.evidence or {}), "improving": {"rounding": "gptq", "shards_done": 1, "shards": 2, "next": None}}
+
+
 def no_nested(d: Draft) -> None:
     d.quant = None
 
@@ -76,6 +80,7 @@ KOREAN = {"evidence": [{"kind": "compare", "slices": ["korean"]}]}
 CASES: list[tuple[str, Callable[[Draft], None], dict[str, Any], dict[str, Any] | None, str]] = [
     ("selective.bits-per-weight", bloated, {}, {"formats": {"bits_per_weight": {"max": 5}}}, "pass"),
     ("integrity.total-size", wrong_total, {}, None, "pass"),
+    ("integrity.improving", half_improved, {}, None, "pass"),
     ("loadability.both-blocks", no_nested, {}, None, "pass"),
     ("loadability.engine-version", odd_transformers, {}, None, "pass"),
     ("numerics.hot-expert", warm_expert, {"depth": "scales"}, None, "pass"),

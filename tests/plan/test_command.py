@@ -107,6 +107,16 @@ def test_gpu_memory_overrides_the_catalogue(glm: str) -> None:
         ("--gpu b200 --traffic none.csv", "no such trace"),
         ("", "no GPU is named"),
         ("--compare b200", "not GPUxCOUNT"),
+        ("--compare b200x8 --traffic reasoning:10@1", "--traffic is for one machine"),
+        ("--gpu b200 --price nan", "price is nan"),
+        ("--gpu b200 --utilisation 2", "utilisation of 2"),
+        ("--gpu b200 --reasoning-share 1", "reasoning share of 1"),
+        ("--gpu b200 --slo-ttft-ms inf", "slo ttft ms is inf"),
+        ("--gpu b200 --output-tokens 99999999999", "output tokens is"),
+        ("--gpu b200 --gpu-memory-gib nan", "not possible"),
+        ("--gpu b200 --mem-fraction nan", "memory fraction"),
+        ("--gpu b200 --draft-gib 1", "without draft tokens"),
+        ("--gpu b200 --chunk 0", "chunk is 0"),
     ],
 )
 def test_nonsense_is_one_error(glm: str, words: str, message: str) -> None:
@@ -170,6 +180,9 @@ def test_comparison(glm: str) -> None:
     for machine in ("8 x b200", "8 x h200", "8 x h100", "8 x rtxpro6000", "4 x b300"):
         assert machine in text
     assert len(json.loads(run(glm, *words, "--json").stdout)) == 5
+    none_fits = run(glm, *["--recipe", "bf16", "--compare", "h100x8,l40sx8", "--json"])
+    assert none_fits.exit_code == 1
+    assert [plan["fits"] for plan in json.loads(none_fits.stdout)] == [False, False]
 
 
 def test_a_real_folder_and_its_config_agree() -> None:
@@ -188,3 +201,33 @@ def test_start_is_quick_and_without_torch(glm: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert time.perf_counter() - started < 4  # under 1 s alone; other work may share the cores
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "not valid JSON"),
+        (b"[]", "not a JSON object"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"model_type": "llama"}', "not a known family"),
+        (b'{"model_type": "qwen3_moe"}', "num_hidden_layers"),
+        (b'{"model_type": "llama4", "num_hidden_layers": 4000000000}', "wanted at most"),
+    ],
+)
+def test_a_config_that_cannot_be(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    result = run(str(tmp_path / "config.json"), "--recipe", "bf16", "--gpu", "b200", "--json")
+    assert message in json.loads(result.stdout)["error"]["message"]
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "num_experts_per_tok", "num_hidden_layers", "kv_lora_rank", "index_topk"]
+)
+@pytest.mark.parametrize("value", [None, 0, -1, 1.5, "x", [], True, float("nan"), 10**30])
+def test_a_config_with_one_senseless_value(tmp_path: Path, key: str, value: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**config("GLM-5.2"), key: value}))
+    result = run(str(tmp_path / "config.json"), "--recipe", "bf16", "--gpu", "b200", "--json")
+    assert json.loads(result.stdout)["error"]["message"].startswith("config.json: ")
+    assert result.exit_code == 1

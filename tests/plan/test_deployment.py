@@ -83,11 +83,18 @@ def test_catalogue_is_complete_and_sourced() -> None:
     ("name", "found"),
     [
         ("NVIDIA B200", "b200"), ("RTX PRO 6000", "rtxpro6000"), ("AMD Instinct MI355X 288GB", "mi355x"),
-        ("NVIDIA H20 141GB", "h20-141"), ("A100-80", "a100"),
+        ("NVIDIA H20 141GB", "h20-141"), ("A100-80", "a100"), ("NVIDIA A100-SXM4-40GB", "a100-40"),
+        ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA B300 SXM6 AC", "b300"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "rtxpro6000"), ("H200-SXM", "h200"),
     ],
 )  # fmt: skip
 def test_names_as_people_write_them(name: str, found: str) -> None:
     assert find_gpu(name).name == found
+
+
+def test_no_name_means_two_gpus() -> None:
+    for gpu in catalogue().values():
+        assert all(find_gpu(alias).name == gpu.name for alias in (gpu.name, *gpu.aliases))
 
 
 def test_unknown_gpu_and_senseless_memory() -> None:
@@ -109,3 +116,16 @@ def test_users_add_hardware(tmp_path: Path) -> None:
     file.write_text("- {name: x1, memory_gib: -5}\n")
     with pytest.raises(UsageError, match=r"mine\.yaml: entry 0"):
         catalogue.__wrapped__(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        (None, (9999,)), ("", (9999,)), ("fork image 20260424", (9999,)), ("0.0.0+local (fork, 2026-05)", (9999,)),
+        ("v0.11.0", (0, 11, 0)), ("0.10.x (2025-08)", (0, 10)), ("0.20.2rc1.dev249 (fork)", (0, 20, 2)),
+        ("0.25.1+cu129", (0, 25, 1)), ("vLLM 0.7", (0, 7)), ("9" * 5000, (9999,)),
+    ],
+)  # fmt: skip
+def test_versions_as_people_write_them(text: str | None, numbers: tuple[int, ...]) -> None:
+    model = paper()
+    assert server(model, engine="vllm", engine_version=text).version == numbers

@@ -1,11 +1,15 @@
 """Every formula against GLM-5.2 numbers computed by hand in the serving notes (sections 3.1 to 3.4)."""
 
+import random
 from dataclasses import replace
 
 import pytest
 
+from halfbyte.errors import UsageError
+from halfbyte.plan import answers
 from halfbyte.plan.activations import draft_terms, forward_terms, graph_term, logits_term, sparse_terms
-from halfbyte.plan.engines import GIB, MIB, limits
+from halfbyte.plan.engines import GIB, MIB, graph_forecast, limits
+from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.kv import kv_stage, tokens_in
 from halfbyte.plan.memory import plan_memory
 from halfbyte.plan.terms import PHASES, PREFILL, phase_bytes
@@ -68,24 +72,26 @@ def test_pipeline_stages_follow_vllm() -> None:
 def test_kv_bytes_per_token(gpu: str, engine: str, dtype: str, plain: int, mtp: int) -> None:
     for drafts, want in ((0, plain), (3, mtp)):
         d = server(GLM, gpu, engine=engine, kv_dtype=dtype, mtp_tokens=drafts)
-        assert kv_stage(GLM.arch, d, dtype, range(78), last=True).token_bytes == want
+        assert kv_stage(GLM.arch, d, limits(GLM.arch, d), range(78), last=True).token_bytes == want
 
 
 def test_kv_of_other_attention_kinds() -> None:
     deepseek = paper("DeepSeek-V3", None)
     fp8 = server(deepseek, kv_dtype="fp8")
-    assert kv_stage(deepseek.arch, fp8, "fp8", range(61), last=True).token_bytes == 61 * 576
+    assert kv_stage(deepseek.arch, fp8, limits(deepseek.arch, fp8), range(61), last=True).token_bytes == 61 * 576
     qwen = paper("Qwen3-30B-A3B", None)
-    assert kv_stage(qwen.arch, server(qwen, gpus=1), "bf16", range(48), last=True).token_bytes == 48 * 2 * 4 * 128 * 2
     # four KV heads on eight ranks: each rank keeps one
-    assert kv_stage(qwen.arch, server(qwen, gpus=8), "bf16", range(48), last=True).token_bytes == 48 * 2 * 128 * 2
+    for gpus, heads in ((1, 4), (8, 1)):
+        d = server(qwen, gpus=gpus)
+        found = kv_stage(qwen.arch, d, limits(qwen.arch, d), range(48), last=True)
+        assert found.token_bytes == 48 * 2 * heads * 128 * 2
 
 
 def test_decode_context_parallelism_spreads_tokens() -> None:
-    vllm = server(GLM, "rtxpro6000", engine="vllm", dcp=8)
+    vllm = server(GLM, "rtxpro6000", engine="vllm", dcp=8, kv_dtype="fp8")
     sglang = server(GLM, "b200", dcp=8)
-    assert kv_stage(GLM.arch, vllm, "fp8", range(78), last=True).token_bytes == 53_940 / 8
-    assert kv_stage(GLM.arch, sglang, "fp8", range(78), last=True).token_bytes == 78 * 576 / 8 + 21 * 132
+    for d, want in ((vllm, 53_940 / 8), (sglang, 78 * 576 / 8 + 21 * 132)):
+        assert kv_stage(GLM.arch, d, limits(GLM.arch, d), range(78), last=True).token_bytes == want
 
 
 def test_tokens_are_whole_pages() -> None:
@@ -159,7 +165,11 @@ def test_vllm_budget_contains_the_profiled_peak_and_the_draft() -> None:
         t for t in plan.terms if t.profiled and not t.name.startswith(("weights", "KV", "process", "comm", "repack"))
     ]
     peak = max(phase_bytes(inside, phase) for phase in PHASES)
-    assert plan.kv_tokens == tokens_in(0.9 * 178.35 * GIB - plan.weights.main - plan.weights.draft - peak, 48_408)
+    budget = 0.9 * 178.35 * GIB - plan.weights.main - plan.weights.draft - peak
+    forecast = 2 * named(list(plan.terms), "CUDA graphs")
+    assert plan.kv_tokens == tokens_in(budget - forecast, 48_408)
+    older = replace(plan.deployment, engine_version="0.19.1")  # graphs lie outside the utilization
+    assert plan_memory(GLM.groups, GLM.arch, older).kv_tokens == tokens_in(budget, 48_408)
 
 
 def test_peak_is_the_largest_phase_and_terms_add_up() -> None:
@@ -218,3 +228,74 @@ def test_load_takes_a_second_copy_for_a_moment() -> None:
     assert named(list(rtx.terms), "repacking at load") == pytest.approx(experts / 75)
     b200 = plan_memory(GLM.groups, GLM.arch, server(GLM))
     assert "swizzled scales at load" not in {term.name for term in b200.terms}
+
+
+def test_graphs_lie_in_the_budget_from_vllm_0_20_on() -> None:
+    for version, forecast, want in (
+        (None, None, 2.0), ("0.20.1", None, 2.0), ("v0.19.1", None, 0.0), ("0.25.1+cu129", False, 0.0),
+        ("0.19.1", True, 2.0), ("0.0.0+local (fork)", None, 2.0),
+    ):  # fmt: skip
+        d = server(GLM, engine="vllm", engine_version=version, forecast_graphs=forecast)
+        assert graph_forecast(d) == want
+    assert graph_forecast(server(GLM)) == 0
+
+
+def test_sm120_scores_a_whole_chunk() -> None:
+    d = server(GLM, "rtxpro6000", engine="vllm", context=202_752, chunk=8192)
+    terms = sparse_terms(GLM.arch, d, limits(GLM.arch, d), 8192)
+    assert named(terms, "indexer logits") == 4 * 8192 * 202_752
+    assert "sparse prefill workspace" not in {term.name for term in terms}
+    hopper = replace(d, gpu=find_gpu("h200"))
+    assert named(sparse_terms(GLM.arch, hopper, limits(GLM.arch, hopper), 8192), "indexer logits") == 512 * MIB
+
+
+def test_a_draft_model_of_its_own() -> None:
+    plain, drafted = (
+        plan_memory(GLM.groups, GLM.arch, server(GLM, **options))
+        for options in ({"mtp_tokens": 3}, {"mtp_tokens": 3, "draft_gib": 0.5})
+    )
+    assert drafted.weights.draft == 0.5 * GIB < plain.weights.draft
+    assert drafted.kv.latent == plain.kv.latent  # one layer more, as with MTP
+    assert drafted.kv.index == plain.kv.index - 132  # without an indexer
+    with pytest.raises(UsageError, match="without draft tokens"):
+        server(GLM, draft_gib=0.5)
+    deepseek = paper("Qwen3-30B-A3B", None)
+    with pytest.raises(UsageError, match="no MTP layer"):
+        server(deepseek, gpus=4, mtp_tokens=3)
+    assert server(deepseek, gpus=4, mtp_tokens=3, draft_gib=0.0).mtp_tokens == 3
+
+
+def test_any_server_is_a_sum() -> None:
+    """Random servers of every family: phases are sums of terms, pools lie inside the GPU, more memory never hurts."""
+    draw, fitting = random.Random(7), 0
+    names = ["GLM-5.2", "DeepSeek-V3", "DeepSeek-V3.2", "Qwen3-235B-A22B", "MiniMax-M2.5", "Mixtral-8x22B-v0.1"]
+    models = [paper(name, recipe) for name in names for recipe in ("fp8-block", "nvfp4-mlp")]
+    for _ in range(60):
+        model, gpu = draw.choice(models), draw.choice(["h100", "h200", "b200", "rtxpro6000", "mi355x", "b300"])
+        options = {
+            "engine": draw.choice(["sglang", "vllm"]),
+            "context": draw.choice([4096, 32768]),
+            "chunk": draw.choice([None, 2048, 32768]),
+            "fraction": draw.choice([None, 0.8, 0.9]),
+            "engine_version": draw.choice([None, "0.8.1", "0.11.0", "0.25.0"]),
+            "graph_batch": draw.choice([None, 0, 64]),
+        }
+        d = server(model, gpu, draw.choice([4, 8]), **options)
+        plan = plan_memory(model.groups, model.arch, d)
+        for phase, peak in plan.peaks.items():
+            assert peak == sum(term.bytes for term in plan.terms if phase in term.phases)
+        assert all(term.bytes >= 0 for term in plan.terms)
+        assert plan.fits == (not plan.problems)
+        if plan.fits:
+            fitting += 1
+            assert plan.peak_bytes <= plan.usable_bytes
+            assert plan.weights_bytes + plan.kv_bytes <= plan.usable_bytes
+            bigger = replace(d, gpu=d.gpu.model_copy(update={"memory_gib": d.gpu.memory_gib + 8}))
+            more = plan_memory(
+                model.groups, model.arch, replace(bigger, fraction=plan.limits.fraction, chunk=plan.limits.chunk)
+            )
+            assert more.kv_tokens >= plan.kv_tokens
+        else:
+            change = answers.smallest_change(model, plan)
+            assert change is None or change.plan.fits
+    assert 10 < fitting < 60

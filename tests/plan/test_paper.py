@@ -69,6 +69,8 @@ def test_format_bytes_by_hand() -> None:
     assert stored_bytes((130, 129), "fp8-block") == 130 * 129 + 4 * 2 * 2
     assert stored_bytes(shape, "mxfp4") == prod(shape) * 17 // 32
     assert stored_bytes(shape, "int4") == prod(shape) * 9 // 16 + 8
+    assert stored_bytes(shape, "int4-zp") == stored_bytes(shape, "int4") + prod(shape) // 64
+    assert stored_bytes(shape, "int4-g128") == prod(shape) // 2 + prod(shape) // 64 + 8
 
 
 def test_a_composite_config_and_paper_only_families() -> None:
@@ -107,3 +109,24 @@ def test_an_unknown_recipe_suggests_the_nearest() -> None:
     with pytest.raises(RecipeError) as caught:
         storage_by_recipe("nvfp4-routed-expert")
     assert "nvfp4-routed-experts" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("weights", "recipe"),
+    [
+        ({"num_bits": 4, "type": "int", "group_size": 32, "symmetric": True}, "int4-experts"),
+        ({"num_bits": 4, "type": "int", "group_size": 32, "symmetric": False}, "int4-experts-asymmetric"),
+        ({"num_bits": 4, "type": "int", "group_size": 128, "symmetric": True}, None),
+        ({"num_bits": 4, "type": "float", "group_size": 16}, None),
+        ({"num_bits": 8, "type": "int"}, None),
+        ("W4A16", None),
+    ],
+)
+def test_the_int4_of_a_config(weights: object, recipe: str | None) -> None:
+    block = {"quant_method": "compressed-tensors", "config_groups": {"group_0": {"weights": weights}}}
+    described = {**config("DeepSeek-V3"), "quantization_config": block}
+    if recipe is not None:
+        assert recipe_of_config(described) == recipe
+        return
+    with pytest.raises(UnsupportedError, match="not one of the paper recipes"):
+        recipe_of_config(described)

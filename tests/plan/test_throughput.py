@@ -1,6 +1,7 @@
 """The speed model: its parts against arithmetic, its shape against common sense, money against the notes' example."""
 
 import random
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from halfbyte.plan.cost import REASONING_LENGTHS, breakeven_tokens_per_month, co
 from halfbyte.plan.memory import plan_memory
 from halfbyte.plan.throughput import MTP_ACCEPTANCE, Speed, SpeedModel, efficiency
 from halfbyte.plan.work import expected_coverage, operand_of, work_of
+from halfbyte.plan.workload import Workload
 
 from .models import paper, server
 
@@ -100,7 +102,10 @@ def test_the_slo_edge() -> None:
 
 def test_unfitted_hardware_says_so() -> None:
     assert efficiency("sglang", "sm100").fitted
-    assert not efficiency("vllm", "sm120").fitted
+    assert not efficiency("vllm", "sm90").fitted
+    one_row = efficiency("sglang", "sm90")
+    assert one_row.fitted
+    assert one_row.decode_spread == efficiency("none", "none").decode_spread  # a row that fits itself has no spread
 
 
 def test_the_notes_price_example() -> None:
@@ -129,12 +134,21 @@ def test_tenants_pay_for_the_whole_pool() -> None:
 
 def test_cost_document() -> None:
     model = speeds()
-    found = cost_json(model, model.at(32, 8192, 1024), 4.0, 8192, 1024, 0.5, 0.8, 3.0)
+    found = cost_json(model, model.at(32, 8192, 1024), Workload(reasoning_share=0.8, api_price=3.0), price=4.0)
     assert found["pool_per_hour"] == 32
     by_length = found["usd_per_request_by_output_tokens"]
     assert list(by_length) == [str(n) for n in REASONING_LENGTHS]
     assert by_length["37000"] > 10 * by_length["1000"]
     assert found["breakeven"]["output_tokens_per_month"] == round(breakeven_tokens_per_month(32, 3.0))
-    for bad in ((-1.0, 0.5, 0.0), (4.0, 0.0, 0.0), (4.0, 0.5, 1.0)):
-        with pytest.raises(UsageError):
-            cost_json(model, model.at(32, 8192, 1024), bad[0], 8192, 1024, bad[1], bad[2], None)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"price": -1.0}, {"price": float("nan")}, {"utilisation": 0.0}, {"reasoning_share": 1.0}, {"api_price": 0.0},
+        {"slo_tpot_ms": float("inf")}, {"input_tokens": 0}, {"routing": (1.0, float("nan"))}, {"routing": (0.0, 0.0)},
+    ],
+)  # fmt: skip
+def test_a_workload_that_cannot_be(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Workload(**bad)

@@ -1,11 +1,13 @@
 """The traffic simulation: conservation, determinism, queueing theory, preemption, and its speed."""
 
-import importlib.util
 import random
+import sys
 import time
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from halfbyte.errors import UnsupportedError, UsageError
 from halfbyte.plan.memory import MemoryPlan, plan_memory
@@ -136,10 +138,37 @@ def test_bad_traces(tmp_path: Path, text: str, words: str) -> None:
         read_trace(tmp_path / "bad.csv")
 
 
-def test_missing_traces_and_parquet(tmp_path: Path) -> None:
+def test_parquet_says_what_csv_says(tmp_path: Path) -> None:
+    requests = reasoning_traffic(50, 1.0)
+    write_csv(requests, tmp_path / "trace.csv")
+    columns = {name: [getattr(r, name) for r in requests] for name in ("arrival", "input", "output", "tenant")}
+    for extra in ({}, {"model": ["glm"] * 50}):  # a column more does no harm
+        parquet.write_table(pyarrow.table(columns | extra), tmp_path / "trace.parquet")
+        assert read_trace(tmp_path / "trace.parquet") == requests
+    assert len(read_trace(tmp_path / "trace.csv")) == 50
+    parquet.write_table(pyarrow.table({"arrival": [0.5], "input": [1.0], "output": [7]}), tmp_path / "few.parquet")
+    assert read_trace(tmp_path / "few.parquet") == [Request(0.5, 1, 7, "default")]
+    parquet.write_table(pyarrow.table({"arrival": [0.0], "input": [None], "output": [7]}), tmp_path / "null.parquet")
+    with pytest.raises(UsageError, match="row 1: arrival, input and output must be numbers"):
+        read_trace(tmp_path / "null.parquet")
+    parquet.write_table(pyarrow.table({"arrival": [0.0], "input": [1]}), tmp_path / "lacks.parquet")
+    with pytest.raises(UsageError, match="no column output"):
+        read_trace(tmp_path / "lacks.parquet")
+
+
+def test_missing_and_damaged_traces(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such trace"):
         read_trace(tmp_path / "none.csv")
     (tmp_path / "t.parquet").write_bytes(b"PAR1")
-    wanted = UsageError if importlib.util.find_spec("pyarrow") else UnsupportedError
-    with pytest.raises(wanted, match=r"t\.parquet"):
+    with pytest.raises(UsageError, match=r"t\.parquet: cannot be read as Parquet"):
+        read_trace(tmp_path / "t.parquet")
+    (tmp_path / "empty.csv").write_bytes(b"")
+    with pytest.raises(UsageError, match="has no column arrival, input, output"):
+        read_trace(tmp_path / "empty.csv")
+
+
+def test_parquet_without_pyarrow_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UnsupportedError, match="needs pyarrow"):
         read_trace(tmp_path / "t.parquet")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from halfbyte.stream.observer import Observer
+from halfbyte.stream.routing import ExpertRows
 from stream.models import checkpoint, sequences, streamed_logits, whole_logits, whole_model
 
 
@@ -29,7 +30,8 @@ class Everything(Observer):
     def expert_input(self, layer: int, expert: int, x: Tensor) -> None:
         self.inputs.setdefault((layer, expert), []).append(x.clone())
 
-    def expert(self, layer: int, expert: int, hidden: Tensor, gate_up: Tensor, down: Tensor) -> None:
+    def expert(self, layer: int, expert: int, hidden: Tensor, rows: ExpertRows, gate_up: Tensor, down: Tensor) -> None:
+        assert rows.importance().shape == hidden.shape[:1]
         assert gate_up.shape == (64, 64)
         assert down.shape == (64, 32)
         self.experts[layer, expert] = hidden.clone()
@@ -79,7 +81,7 @@ def test_selections_are_the_indexers_own_without_the_future() -> None:
 def test_weights_that_an_observer_returns_compute() -> None:
     class Halves(Observer):
         def expert(
-            self, layer: int, expert: int, hidden: Tensor, gate_up: Tensor, down: Tensor
+            self, layer: int, expert: int, hidden: Tensor, rows: ExpertRows, gate_up: Tensor, down: Tensor
         ) -> tuple[Tensor, Tensor] | None:
             return (gate_up * 2, down * 3) if (layer, expert) != (4, 0) else None
 

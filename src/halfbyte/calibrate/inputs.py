@@ -19,7 +19,7 @@ LARGEST_ROWS = 4
 
 @dataclass(frozen=True)
 class Seen:
-    """tokens: rows. largest: of |x|. value: what the rule makes of them."""
+    """tokens: rows. largest: of |x|. value: what the rule makes of them; `headroom`, which looks at blocks, nothing."""
 
     tokens: int
     largest: float
@@ -61,7 +61,7 @@ class Inputs:
                 f"{self._name}: its input reached {largest} on the calibration data",
                 hint="the model overflows on this text; check the weights, or compute in another dtype",
             )
-        if self._rule.kind == "max" or not largest:
+        if self._rule.kind in ("max", "headroom") or not largest:
             return Seen(self._tokens, largest, largest)
         value = self._percentile() if self._rule.kind == "percentile" else self._least_error(largest)
         return Seen(self._tokens, largest, min(value, largest))

@@ -1,4 +1,4 @@
-"""From the values that a linear's input took to its amax: the largest, a percentile, or the one of least error."""
+"""From the values that a linear's input took to its amax: the largest, room above it, a percentile, or least error."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,9 +11,12 @@ MSE_STEPS = tuple(2.0 ** (-k / 2) for k in range(11))
 
 @dataclass(frozen=True)
 class Rule:
-    """kind max: ModelOpt's, nothing clips. percentile: of all |x|. mse: least squared error of NVFP4 rounding."""
+    """kind max: ModelOpt's, nothing clips that was seen. headroom: room above it, see `headroom.headroom_scale`.
 
-    kind: Literal["max", "percentile", "mse"] = "max"
+    percentile: of all |x|. mse: least squared error of NVFP4 rounding.
+    """
+
+    kind: Literal["max", "headroom", "percentile", "mse"] = "max"
     percentile: float = 100.0
 
     @property
@@ -22,14 +25,15 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """From `--amax max|percentile:99.99|mse`. Raises UsageError."""
-    if text == "max" or text == "mse":
-        return Rule("max" if text == "max" else "mse")
+    """From `--amax max|headroom|percentile:99.99|mse`. Raises UsageError."""
+    plain = {rule.text: rule for rule in (Rule("max"), Rule("headroom"), Rule("mse"))}
+    if text in plain:
+        return plain[text]
     kind, _, number = text.partition(":")
     try:
         percentile = float(number)
     except ValueError:
         percentile = -1.0
     if kind != "percentile" or not 0 < percentile <= 100:
-        raise UsageError(f"--amax {text!r}: wanted max, percentile:P with P above 0 and at most 100, or mse")
+        raise UsageError(f"--amax {text!r}: wanted max, headroom, percentile:P with P above 0 and at most 100, or mse")
     return Rule("percentile", percentile)

@@ -3,19 +3,18 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from halfbyte import __version__
 from halfbyte.calibrate.coverage import Coverage
+from halfbyte.calibrate.evidence import SCHEMA, findings
 from halfbyte.calibrate.file import write_scales
+from halfbyte.calibrate.held_out import held_out
 from halfbyte.calibrate.rule import parse_rule
-from halfbyte.calibrate.scales import expert_statistics, scale_values
 from halfbyte.calibrate.watch import Watch
-from halfbyte.data.documents import Documents, load
+from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import OutputError, UsageError
 from halfbyte.process import peak_rss_bytes
@@ -23,7 +22,6 @@ from halfbyte.progress import Progress
 from halfbyte.stream.executor import Streamed
 
 DEFAULT_MIN_TOKENS = 64
-SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,8 @@ def calibrate(
 
     data, tokens, max_length, seed, pack: see `data.documents.load`. memory_budget: resident bytes. work: folder to go
     on from after a kill. min_tokens: experts with fewer are reported, and take their layer's value. amax: `max`,
-    `percentile:P` or `mse`. per_expert: write every covered expert's own value too (engines reduce them to the
-    layer's largest). overwrite: replace an existing `output`.
+    `headroom`, `percentile:P` or `mse`. per_expert: write every covered expert's own value too (engines reduce them to
+    the layer's largest). overwrite: replace an existing `output`.
     Raises HalfbyteError.
     """
     began = time.monotonic()
@@ -83,6 +81,8 @@ def calibrate(
     output = Path(output)
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: exists", hint="choose another file, or replace it with --overwrite")
+    if per_expert and rule.kind == "headroom":
+        raise UsageError("--per-expert: --amax headroom is a rule for all experts of a layer", hint="leave one out")
     if min_tokens < 1:
         raise UsageError(f"--min-tokens {min_tokens}: wanted at least 1")
     documents = load(list(data), open_tokenizer(src), max_length=max_length, tokens=tokens, seed=seed, pack=pack)
@@ -93,28 +93,20 @@ def calibrate(
         work=None if work is None else Path(work),
         progress=progress,
     ) as model:
-        watch = Watch(model.num_experts, rule, seed)
-        model.start([torch.from_numpy(document.ids) for document in documents.documents], key=f"calibrate {rule.text}")
+        watch = Watch(model.num_experts, rule, seed, held_out(len(documents.documents)))
+        model.start(
+            [torch.from_numpy(document.ids) for document in documents.documents], key=f"calibrate {SCHEMA} {rule.text}"
+        )
         resumed = model.next_layer
         model.restore(watch)
         while model.next_layer < model.layers:
             model.step(watch)
             watch.settle()
         coverage = Coverage(min_tokens, {n: [e.tokens for e in seen.gate_up] for n, seen in watch.layers.items()})
-        scales = scale_values(model.roles, watch.layers, watch.linears, per_expert, min_tokens)
+        sampling = {"tokens": tokens, "max_length": max_length, "seed": seed, "pack": pack}
+        scales, evidence = findings(watch, model.roles, documents, coverage, rule, sampling, per_expert)
         model.finish()
-        model_type, stream = model.roles.family.model_type, model.stats.as_json()
-    evidence = {
-        "schema": SCHEMA,
-        "halfbyte": __version__,
-        "versions": {name: version(name) for name in ("torch", "transformers")},
-        "model_type": model_type,
-        "amax": rule.text,
-        "data": _without_folders(documents.report()),
-        "sampling": {"tokens": tokens, "max_length": max_length, "seed": seed, "pack": pack},
-        "coverage": coverage.as_json(),
-        "experts": expert_statistics(watch.layers, coverage),
-    }
+        stream = model.stats.as_json()
     write_scales(output, scales, evidence)
     result = CalibrationResult(
         output=str(output),
@@ -129,32 +121,8 @@ def calibrate(
         coverage=coverage.as_json(),
         data=documents.report(),
         stream=stream,
-        warnings=_warnings(documents, coverage),
+        warnings=evidence["warnings"],
     )
     if on_done is not None:
         on_done(result)
     return result
-
-
-def _without_folders(report: dict[str, Any]) -> dict[str, Any]:
-    """The report as it may travel with a checkpoint: files by their names only."""
-    sources: dict[str, dict[str, int]] = {}
-    for source, counts in report["sources"].items():
-        name = source if source.startswith("hf:") else Path(source).name
-        total = sources.setdefault(name, dict.fromkeys(counts, 0))
-        for key, count in counts.items():
-            total[key] += count
-    return report | {"sources": sources}
-
-
-def _warnings(documents: Documents, coverage: Coverage) -> list[str]:
-    """What a user should hear without asking."""
-    uncovered = coverage.uncovered
-    if not uncovered:
-        return []
-    never = sum(count == 0 for _, _, count in uncovered)
-    experts = sum(len(counts) for counts in coverage.tokens.values())
-    return [
-        f"{len(uncovered)} of {experts} experts saw fewer than {coverage.min_tokens} of {documents.tokens} tokens "
-        f"({never} saw none); they take their layer's value: give more data, or data of more kinds"
-    ]

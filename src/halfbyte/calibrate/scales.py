@@ -3,16 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
+from halfbyte.calibrate.blocks import Split
 from halfbyte.calibrate.coverage import Coverage
+from halfbyte.calibrate.headroom import headroom_scale
 from halfbyte.calibrate.inputs import Seen
-from halfbyte.calibrate.watch import LayerSeen
+from halfbyte.calibrate.rule import Rule
+from halfbyte.calibrate.shares import CEILING
+from halfbyte.calibrate.watch import DOWN, GATE_UP, LayerSeen
 from halfbyte.checkpoint.roles import RoleMap
 
-GROUPS = ("gate_up_proj", "down_proj")
+
+def group_modules(roles: RoleMap, layer: int) -> tuple[str, str]:
+    """Names that stand for the gate/up and the down projections of all experts of a layer."""
+    container = roles.expert_module(layer, 0, "down_proj").partition(".experts.")[0]
+    return f"{container}.experts.{GATE_UP}", f"{container}.experts.{DOWN}"
 
 
 def scale_values(
-    roles: RoleMap, layers: Mapping[int, LayerSeen], linears: Mapping[str, Seen], per_expert: bool, min_tokens: int
+    roles: RoleMap,
+    layers: Mapping[int, LayerSeen],
+    linears: Mapping[str, Seen],
+    linear_blocks: Mapping[str, Split],
+    rule: Rule,
+    per_expert: bool,
+    min_tokens: int,
 ) -> dict[str, float]:
     """amax by module path. A layer's experts share the largest of theirs, for gate/up and for down, as ModelOpt does.
 
@@ -21,18 +35,33 @@ def scale_values(
     """
     values: dict[str, float] = {}
     for layer, seen in sorted(layers.items()):
-        container = roles.expert_module(layer, 0, "down_proj").partition(".experts.")[0]
-        for group, experts in zip(GROUPS, (seen.gate_up, seen.down), strict=True):
-            largest = max(expert.value for expert in experts)
-            if not largest:
+        experts_of = zip(
+            group_modules(roles, layer),
+            (("gate_proj", "up_proj"), ("down_proj",)),
+            (seen.gate_up, seen.down),
+            (seen.gate_up_blocks, seen.down_blocks),
+            strict=True,
+        )
+        for group, projections, experts, blocks in experts_of:
+            value = _amax(max(expert.value for expert in experts), blocks, rule)
+            if not value:
                 continue
-            values[f"{container}.experts.{group}"] = largest
+            values[group] = value
             for number, expert in enumerate(experts if per_expert else ()):
                 if expert.tokens >= min_tokens and expert.value:
-                    projections = ("gate_proj", "up_proj") if group == "gate_up_proj" else ("down_proj",)
                     modules = (roles.expert_module(layer, number, projection) for projection in projections)
                     values |= dict.fromkeys(modules, expert.value)
-    return values | {roles.published(name): seen.value for name, seen in sorted(linears.items()) if seen.value}
+    for name, one in sorted(linears.items()):
+        if value := _amax(one.value, linear_blocks.get(name), rule):
+            values[roles.published(name)] = value
+    return values
+
+
+def _amax(value: float, blocks: Split | None, rule: Rule) -> float:
+    """value: the rule's, where it is one for single values. Rows that are not whole blocks are never NVFP4."""
+    if rule.kind != "headroom" or blocks is None:
+        return value
+    return CEILING * headroom_scale(blocks.calibration + blocks.held_out)
 
 
 def expert_statistics(layers: Mapping[int, LayerSeen], coverage: Coverage) -> dict[str, Any]:

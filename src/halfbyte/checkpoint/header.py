@@ -114,6 +114,8 @@ def _wrong_tensor(entry: Any, where: str) -> CheckpointError:
 
 def _check_cover(tensors: dict[str, TensorInfo], data_start: int, file_bytes: int, where: str) -> None:
     """The tensors must tile the data section exactly, as the format demands."""
+    if _in_order(tensors, data_start) == file_bytes:
+        return
     position, previous = data_start, None
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
         if tensor.stop > file_bytes:
@@ -128,6 +130,15 @@ def _check_cover(tensors: dict[str, TensorInfo], data_start: int, file_bytes: in
         position, previous = tensor.stop, name
     if position != file_bytes:
         raise CheckpointError(f"{where}: {file_bytes - position} unused bytes after the last tensor")
+
+
+def _in_order(tensors: dict[str, TensorInfo], position: int) -> int:
+    """Where the data ends if each tensor follows the one before, as writers put them; -1 if not."""
+    for _, _, start, stop in tensors.values():
+        if start != position:
+            return -1
+        position = stop
+    return position
 
 
 def _naturals(value: Any) -> TypeGuard[list[int]]:

@@ -16,6 +16,9 @@ from halfbyte.errors import CheckpointError
 from halfbyte.nvfp4.layout import BLOCK_SIZE
 
 SCALE_PARTS = ("weight_scale", "weight_scale_2", "input_scale", "weight_scale_inv")
+LINEAR_PARTS = frozenset({"weight", *SCALE_PARTS})
+"""What makes one entry with its module's weight; the role of the first of them is the role of all."""
+
 FP8_TILE = 128
 
 NVFP4 = "nvfp4"
@@ -50,14 +53,18 @@ def inventory(tensors: Iterable[Tensor], roles: RoleMap) -> list[Entry]:
     """Entries in the order of `tensors`. Raises UnknownTensorError, CheckpointError (scales without weight, shapes)."""
     modules: dict[str, tuple[TensorRole, dict[str, Tensor]]] = {}
     for tensor in tensors:
-        role = roles.role(tensor.name)
-        if role.part in SCALE_PARTS or role.part == "weight":
-            parts = modules.setdefault(role.module, (role, {}))[1]
-            if role.part in parts:
-                raise CheckpointError(f"{tensor.name}: is there twice, also as {parts[role.part].name}")
-            parts[role.part] = tensor
-        else:
-            modules[tensor.name] = (role, {role.part: tensor})
+        owner, _, part = tensor.name.rpartition(".")
+        module = modules.get(owner)
+        if module is None or module[0].fused or part not in LINEAR_PARTS:
+            role = roles.role(tensor.name)
+            part = role.part
+            if part not in LINEAR_PARTS:
+                modules[tensor.name] = (role, {part: tensor})
+                continue
+            module = modules.setdefault(role.module, (role, {}))
+        if part in module[1]:
+            raise CheckpointError(f"{tensor.name}: is there twice, also as {module[1][part].name}")
+        module[1][part] = tensor
     return [_entry(role, parts) for role, parts in modules.values()]
 
 

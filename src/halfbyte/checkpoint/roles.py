@@ -5,8 +5,7 @@ not explain is an error, never a guess, and so is one that contradicts the confi
 an indexer on a layer that shares its selection, experts on a dense layer.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from halfbyte.checkpoint.families import FAMILIES, GLU, INDEXER, Family, Role, dense_layers, indexer_layers
 from halfbyte.errors import CheckpointError, UnknownTensorError, UnsupportedError
@@ -24,12 +23,13 @@ PARTS = (
 )
 """What may follow a module's path: the tensors of one linear in any of the formats we read."""
 
+_KNOWN_PARTS = frozenset(PARTS)
+
 SHARED_SCALE = (("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("q_proj", "k_proj", "v_proj"))
 """Linears that engines fuse into one GEMM with one global scale: quantized, they must share `weight_scale_2`."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRole:
+class TensorRole(NamedTuple):
     """One tensor, explained.
 
     module: path of the module that owns it, as named in the checkpoint. part: what of the module it is (PARTS).
@@ -64,6 +64,7 @@ class RoleMap:
         self._mtp_layer = _layer_table(self.family, dense=False, mtp=True)
         self._projections = self.family.projections | {name: name for name in GLU}
         self._containers = {self.family.container, self.family.fused_container}
+        self._numbers: dict[str, int | None] = {}  # a few hundred spellings serve many thousand names
 
     def is_mtp(self, layer: int | None) -> bool:
         return layer is not None and layer >= self.layers
@@ -80,7 +81,7 @@ class RoleMap:
                 if module in self._outside:
                     return TensorRole(self._outside[module], module, pieces[-1])
             raise self._unknown(name, "no such module in this family")
-        layer = _number(pieces[2])
+        layer = self._number(pieces[2])
         if layer is None or layer >= self.layers + self.mtp_layers:
             reason = f"the config has layers 0 to {self.layers - 1} and {self.mtp_layers} MTP layer(s)"
             raise self._unknown(name, reason)
@@ -107,7 +108,7 @@ class RoleMap:
         if layer in self.dense:
             raise self._unknown(name, f"layer {layer} is dense by the config")
         mtp = layer >= self.layers
-        expert = _number(pieces[5])
+        expert = self._number(pieces[5])
         if expert is None:  # a 3-D stack: experts.gate_up_proj or experts.down_proj, with or without .weight
             if pieces[5] in ("gate_up_proj", "down_proj") and (len(pieces) == 6 or pieces[6:] == ["weight"]):
                 module = ".".join(pieces[:6])
@@ -115,7 +116,7 @@ class RoleMap:
             raise self._unknown(name, "no such expert tensor")
         if expert >= self.num_experts:
             raise self._unknown(name, f"the config has {self.num_experts} experts")
-        if len(pieces) != 8 or pieces[6] not in self._projections or pieces[7] not in PARTS:
+        if len(pieces) != 8 or pieces[6] not in self._projections or pieces[7] not in _KNOWN_PARTS:
             raise self._unknown(name, "no such expert tensor")
         module = name[: -len(pieces[7]) - 1]
         return TensorRole(Role.ROUTED_EXPERT, module, pieces[7], layer, expert, self._projections[pieces[6]], mtp)
@@ -131,6 +132,11 @@ class RoleMap:
         if len(pieces) > 3 and pieces[1] == "layers" and pieces[3] == self.family.fused_container:
             pieces[3] = self.family.container if self.is_moe(int(pieces[2])) else pieces[3]
         return ".".join(pieces)
+
+    def _number(self, piece: str) -> int | None:
+        if piece not in self._numbers:
+            self._numbers[piece] = _number(piece)
+        return self._numbers[piece]
 
     def _unknown(self, name: str, reason: str) -> UnknownTensorError:
         shown = name if len(name) <= 200 else name[:200] + "..."

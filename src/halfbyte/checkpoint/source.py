@@ -6,11 +6,10 @@ error with a name, where a map would kill the process with SIGBUS, and resident 
 
 import json
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from halfbyte.checkpoint.header import DTYPE_BYTES, Header, TensorInfo, header_length, parse_header
 from halfbyte.errors import CheckpointError, UnsupportedError
@@ -20,8 +19,7 @@ SINGLE_NAME = "model.safetensors"
 JSON_LIMIT_BYTES = 256_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One tensor and where it lies. `start` and `stop` are bytes of the file `shard`."""
 
     name: str
@@ -129,6 +127,15 @@ class Checkpoint:
     def bytes(self) -> int:
         return sum(tensor.bytes for tensor in self.tensors.values())
 
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError if a shard is no longer the file that was opened."""
+        for name, shard in self.shards.items():
+            status = shard.path.stat()
+            if (status.st_size, status.st_mtime_ns) != (shard.bytes, shard.mtime_ns):
+                raise CheckpointError(
+                    f"{shard.path}: changed while it was read", hint=f"run again with an intact {name}"
+                )
+
     def close(self) -> None:
         for shard in self.shards.values():
             shard.close()
@@ -163,8 +170,10 @@ def _weight_map(path: Path) -> dict[str, str]:
     weight_map = read_json(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: has no weight_map")
+    names = {shard for shard in weight_map.values() if isinstance(shard, str)}
+    good = {name for name in names if _is_shard_name(name)}  # a few hundred names serve many thousand tensors
     for tensor, shard in weight_map.items():
-        if not _is_shard_name(shard):
+        if not isinstance(shard, str) or shard not in good:
             raise CheckpointError(
                 f"{path}: weight_map sends {tensor[:200]!r} to {str(shard)[:200]!r}, wanted the name of a .safetensors "
                 "file in the same folder"
@@ -214,7 +223,7 @@ def _merge(headers: dict[str, Header], weight_map: dict[str, str] | None, index_
             if name in tensors:
                 raise CheckpointError(f"tensor {name[:200]!r} stands in both {tensors[name].shard} and {shard}")
             tensors[name] = Tensor(name, shard, dtype, shape, start, stop)
-    if weight_map is not None:
+    if weight_map is not None and weight_map != {name: tensor.shard for name, tensor in tensors.items()}:
         for name, shard in weight_map.items():
             if name not in tensors:
                 raise CheckpointError(f"{index_path}: names tensor {name[:200]!r}, which {shard} does not hold")

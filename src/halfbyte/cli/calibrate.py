@@ -31,7 +31,9 @@ def calibrate(
     work: Annotated[Path | None, typer.Option(help="Folder for these files, and to go on from after a kill.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     min_tokens: Annotated[int, typer.Option(help="Experts that saw fewer are reported as uncovered.")] = 64,
-    amax: Annotated[str, typer.Option(help="max (ModelOpt's, nothing clips), percentile:99.99, or mse.")] = "max",
+    amax: Annotated[
+        str, typer.Option(help="max (ModelOpt's), headroom (room for larger ones), percentile:99.99, or mse.")
+    ] = "max",
     per_expert: Annotated[
         bool, typer.Option("--per-expert", help="Also each covered expert's own scale; engines take the largest.")
     ] = False,

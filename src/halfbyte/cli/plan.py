@@ -12,7 +12,7 @@ from halfbyte.cli.output import Json, command, print_json
 from halfbyte.errors import UsageError
 
 if TYPE_CHECKING:
-    from halfbyte.plan.planner import Plan
+    from halfbyte.plan.result import Plan
 
 DEFAULT_DRAFTS = "3"
 
@@ -52,6 +52,10 @@ def plan(
     kv_dtype: Annotated[str | None, typer.Option(help="auto, bf16, fp8, fp8_ds_mla, nvfp4_ds_mla.")] = None,
     mem_fraction: Annotated[float | None, typer.Option(help="mem-fraction-static / gpu-memory-utilization.")] = None,
     mtp: Annotated[int, typer.Option(help=f"Draft tokens a step; {DEFAULT_DRAFTS} when given without a number.")] = 0,
+    draft_gib: Annotated[
+        float | None,
+        typer.Option(help="With --mtp: GiB per GPU of a separate draft model (Eagle3)."),
+    ] = None,
     price: Annotated[float | None, typer.Option(help="Dollars per GPU-hour.")] = None,
     api_price: Annotated[
         float | None, typer.Option(help="Dollars per 1M output tokens of an API, to break even.")
@@ -73,6 +77,9 @@ def plan(
     cuda_graph_max_bs: Annotated[int | None, typer.Option(help="Largest captured batch; 0 for eager.")] = None,
     max_total_tokens: Annotated[int | None, typer.Option(help="Cap on the KV pool's tokens.")] = None,
     engine_version: Annotated[str | None, typer.Option(help="Engine release, where it changes the sum.")] = None,
+    forecast_graphs: Annotated[
+        bool | None, typer.Option(help="vLLM: whether VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS is on. By version.")
+    ] = None,
     hardware: Annotated[Path | None, typer.Option(help="YAML with more GPUs.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write plan.json here.")] = None,
     json_output: Json = False,
@@ -81,7 +88,7 @@ def plan(
 
     Example: halfbyte plan ./glm-nvfp4 --gpu b200 --gpus 8 --context 1M
 
-    Exit status 1 if the plan does not fit.
+    Exit status 1 if the plan does not fit; with --compare, if none does.
     """
     from halfbyte.plan.planner import compare as run_compare
     from halfbyte.plan.planner import plan as run
@@ -111,19 +118,28 @@ def plan(
         "kv_dtype": kv_dtype,
         "mem_fraction": mem_fraction,
         "mtp": mtp,
+        "draft_gib": draft_gib,
         "max_sequences": max_sequences,
         "cuda_graph_max_bs": cuda_graph_max_bs,
         "max_total_tokens": max_total_tokens,
         "engine_version": engine_version,
+        "forecast_graphs": forecast_graphs,
+        "recipe": recipe,
         "hardware": hardware,
         "workload": workload,
     }
     if compare is not None:
-        _print_comparison(run_compare(target, machines_from(compare), recipe, **flags), json_output)
+        for name, value in (("traffic", traffic), ("output", output), ("gpu-memory-gib", gpu_memory_gib)):
+            if value is not None:
+                raise UsageError(f"--{name} is for one machine, --compare plans several", hint="plan it by itself")
+        plans = run_compare(target, machines_from(compare), **flags)
+        _print_comparison(plans, json_output)
+        if not any(found.fits for found in plans):
+            raise typer.Exit(1)
         return
     if not gpu:
         raise UsageError("no GPU is named", hint="add --gpu b200, or --compare b200x8,h200x8")
-    found = run(target, gpu, gpus, recipe=recipe, gpu_memory_gib=gpu_memory_gib, traffic=traffic, seed=seed, **flags)
+    found = run(target, gpu, gpus, gpu_memory_gib=gpu_memory_gib, traffic=traffic, seed=seed, **flags)
     if output is not None:
         found.write(output)
     if json_output:
@@ -150,9 +166,11 @@ def routing_from(path: Path | None) -> tuple[float, ...] | None:
     if path is None:
         return None
     try:
-        counts = json.loads(path.read_text())
+        counts = json.loads(path.read_text("utf-8"))
+        if not isinstance(counts, list):
+            raise TypeError(f"a {type(counts).__name__}")
         return tuple(float(count) for count in counts)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON list of numbers: {str(error)[:100]}") from None
 
 

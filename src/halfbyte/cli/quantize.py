@@ -9,7 +9,7 @@ from halfbyte.cli.output import Json, command, print_json, print_table, role_tex
 from halfbyte.errors import UsageError
 
 if TYPE_CHECKING:
-    from halfbyte.quantize.pipeline import QuantizeResult
+    from halfbyte.quantize.result import QuantizeResult
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -17,7 +17,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KI
 @command
 def quantize(
     src: Annotated[Path, typer.Argument(help="BF16 checkpoint folder.")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty, unless --improve.")],
     recipe: Annotated[
         str,
         typer.Option(
@@ -28,8 +28,12 @@ def quantize(
         str, typer.Option(help="max: ModelOpt's, bit for bit. sweep: scales of least error. gptq: on --calibrate data.")
     ] = "max",
     input_scale: Annotated[
-        str, typer.Option(help="Activation scale of quantized linears: a number, or a file of calibrated amax.")
-    ] = "1",
+        str | None,
+        typer.Option(
+            help="Of activations: max or headroom (of --calibrate data), NUMBER, or FILE of calibrated amax. "
+            "[default: headroom with --calibrate, else 1]"
+        ),
+    ] = None,
     calibrate: Annotated[
         list[str] | None, typer.Option(help="FILE...: data to measure activation scales on, or for gptq to round on.")
     ] = None,
@@ -39,6 +43,10 @@ def quantize(
     device: Annotated[str, typer.Option(help="Where to calibrate: cpu or cuda.")] = "cpu",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
     max_shard_size: Annotated[str, typer.Option(help="Largest output file, e.g. 5GB or 500MB.")] = "5GB",
+    improve: Annotated[
+        bool,
+        typer.Option("--improve", help="DST is finished: replace its experts by those of gptq, shard by shard."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, write nothing.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the checkpoint in DST once ours is done.")
@@ -70,6 +78,7 @@ def quantize(
             device=device,
             workers=workers,
             max_shard_bytes=parse_size(max_shard_size),
+            improve=improve,
             dry_run=dry_run,
             overwrite=overwrite,
             force=force,
@@ -123,11 +132,22 @@ def _print(result: "QuantizeResult") -> None:
         print(f"warning: {warning}")
     print(f"input scale: {result.input_scale or 'none (weight-only)'}")
     if result.dry_run:
-        print(f"dry run: {result.shards} shard(s) would be written, nothing was")
+        count = result.shards if result.replaced_shards is None else result.replaced_shards
+        done = "written" if result.replaced_shards is None else f"replaced, of {result.shards}"
+        print(f"dry run: {count} shard(s) would be {done}, nothing was")
         return
     resumed = f", {result.resumed_shards} of {result.shards} shards resumed" if result.resumed_shards else ""
+    if result.replaced_shards is not None:
+        print(f"{_improved(result)}, {result.seconds:.1f} s, peak memory {size_text(result.peak_rss_bytes)}{resumed}")
+        return
     print(
         f"wrote {result.output}: {size_text(result.bytes_out)} in {result.shards} shard(s), {result.seconds:.1f} s, "
         f"{result.bytes_in / 1e9 / max(result.seconds, 1e-9):.2f} GB/s of source, "
         f"peak memory {size_text(result.peak_rss_bytes)}{resumed}"
     )
+
+
+def _improved(result: "QuantizeResult") -> str:
+    if not result.replaced_shards:
+        return f"nothing to do: {result.output} is rounded by gptq on this data already"
+    return f"improved {result.output}: {result.replaced_shards} of {result.shards} shard(s) replaced"

@@ -34,6 +34,8 @@ def verify(
             print_table("largest errors", ["tensor", "relative error"], rows)
         for found in result.mismatches:
             print(f"MISMATCH {found.tensor}: {found.reason}")
+        if result.improving is not None:
+            print(result.improving)
         hashes = f"{result.hashed_files} file hashes" if result.hashed_files else "no halfbyte.json, so no hashes"
         outcome = "ok" if result.ok else "NOT OK"
         print(f"{outcome}: {result.tensors:,} tensors, {hashes}, {len(result.mismatches)} mismatch(es)")

@@ -11,6 +11,7 @@ from typing import Any
 from halfbyte.checkpoint.source import Checkpoint, read_json
 from halfbyte.checkpoint.writer import hash_file, write_whole
 from halfbyte.errors import CheckpointError
+from halfbyte.quantize.improving import improving
 from halfbyte.quantize.side_files import EVIDENCE, json_bytes
 
 KEY = ("base", "candidate", "data_sha256", "recall_sha256")
@@ -35,9 +36,10 @@ def identity(hashes: dict[str, str]) -> str:
 
 
 def describes(folder: Path, hashes: dict[str, str]) -> bool:
-    """Whether the evidence in `folder` is about shards with these hashes."""
-    listed = read_json(folder / EVIDENCE).get("shards")
-    if not isinstance(listed, list):
+    """Whether the evidence in `folder` is about shards with these hashes, and they are there to stay."""
+    document = read_json(folder / EVIDENCE)
+    listed = document.get("shards")
+    if not isinstance(listed, list) or improving(document) is not None:
         return False
     return {row.get("file"): row.get("sha256") for row in listed if isinstance(row, dict)} == hashes
 

@@ -88,7 +88,8 @@ def compare(
             result["evidence"] = str(candidate_files.folder / EVIDENCE)
         elif (candidate_files.folder / EVIDENCE).exists():
             result["notes"].append(
-                f"{EVIDENCE} is about other shards than the candidate's: nothing was added to it; see `halfbyte verify`"
+                f"{EVIDENCE} is about other shards than the candidate's, or they are being improved: nothing was added "
+                "to it; see `halfbyte verify`"
             )
     return Comparison(result)
 

@@ -10,6 +10,7 @@ from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import CheckpointError
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.target import LocalFiles
+from halfbyte.quantize.improving import in_flight
 
 FINGERPRINTED = (".json", ".jinja", ".model", ".py")
 """Endings of side files that decide what is loaded; they are part of the fingerprint, prose is not."""
@@ -64,7 +65,8 @@ def identity_of_shards(facts: Facts) -> str | None:
     """
     stated, digests = stated_files(facts), []
     for name, shard in sorted(facts.shards.items()):
-        digest = shard.sha256 or shard.stated or stated.get(name, (None, None))[1]
+        by_evidence = None if in_flight(facts.evidence, name) else stated.get(name, (None, None))[1]
+        digest = shard.sha256 or shard.stated or by_evidence
         if not isinstance(digest, str):
             return None
         digests.append(digest)

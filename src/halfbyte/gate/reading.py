@@ -4,15 +4,13 @@ What is damaged is noted under the rule that will report it, and reading goes on
 not hide a pickled payload.
 """
 
-import gc
 import hashlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
+from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.header import Header, parse_header
 from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG
 from halfbyte.checkpoint.source import INDEX_NAME, SINGLE_NAME
@@ -54,7 +52,7 @@ SIDE_NAMES = (
 def read_facts(files: Files, policy: Policy, options: Options, progress: Progress) -> Facts:
     """Everything that rules look at. Raises CheckpointError if there is nothing to judge, or the server fails."""
     facts = Facts(files, policy, options, progress, listing=files.listing())
-    with _no_garbage_collection():
+    with no_garbage_collection():
         _read_small_files(facts)
         facts.config = _document(facts, "config.json", "integrity.config") or {}
         facts.quant = _document(facts, HF_QUANT_CONFIG, "loadability.metadata")
@@ -74,19 +72,6 @@ def _explain(facts: Facts) -> None:
             f"config.json: cannot be interpreted, please report it: {type(error).__name__}: {printable(str(error))}"
         )
         facts.problem("integrity.config", message, file="config.json")
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A million small objects are made and all are kept: each collection meanwhile would scan them for nothing."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.freeze()  # what was made stays until the end: no later collection need look at it
-            gc.enable()
 
 
 def _read_small_files(facts: Facts) -> None:

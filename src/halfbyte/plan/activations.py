@@ -9,15 +9,36 @@ from collections.abc import Iterator
 from halfbyte.plan.architecture import Architecture
 from halfbyte.plan.deployment import Deployment, layout
 from halfbyte.plan.engines import GIB, MIB, Limits
-from halfbyte.plan.terms import DECODE, PREFILL, SERVING, Term
+from halfbyte.plan.terms import CAPTURE, DECODE, PREFILL, SERVING, Term
 
 NOTES = "serving notes 3.4"
 VLLM_INDEX_LOGITS_BYTES = 512 * MIB
 """`VLLM_SPARSE_INDEXER_MAX_LOGITS_MB`; SGLang chunks these logits to what memory is free, so the same is assumed."""
+WHOLE_LOGITS = "posted pools of vLLM on SM120 at contexts of 65,536, 202,752 and 250,000"
+"""Beside the weights those servers took 2.1, 7.0 and about 8.9 GiB: the scores of a whole chunk of 8,192 tokens (2.0,
+6.2, 7.6 GiB), and no room for the sparse prefill workspace of the FlashMLA kernels, which SM120 does not have."""
 INDEX_KEY_BYTES = 132
 SAMPLER_COPIES = {"vllm": 5, "sglang": 2}
 """float32 [rows, vocabulary] arrays alive at once. vLLM's profile runs top-k/top-p sampling: logits, sorted values,
 int64 indices (two), probabilities. SGLang: logits and softmax."""
+
+
+def transient_terms(arch: Architecture, d: Deployment, settled: Limits, tokens: int) -> list[Term]:
+    """All buffers of a server whose prefill takes `tokens` tokens at once on a rank."""
+    rows = min(settled.max_sequences, settled.graph_batch if d.engine == "sglang" else settled.max_sequences)
+    positions = rows * (d.mtp_tokens + 1 if d.engine == "sglang" else 1)
+    found = forward_terms(arch, d, tokens, (PREFILL,))
+    found += [
+        Term(f"{term.name} (decode)", (DECODE, CAPTURE), term.bytes, term.formula, term.source)
+        for term in forward_terms(arch, d, min(positions, 8192), (DECODE, CAPTURE))
+    ]
+    found += sparse_terms(arch, d, settled, tokens)
+    found += draft_terms(arch, d, tokens)
+    found.append(logits_term(arch, d, positions))
+    found.append(graph_term(d, settled))
+    if d.engine == "sglang" and d.gpu.family == "sm100":
+        found.append(Term("attention workspace", SERVING, 0.5 * GIB, "at most 0.5 GiB", "TRT-LLM; serving notes 3.4"))
+    return found
 
 
 def forward_terms(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]) -> list[Term]:
@@ -102,7 +123,9 @@ def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int)
     top_k = arch.indexer.top_k
     copies = 2 if d.engine == "vllm" and d.mtp_tokens else 1
     query = 2 * tokens * arch.indexer.heads * arch.indexer.width
-    logits = min(4 * tokens * d.context, VLLM_INDEX_LOGITS_BYTES)
+    whole = d.engine == "vllm" and d.gpu.family == "sm120"
+    scores = 4 * tokens * d.context
+    logits = scores if whole else min(scores, VLLM_INDEX_LOGITS_BYTES)
     found = [
         Term(
             "top-k indices",
@@ -119,11 +142,12 @@ def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int)
             "indexer logits",
             (PREFILL,),
             logits,
-            f"min(4 B x {tokens} x {d.context}, 512 MiB)",
-            "VLLM_SPARSE_INDEXER_MAX_LOGITS_MB; SGLang chunks by free memory",
+            f"4 B x {tokens} x {d.context}" if whole else f"min(4 B x {tokens} x {d.context}, 512 MiB)",
+            WHOLE_LOGITS if whole else "VLLM_SPARSE_INDEXER_MAX_LOGITS_MB; SGLang chunks by free memory",
+            "a smaller --chunk",
         ),
     ]
-    if d.engine == "vllm":
+    if d.engine == "vllm" and not whole:
         factor = 5 if d.context <= 262_144 else 2
         size = factor * d.context * 2 * arch.mla.latent + 8 * factor * d.context * INDEX_KEY_BYTES
         formula = f"{factor} x {d.context} x {2 * arch.mla.latent} + 8 x {factor} x {d.context} x {INDEX_KEY_BYTES}"
@@ -161,8 +185,8 @@ def graph_term(d: Deployment, limits: Limits) -> Term:
     if d.engine == "sglang":
         positions = batch * (d.mtp_tokens + 1)
         size, formula = 1.5 * GIB + 2 * MIB * positions, f"1.5 GiB + 2 MiB x {positions} positions"
-        return Term("CUDA graphs", SERVING, size, formula, NOTES, "a smaller --cuda-graph-max-bs")
+        return Term("CUDA graphs", SERVING, size, formula, NOTES, "a smaller --cuda-graph-max-bs", profiled=False)
     factor = 2 if d.mtp_tokens else 1
     size, formula = factor * (0.6 * GIB + 2.5 * MIB * batch), f"{factor} x (0.6 GiB + 2.5 MiB x {batch})"
     source = "posted vLLM captures, GLM-5.1 at TP8"
-    return Term("CUDA graphs", SERVING, size, formula, source, "fewer running sequences")
+    return Term("CUDA graphs", SERVING, size, formula, source, "fewer running sequences", profiled=False)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from halfbyte.errors import HalfbyteError
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.engines import GIB
-from halfbyte.plan.kv import page_tokens
+from halfbyte.plan.kv import held_in_window, page_tokens
 from halfbyte.plan.memory import MemoryPlan, plan_memory
 from halfbyte.plan.target import Model
 
@@ -30,15 +30,31 @@ def max_concurrency(model: Model, plan: MemoryPlan, context: int | None = None) 
     d = plan.deployment
     page = page_tokens(model.arch, d)
     tokens = -(-(context or d.context) // page) * page
-    return plan.kv_tokens // tokens * d.kv_ranks * d.replicas
+    each = plan.kv_tokens // tokens
+    if plan.kv.sliding:
+        each = int(plan.kv_bytes / sequence_bytes(model, plan, tokens))
+    return each * d.kv_ranks * d.replicas
 
 
 def max_context(model: Model, plan: MemoryPlan, concurrency: int | None = None) -> int:
     """The longest context, in tokens, of `concurrency` sequences (1 unless asked), within the model's own limit."""
     d = plan.deployment
     each = -(-(concurrency or d.concurrency or 1) // (d.kv_ranks * d.replicas))
-    page = page_tokens(model.arch, d)
-    return min(plan.kv_tokens // each // page * page, model.arch.max_context)
+    page, most = page_tokens(model.arch, d), model.arch.max_context
+    if not plan.kv.sliding:
+        return min(plan.kv_tokens // each // page * page, most)
+    low, high = 0, -(-most // page)
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = each * sequence_bytes(model, plan, middle * page) <= plan.kv_bytes
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return min(low * page, most)
+
+
+def sequence_bytes(model: Model, plan: MemoryPlan, tokens: int) -> float:
+    """KV bytes of one sequence of `tokens` tokens, whose sliding layers hold no more than their window."""
+    held = held_in_window(model.arch, plan.deployment, plan.limits, tokens)
+    return (plan.kv.latent + plan.kv.index + plan.kv.heads) * tokens + plan.kv.sliding * held
 
 
 def largest_chunk(model: Model, d: Deployment) -> int:

@@ -5,15 +5,19 @@ that knows them. `kimi_k2` is DeepSeek-V3 under another name, `kimi_k25` wraps i
 and `llama4` are known here on paper only: enough to plan for, not to quantize.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from halfbyte.checkpoint.families import FAMILIES
 from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.plan.config_values import positive
+from halfbyte.plan.vision import vision_bytes
+from halfbyte.plan.windows import windows
 
 ALIASES = {"kimi_k2": "deepseek_v3", "deepseek_v3_2": "deepseek_v32", "llama4_text": "llama4"}
 PAPER_ONLY = ("gpt_oss", "llama4")
+MOST_LAYERS = 4096
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Architecture:
     """One model. Layer numbers count from 0; MTP layers follow the last decoder layer.
 
     experts, top_k: routed experts per MoE layer and experts a token visits. shared_width: total width of the shared
-    experts, 0 for none. vision_bytes: a BF16 vision tower beside the text model. max_context: tokens.
+    experts, 0 for none. vision_bytes: a BF16 vision tower beside the text model. max_context: tokens. sliding: layers
+    that attend to the last `window` tokens only.
     """
 
     model_type: str
@@ -74,6 +79,8 @@ class Architecture:
     tied_embeddings: bool = False
     own_mtp_head: bool = False
     vision_bytes: int = 0
+    sliding: frozenset[int] = frozenset()
+    window: int = 0
 
     @property
     def moe_layers(self) -> int:
@@ -90,19 +97,26 @@ class Architecture:
 def architecture(config: dict[str, Any]) -> Architecture:
     """Read a config.json. Raises UnsupportedError (family), CheckpointError (missing or senseless key)."""
     text = text_config(config)
-    model_type = text["model_type"]
-    if model_type in PAPER_ONLY:
-        return _paper_only(text, model_type)
+    found = _paper_only(text) if text["model_type"] in PAPER_ONLY else _known(text)
+    if found.top_k > found.experts:
+        raise CheckpointError(f"config.json: {found.top_k} experts a token, the model has {found.experts}")
+    sliding, window = windows(text, found.model_type, found.layers)
+    return replace(found, vision_bytes=vision_bytes(config, found.hidden), sliding=sliding, window=window)
+
+
+def _known(text: dict[str, Any]) -> Architecture:
+    """A family that Halfbyte reads tensor by tensor."""
+    model_type, _ = text["model_type"], _layers(text)
     roles = RoleMap(text)
     mla = None
     if "kv_lora_rank" in text:
         keys = ("q_lora_rank", "kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
-        mla = Mla(*(_positive(text, key) for key in keys))
+        mla = Mla(*(positive(text, key) for key in keys))
     indexer = None
     if roles.family.indexer:
-        indexer = Indexer(*(_positive(text, key) for key in ("index_n_heads", "index_head_dim", "index_topk")))
-    width = _positive(text, "moe_intermediate_size" if "moe_intermediate_size" in text else "intermediate_size")
-    shared = int(text.get("n_shared_experts") or 0) if roles.family.shared_expert else 0
+        indexer = Indexer(*(positive(text, key) for key in ("index_n_heads", "index_head_dim", "index_topk")))
+    width = positive(text, "moe_intermediate_size" if "moe_intermediate_size" in text else "intermediate_size")
+    shared = positive(text, "n_shared_experts", 0) if roles.family.shared_expert else 0
     minimax = model_type == "minimax_m2"
     return Architecture(
         model_type=model_type,
@@ -113,17 +127,16 @@ def architecture(config: dict[str, Any]) -> Architecture:
         indexers=roles.indexers,
         **_common(text),
         experts=roles.num_experts,
-        top_k=_positive(text, "num_experts_per_tok"),
+        top_k=positive(text, "num_experts_per_tok"),
         expert_width=width,
         shared_width=shared * width,
-        dense_width=_positive(text, "intermediate_size"),
+        dense_width=positive(text, "intermediate_size"),
         mla=mla,
         indexer=indexer,
         attention_bias=bool(text.get("attention_bias")) and mla is None,
         qk_norm="all-heads" if minimax else _qk_norm(text, model_type),
         router_bias=minimax or roles.family.shared_expert,
         own_mtp_head=model_type != "glm_moe_dsa",
-        vision_bytes=_vision_bytes(config),
     )
 
 
@@ -147,10 +160,11 @@ def _unstated_mtp(text: dict[str, Any], model_type: str) -> int:
     return 1 if model_type == "glm4_moe" and text.get("num_nextn_predict_layers") is None else 0
 
 
-def _paper_only(text: dict[str, Any], model_type: str) -> Architecture:
-    layers, width = _positive(text, "num_hidden_layers"), _positive(text, "intermediate_size")
+def _paper_only(text: dict[str, Any]) -> Architecture:
+    model_type, layers = text["model_type"], _layers(text)
+    width = positive(text, "intermediate_size")
     llama = model_type == "llama4"
-    step = int(text.get("interleave_moe_layer_step") or 1)
+    step = positive(text, "interleave_moe_layer_step", 1)
     return Architecture(
         model_type=model_type,
         layers=layers,
@@ -158,11 +172,11 @@ def _paper_only(text: dict[str, Any], model_type: str) -> Architecture:
         dense=frozenset(i for i in range(layers) if (i + 1) % step) if llama else frozenset(),
         indexers=frozenset(),
         **_common(text),
-        experts=_positive(text, "num_local_experts"),
-        top_k=_positive(text, "num_experts_per_tok"),
+        experts=positive(text, "num_local_experts"),
+        top_k=positive(text, "num_experts_per_tok"),
         expert_width=width,
         shared_width=width if llama else 0,
-        dense_width=_positive(text, "intermediate_size_mlp") if llama else width,
+        dense_width=positive(text, "intermediate_size_mlp") if llama else width,
         attention_bias=not llama,
         router_bias=not llama,
         expert_bias=not llama,
@@ -170,14 +184,14 @@ def _paper_only(text: dict[str, Any], model_type: str) -> Architecture:
 
 
 def _common(text: dict[str, Any]) -> dict[str, Any]:
-    hidden, heads = _positive(text, "hidden_size"), _positive(text, "num_attention_heads")
+    hidden, heads = positive(text, "hidden_size"), positive(text, "num_attention_heads")
     return {
         "hidden": hidden,
-        "vocab": _positive(text, "vocab_size"),
+        "vocab": positive(text, "vocab_size"),
         "heads": heads,
-        "kv_heads": _positive(text, "num_key_value_heads"),
-        "head_dim": int(text.get("head_dim") or hidden // heads),
-        "max_context": _positive(text, "max_position_embeddings"),
+        "kv_heads": positive(text, "num_key_value_heads"),
+        "head_dim": positive(text, "head_dim", max(hidden // heads, 1)),
+        "max_context": positive(text, "max_position_embeddings"),
         "tied_embeddings": bool(text.get("tie_word_embeddings")),
     }
 
@@ -186,20 +200,9 @@ def _qk_norm(text: dict[str, Any], model_type: str) -> str:
     return "per-head" if model_type == "qwen3_moe" or (text.get("use_qk_norm") and "kv_lora_rank" not in text) else ""
 
 
-def _vision_bytes(config: dict[str, Any]) -> int:
-    """BF16 bytes of a MoonViT tower and its projector, by its matrices (Kimi-K2.5's `vision_config` keys); else 0."""
-    vision = config.get("vision_config")
-    if not isinstance(vision, dict) or "vt_hidden_size" not in vision:
-        return 0
-    hidden, wide, layers = vision["vt_hidden_size"], vision["vt_intermediate_size"], vision["vt_num_hidden_layers"]
-    merged = 4 * hidden  # 2 x 2 patches are merged before the projector
-    tower = layers * (4 * hidden * hidden + 2 * hidden * wide)
-    projector = merged * merged + merged * int(vision.get("text_hidden_size") or hidden)
-    return int(2 * (tower + projector))
-
-
-def _positive(text: dict[str, Any], key: str) -> int:
-    value = text.get(key)
-    if type(value) is not int or not 0 < value <= 1 << 32:
-        raise CheckpointError(f"config.json: {key} is {str(value)[:80]!r}, wanted a positive integer")
-    return value
+def _layers(text: dict[str, Any]) -> int:
+    """Layers of the decoder. Bounded before anything is made for each of them."""
+    layers = positive(text, "num_hidden_layers")
+    if layers + positive(text, "num_nextn_predict_layers", 0) > MOST_LAYERS:
+        raise CheckpointError(f"config.json: {layers} layers and their MTP layers, wanted at most {MOST_LAYERS}")
+    return layers

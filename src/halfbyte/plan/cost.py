@@ -11,6 +11,7 @@ from typing import Any
 from halfbyte.errors import UsageError
 from halfbyte.plan.throughput import Speed, SpeedModel
 from halfbyte.plan.trace import Request
+from halfbyte.plan.workload import Workload
 
 HOURS_PER_MONTH = 730
 CACHED_WEIGHT = 0.05
@@ -82,31 +83,15 @@ def breakeven_tokens_per_month(pool_per_hour: float, api_price_per_million: floa
     return pool_per_hour * HOURS_PER_MONTH / api_price_per_million * 1e6
 
 
-def cost_json(
-    model: SpeedModel,
-    speed: Speed,
-    price_per_gpu_hour: float | None,
-    input_tokens: int,
-    output_tokens: int,
-    utilisation: float,
-    reasoning_share: float,
-    api_price: float | None,
-) -> dict[str, Any]:
-    """The `cost` object of `plan --json`; empty without a price."""
-    if price_per_gpu_hour is None:
-        return {}
-    for name, value in (("price", price_per_gpu_hour), ("API price", api_price)):
-        if value is not None and not 0 < value < 1e6:
-            raise UsageError(f"a {name} of {value:g} dollars; wanted more than 0")
-    if not 0 < utilisation <= 1:
-        raise UsageError(f"a utilisation of {utilisation:g}; wanted more than 0 and at most 1")
-    if not 0 <= reasoning_share < 1:
-        raise UsageError(f"a reasoning share of {reasoning_share:g}; wanted 0 or more and less than 1")
-    pool = price_per_gpu_hour * model.d.gpus
+def cost_json(model: SpeedModel, speed: Speed, workload: Workload, price: float) -> dict[str, Any]:
+    """The `cost` object of `plan --json`. price: dollars per GPU-hour."""
+    input_tokens, output_tokens = workload.input_tokens, workload.output_tokens
+    utilisation, api_price = workload.utilisation, workload.api_price
+    pool = price * model.d.gpus
     weight = output_weight(model, speed, input_tokens, output_tokens)
-    planned = prices(pool, speed, weight, utilisation, reasoning_share)
+    planned = prices(pool, speed, weight, utilisation, workload.reasoning_share)
     found: dict[str, Any] = {
-        "price_per_gpu_hour": price_per_gpu_hour,
+        "price_per_gpu_hour": price,
         "pool_per_hour": round(pool, 4),
         "utilisation": utilisation,
         "output_weight": round(weight, 3),

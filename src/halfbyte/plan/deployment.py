@@ -4,6 +4,7 @@ The two engines count differently. SGLang's `tp` counts all GPUs of a replica an
 is per DP rank. `Layout` says the same in one language: how many ranks each part of the model is divided by.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from halfbyte.plan.hardware import Gpu
 Engine = Literal["sglang", "vllm"]
 ENGINES: tuple[Engine, ...] = ("sglang", "vllm")
 MAX_GPUS = 4096
+VERSION = re.compile(r"\bv?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class Deployment:
 
     gpus: all of them, replicas included. mtp_tokens: draft tokens per step, 0 for no speculation. fraction:
     `--mem-fraction-static` or `--gpu-memory-utilization`. graph_batch: largest batch with a captured CUDA graph, 0 for
-    eager.
+    eager. forecast_graphs: whether vLLM's budget leaves room for CUDA graphs. draft_gib: weights on a GPU of a draft
+    model of one layer that is not part of the checkpoint (Eagle3); None to draft with the checkpoint's MTP layers.
     """
 
     engine: Engine
@@ -44,19 +47,15 @@ class Deployment:
     graph_batch: int | None = None
     max_total_tokens: int | None = None
     engine_version: str | None = None
+    forecast_graphs: bool | None = None
+    draft_gib: float | None = None
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Numbers of the engine's version; a version that is not given counts as the newest."""
-        if self.engine_version is None:
-            return (9999,)
-        numbers: list[int] = []
-        for piece in self.engine_version.split(".")[:3]:
-            digits = "".join(c for c in piece if c.isdigit()) if piece[:1].isdigit() else ""
-            if not digits:
-                break
-            numbers.append(int(digits))
-        return tuple(numbers) or (9999,)
+        """Numbers of the engine's version. One that is not given, or is no number (a fork's), counts as the newest."""
+        found = VERSION.search(self.engine_version or "")
+        numbers = tuple(int(piece) for piece in found.groups() if piece) if found else ()
+        return numbers if any(numbers) else (9999,)
 
     @property
     def world(self) -> int:
@@ -72,6 +71,13 @@ class Deployment:
     def kv_ranks(self) -> int:
         """Ranks with requests (and so KV) of their own inside one replica."""
         return self.dp if self.engine == "vllm" or self.dp_attention else 1
+
+
+def draft_layers(arch: Architecture, d: Deployment) -> int:
+    """Layers that cache the drafts' KV: the MTP layers, or the one layer of an external draft; 0 without drafts."""
+    if not d.mtp_tokens:
+        return 0
+    return arch.mtp_layers if d.draft_gib is None else 1
 
 
 @dataclass(frozen=True)
@@ -172,8 +178,10 @@ def _check_shapes(arch: Architecture, d: Deployment) -> None:
         raise UsageError(f"experts of width {arch.expert_width} do not divide over {ranks.expert_width} ranks")
     if d.pp > arch.layers:
         raise UsageError(f"pp {d.pp} is more than the {arch.layers} layers")
-    if d.mtp_tokens and not arch.mtp_layers:
-        raise UsageError("the model has no MTP layer to draft with", hint="leave out --mtp")
+    if d.mtp_tokens and not arch.mtp_layers and d.draft_gib is None:
+        raise UsageError("the model has no MTP layer to draft with", hint="leave out --mtp, or give --draft-gib")
+    if d.draft_gib is not None and not d.mtp_tokens:
+        raise UsageError("--draft-gib without draft tokens", hint="add --mtp N")
 
 
 def _checked_limits(arch: Architecture, d: Deployment) -> Deployment:
@@ -192,6 +200,8 @@ def _checked_limits(arch: Architecture, d: Deployment) -> Deployment:
             raise UsageError(f"{name} is {value}, wanted 1 to {most}")
     if d.graph_batch is not None and not 0 <= d.graph_batch <= 1 << 16:
         raise UsageError(f"a CUDA graph batch of {d.graph_batch}; wanted 0 (eager) to {1 << 16}")
+    if d.draft_gib is not None and not 0 <= d.draft_gib <= d.gpu.memory_gib:
+        raise UsageError(f"a draft model of {d.draft_gib:g} GiB per GPU; wanted 0 to {d.gpu.memory_gib:g}")
     if not 0 <= d.mtp_tokens <= 32:
         raise UsageError(f"{d.mtp_tokens} draft tokens; wanted 0 to 32")
     return Deployment(**{**d.__dict__, "context": context})

@@ -15,6 +15,7 @@ GIB = 1 << 30
 MIB = 1 << 20
 PAGE_TOKENS = 64
 INDEX_SCALE_BYTES = 4
+GRAPH_FORECAST = 2.0
 KV_DTYPES = ("auto", "bf16", "bfloat16", "fp8", "fp8_e4m3", "fp8_ds_mla", "nvfp4_ds_mla")
 
 
@@ -53,13 +54,18 @@ def _default_chunk(d: Deployment) -> int:
     gib = d.gpu.memory_gib
     if d.engine == "sglang":
         return 16384 if gib > 160 else 8192 if gib > 60 else 4096 if gib > 35 else 2048
-    return 16384 if gib >= 160 else 8192 if gib >= 70 else 2048
+    return 16384 if gib >= 160 else 8192 if _vllm_large(d) else 2048
 
 
 def _default_sequences(d: Deployment) -> int:
     if d.engine == "vllm":
-        return 1024 if d.gpu.memory_gib >= 70 else 256
+        return 1024 if _vllm_large(d) else 256
     return 2048
+
+
+def _vllm_large(d: Deployment) -> bool:
+    """vLLM's own class of large GPUs (`EngineArgs.get_batch_defaults`): 70 GiB or more, but not an A100."""
+    return d.gpu.memory_gib >= 70 and not d.gpu.name.startswith("a100")
 
 
 def _default_fraction(arch: Architecture, d: Deployment, chunk: int, graph: int) -> float:
@@ -127,8 +133,19 @@ def pool_overrun_bytes(arch: Architecture, d: Deployment, dtype: str) -> int:
 
 
 def counts_context_inside(d: Deployment) -> bool:
-    """Whether `gpu_memory_utilization` covers context and communicators too: vLLM's V0 engine measured all memory."""
-    return d.engine == "vllm" and d.version < (0, 8)
+    """Whether `gpu_memory_utilization` covers context and communicators too: vLLM up to 0.8 measured all memory."""
+    return d.engine == "vllm" and d.version < (0, 9)
+
+
+def graph_forecast(d: Deployment) -> float:
+    """By what vLLM multiplies the graphs it will capture when it takes them out of its budget; 0 if it does not.
+
+    vLLM leaves graphs to the memory outside `gpu_memory_utilization` up to 0.19, and forecasts them from 0.20 on (the
+    same release raised the default from 0.9 to 0.92) unless VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS=0. Posted
+    forecasts were 2.5 to 4.2 times what was then used, and pools 1.7 to 2.5 times smaller by them: the plan takes 2.
+    """
+    forecasts = d.version >= (0, 20) if d.forecast_graphs is None else d.forecast_graphs
+    return GRAPH_FORECAST if d.engine == "vllm" and forecasts else 0.0
 
 
 def keeps_all_index_layers(d: Deployment) -> bool:

@@ -8,15 +8,17 @@
 | nvfp4 | N*K/2 + N*K/16 + 8 | ModelOpt: codes, E4M3 block scales, `weight_scale_2` and `input_scale` |
 | nvfp4-w4a16 | N*K/2 + N*K/16 + 4 | the same without `input_scale` |
 | mxfp4 | N*K/2 + N*K/32 | OCP MX v1.0: one E8M0 scale for 32 elements |
-| int4 | N*K/2 + 2*N*K/32 + 8 | compressed-tensors pack-quantized, group 32, BF16 scales, shape of two int32 |
+| int4, int4-gG | N*K/2 + 2*N*K/G + 8 | compressed-tensors packed, group G (32), BF16 scales, shape of two int32 |
+| int4-zp, int4-gG-zp | the same + N*K/(2*G) | asymmetric: a four-bit zero point for each group |
 """
 
+import re
 from math import ceil, prod
 
 PLAIN_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "i64": 8, "u8": 1, "f8_e4m3": 1}
-QUANTIZED_FORMATS = ("fp8-block", "fp8", "nvfp4", "nvfp4-w4a16", "mxfp4", "int4")
 FP8_TILE = 128
-FOUR_BIT = frozenset({"nvfp4", "nvfp4-w4a16", "mxfp4", "int4"})
+INT4 = re.compile(r"int4(?:-g(\d+))?(-zp)?")
+INT4_GROUP = 32
 
 
 def stored_bytes(shape: tuple[int, ...], storage: str) -> int:
@@ -31,8 +33,10 @@ def stored_bytes(shape: tuple[int, ...], storage: str) -> int:
         return numbers + 4
     if storage == "mxfp4":
         return numbers // 2 + numbers // 32
-    if storage == "int4":
-        return numbers // 2 + numbers // 16 + 8
+    int4 = INT4.fullmatch(storage)
+    if int4:
+        groups = ceil(numbers / int(int4.group(1) or INT4_GROUP))
+        return numbers // 2 + 2 * groups + (ceil(groups / 2) if int4.group(2) else 0) + 8
     if storage in ("nvfp4", "nvfp4-w4a16"):
         return numbers // 2 + numbers // 16 + (8 if storage == "nvfp4" else 4)
     raise ValueError(f"no such storage format: {storage}")

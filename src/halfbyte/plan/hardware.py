@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from halfbyte.errors import UsageError
 
 Operand = Literal["bf16", "fp8", "fp4"]
+NOISE = frozenset({"nvidia", "amd", "instinct", "gpu", "tensor", "core", "sxm", "sxm2", "sxm4", "sxm5", "sxm6"})
+"""Words of product names that tell no two entries apart."""
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Gpu(BaseModel):
@@ -86,12 +89,12 @@ def find_gpu(name: str, extra: Path | None = None, memory_gib: float | None = No
 
 def _plain(name: str) -> str:
     words = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
-    return "".join(word for word in words if word not in ("nvidia", "amd", "instinct", "gpu", "tensor", "core"))
+    return "".join(word for word in words if word not in NOISE)
 
 
 def _parse(text: str, where: str) -> dict[str, Gpu]:
     try:
-        document: Any = yaml.safe_load(text)
+        document: Any = yaml.load(text, Loader=LOADER)  # a safe loader, in C where there is one
     except yaml.YAMLError as error:
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(document, list):

@@ -8,57 +8,80 @@ spreads tokens over ranks: vLLM divides everything, SGLang the latent only.
 from dataclasses import dataclass
 
 from halfbyte.plan.architecture import Architecture
-from halfbyte.plan.deployment import Deployment, layout
+from halfbyte.plan.deployment import Deployment, draft_layers, layout
 from halfbyte.plan.engines import (
     INDEX_SCALE_BYTES,
     PAGE_TOKENS,
+    Limits,
     keeps_all_index_layers,
     latent_bytes,
     pool_overrun_bytes,
 )
+
+SGLANG_SLIDING_SHARE = 0.8
+"""`--swa-full-tokens-ratio`: tokens in the pool of the sliding layers for each token in the pool of the others."""
 
 
 @dataclass(frozen=True)
 class KvStage:
     """Bytes per token of context on one rank of one stage, by kind.
 
-    overrun: what an allocated token takes beyond `sized_bytes`, by which the engine divides its budget.
+    sliding: of the layers with a window, for each token that they hold; sliding_share: how many tokens they hold for
+    each token of the pool. overrun: what an allocated token takes beyond `sized_bytes`, by which the engine divides
+    its budget.
     """
 
-    latent: float
-    index: float
-    heads: float
+    latent: float = 0.0
+    index: float = 0.0
+    heads: float = 0.0
+    sliding: float = 0.0
+    sliding_share: float = 0.0
     overrun: float = 0.0
 
     @property
     def sized_bytes(self) -> float:
-        return self.latent + self.index + self.heads
+        return self.latent + self.index + self.heads + self.sliding * self.sliding_share
 
     @property
     def token_bytes(self) -> float:
         return self.sized_bytes + self.overrun
 
 
-def kv_stage(arch: Architecture, d: Deployment, dtype: str, layers: range, last: bool) -> KvStage:
+def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, last: bool) -> KvStage:
     """Cache bytes of the given layers; the last stage also caches the MTP layers when drafting is on."""
-    drafts = arch.mtp_layers if d.mtp_tokens and last else 0
-    count = len(layers) + drafts
+    drafts = draft_layers(arch, d) if last else 0
     if arch.mla is None:
         heads = max(1, arch.kv_heads // layout(d).attention)
-        number = 2 if dtype == "bf16" else 1
+        number = 2 if settled.kv_dtype == "bf16" else 1
         spread = d.dcp if d.engine == "vllm" else 1
-        return KvStage(0.0, 0.0, count * 2 * heads * arch.head_dim * number / spread)
-    indexed = 0
+        each = 2 * heads * arch.head_dim * number / spread
+        sliding = sum(layer in arch.sliding for layer in layers)
+        return KvStage(
+            heads=(len(layers) - sliding + drafts) * each,
+            sliding=sliding * each,
+            sliding_share=held_in_window(arch, d, settled, d.context) / d.context if sliding else 0.0,
+        )
+    indexed, count = 0, len(layers) + drafts
     if arch.indexer is not None:
         own = len(layers) if keeps_all_index_layers(d) else sum(arch.has_indexer(layer) for layer in layers)
-        indexed = own + drafts
+        indexed = own + (drafts if d.draft_gib is None else 0)
     index = indexed * (arch.indexer.width + INDEX_SCALE_BYTES) if arch.indexer is not None else 0
     return KvStage(
-        latent=count * latent_bytes(arch, d, dtype) / d.dcp,
+        latent=count * latent_bytes(arch, d, settled.kv_dtype) / d.dcp,
         index=index / (d.dcp if d.engine == "vllm" else 1),
-        heads=0.0,
-        overrun=count * pool_overrun_bytes(arch, d, dtype),
+        overrun=count * pool_overrun_bytes(arch, d, settled.kv_dtype),
     )
+
+
+def held_in_window(arch: Architecture, d: Deployment, settled: Limits, context: float) -> float:
+    """Tokens that a sliding layer's cache holds of a sequence of `context` tokens.
+
+    vLLM frees what has left the window, after the chunk at hand (`SlidingWindowSpec.max_memory_usage_bytes`; before
+    0.10 every layer kept all). SGLang sizes a second pool by a fixed ratio.
+    """
+    if d.engine == "sglang":
+        return SGLANG_SLIDING_SHARE * context
+    return min(context, arch.window - 1 + settled.chunk) if d.version >= (0, 10) else context
 
 
 def tokens_in(pool_bytes: float, token_bytes: float, page_tokens: int = PAGE_TOKENS) -> int:

@@ -1,21 +1,18 @@
 """`plan`: one function from a target and flags to an auditable answer. The command line calls this and prints it."""
 
-import json
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from halfbyte.errors import OutputError, UsageError
+from halfbyte.errors import UsageError
 from halfbyte.plan import answers
 from halfbyte.plan.cost import cost_json, tenant_json
 from halfbyte.plan.deployment import Deployment, make_deployment
-from halfbyte.plan.document import PLAN_VERSION
 from halfbyte.plan.engines import GIB
 from halfbyte.plan.flags import engine_flags
-from halfbyte.plan.hardware import find_gpu
+from halfbyte.plan.hardware import Gpu, find_gpu
 from halfbyte.plan.memory import MemoryPlan, plan_memory
+from halfbyte.plan.result import Plan
 from halfbyte.plan.target import Model, resolve
 from halfbyte.plan.throughput import Speed, SpeedModel, speed_json
 from halfbyte.plan.trace import Request, read_trace
@@ -23,104 +20,31 @@ from halfbyte.plan.work import work_of
 from halfbyte.plan.workload import Workload
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The whole answer. `as_json` is `plan.json`, which serve, deploy and gate read."""
+class Flags(TypedDict, total=False):
+    """What a server is started with, by the names of the command line. None or absent: the engine's own default."""
 
-    model: Model
-    memory: MemoryPlan
-    workload: Workload
-    max_concurrency: int
-    max_context: int
-    max_chunk: int
-    engine_flags: list[str]
-    smallest_gpus: MemoryPlan | None
-    buys: list[dict[str, Any]]
-    change: answers.Change | None
-    throughput: dict[str, Any]
-    cost: dict[str, Any]
-    traffic: dict[str, Any] | None = None
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def fits(self) -> bool:
-        return self.memory.fits
-
-    def as_json(self) -> dict[str, Any]:
-        memory, d = self.memory, self.memory.deployment
-        document: dict[str, Any] = {
-            "fits": self.fits,
-            "checkpoint_bytes": self.model.checkpoint_bytes,
-            "per_gpu": {
-                "usable_gib": round(memory.usable_bytes / GIB, 3),
-                "weights_gib": round(memory.weights_bytes / GIB, 3),
-                "kv_gib": round(memory.kv_bytes / GIB, 3),
-                "peak_gib": round(memory.peak_bytes / GIB, 3),
-                "headroom_gib": round(memory.headroom_bytes / GIB, 3),
-            },
-            "terms": [term.as_json() for term in memory.terms],
-            "kv_tokens": memory.kv_tokens,
-            "kv_bytes_per_token": round(memory.kv.token_bytes, 2),
-            "max_concurrency": self.max_concurrency,
-            "max_context": self.max_context,
-            "engine_flags": self.engine_flags,
-            "throughput": self.throughput,
-            "cost": self.cost,
-        }
-        document |= {
-            "plan_version": PLAN_VERSION,
-            "target": self.model.name,
-            "model_type": self.model.arch.model_type,
-            "recipe": self.model.recipe,
-            "deployment": deployment_json(d, memory),
-            "peaks_gib": {phase: round(size / GIB, 3) for phase, size in memory.peaks.items()},
-            "peak_phase": memory.peak_phase,
-            "max_chunk": self.max_chunk,
-            "smallest_gpus": self.smallest_gpus.deployment.gpus if self.smallest_gpus else None,
-            "cheaper": self.buys,
-            "problems": list(memory.problems),
-            "smallest_change": self.change.what if self.change else None,
-            "warnings": self.warnings,
-        }
-        if self.traffic is not None:
-            document["traffic"] = self.traffic
-        return document
-
-    def write(self, path: str | Path) -> None:
-        """Write plan.json whole or not at all. Raises OutputError."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(self.as_json(), indent=1) + "\n")
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    engine: str
+    tp: int | None
+    ep: int | None
+    dp: int | None
+    pp: int | None
+    dcp: int | None
+    context: int | None
+    concurrency: int | None
+    chunk: int | None
+    kv_dtype: str | None
+    mem_fraction: float | None
+    mtp: int
+    draft_gib: float | None
+    max_sequences: int | None
+    cuda_graph_max_bs: int | None
+    max_total_tokens: int | None
+    engine_version: str | None
+    forecast_graphs: bool | None
 
 
-def deployment_json(d: Deployment, memory: MemoryPlan) -> dict[str, Any]:
-    """The deployment with every default filled in."""
-    limits = memory.limits
-    return {
-        "engine": d.engine,
-        "gpu": d.gpu.name,
-        "gpus": d.gpus,
-        "tp": d.tp,
-        "pp": d.pp,
-        "dp": d.dp,
-        "ep": d.ep,
-        "dcp": d.dcp,
-        "dp_attention": d.dp_attention,
-        "replicas": d.replicas,
-        "context": d.context,
-        "concurrency": d.concurrency,
-        "chunk": limits.chunk,
-        "kv_dtype": limits.kv_dtype,
-        "memory_fraction": limits.fraction,
-        "max_sequences": limits.max_sequences,
-        "cuda_graph_max_bs": limits.graph_batch,
-        "mtp_tokens": d.mtp_tokens,
-    }
+RENAMED = {"mem_fraction": "fraction", "mtp": "mtp_tokens", "cuda_graph_max_bs": "graph_batch"}
+"""Flags that `Deployment` calls otherwise."""
 
 
 def plan(
@@ -128,60 +52,43 @@ def plan(
     gpu: str,
     gpus: int,
     *,
-    engine: str = "sglang",
     recipe: str | None = None,
-    tp: int | None = None,
-    ep: int | None = None,
-    dp: int | None = None,
-    pp: int | None = None,
-    dcp: int | None = None,
-    context: int | None = None,
-    concurrency: int | None = None,
-    chunk: int | None = None,
-    kv_dtype: str | None = None,
-    mem_fraction: float | None = None,
-    mtp: int = 0,
-    gpu_memory_gib: float | None = None,
-    max_sequences: int | None = None,
-    cuda_graph_max_bs: int | None = None,
-    max_total_tokens: int | None = None,
-    engine_version: str | None = None,
-    hardware: Path | None = None,
     workload: Workload | None = None,
+    hardware: Path | None = None,
+    gpu_memory_gib: float | None = None,
     traffic: str | Path | None = None,
     seed: int = 0,
+    **flags: Unpack[Flags],
 ) -> Plan:
     """Plan one server. Raises HalfbyteError for input that cannot be; an unfit plan is a result, not an error."""
-    workload = workload or Workload()
-    requests = read_trace(traffic, seed) if traffic is not None else None
-    if context is not None and context < 1:
-        raise UsageError(f"a context of {context} tokens; wanted at least 1")
     chosen = find_gpu(gpu, hardware, gpu_memory_gib)
+    requests = read_trace(traffic, seed) if traffic is not None else None
     model = resolve(target, recipe)
-    if mtp and not model.has_mtp:
-        raise UsageError("the checkpoint holds no MTP layer to draft with", hint="leave out --mtp")
-    d = make_deployment(
-        model.arch,
-        chosen,
-        gpus,
-        engine,
-        tp,
-        ep,
-        dp,
-        pp,
-        dcp,
-        context=context or 0,
-        concurrency=concurrency,
-        chunk=chunk,
-        kv_dtype=kv_dtype,
-        fraction=mem_fraction,
-        mtp_tokens=mtp,
-        max_sequences=max_sequences,
-        graph_batch=cuda_graph_max_bs,
-        max_total_tokens=max_total_tokens,
-        engine_version=engine_version,
-    )
-    return plan_deployment(model, d, workload, requests)
+    return plan_deployment(model, _deployment(model, chosen, gpus, flags), workload or Workload(), requests)
+
+
+def compare(
+    target: str,
+    machines: Sequence[tuple[str, int]],
+    *,
+    recipe: str | None = None,
+    workload: Workload | None = None,
+    hardware: Path | None = None,
+    **flags: Unpack[Flags],
+) -> list[Plan]:
+    """One plan for each (GPU, count); the model is read once."""
+    pools = [(find_gpu(gpu, hardware), gpus) for gpu, gpus in machines]
+    model = resolve(target, recipe)
+    return [plan_deployment(model, _deployment(model, gpu, gpus, flags), workload or Workload()) for gpu, gpus in pools]
+
+
+def _deployment(model: Model, gpu: Gpu, gpus: int, flags: Flags) -> Deployment:
+    if flags.get("mtp") and not model.has_mtp and flags.get("draft_gib") is None:
+        hint = "leave out --mtp, or give --draft-gib for a draft model of its own"
+        raise UsageError("the checkpoint holds no MTP layer to draft with", hint=hint)
+    given = {RENAMED.get(name, name): value for name, value in flags.items() if value is not None}
+    engine = str(given.pop("engine", "sglang"))
+    return make_deployment(model.arch, gpu, gpus, engine, **given)  # type: ignore[arg-type]
 
 
 def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: Sequence[Request] | None = None) -> Plan:
@@ -219,8 +126,8 @@ def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: S
 
 def _routing(model: Model, workload: Workload) -> tuple[float, ...] | None:
     counts, experts = workload.routing, model.arch.experts
-    if counts is not None and (len(counts) != experts or min(counts) < 0 or sum(counts) <= 0):
-        raise UsageError(f"measured routing has {len(counts)} counts, wanted {experts} that are not negative")
+    if counts is not None and len(counts) != experts:
+        raise UsageError(f"measured routing has {len(counts)} counts, wanted {experts}")
     return counts
 
 
@@ -239,20 +146,9 @@ def _speeds(
 
 
 def _cost(speeds: SpeedModel, speed: Speed | None, workload: Workload) -> dict[str, Any]:
-    if workload.price is not None and workload.price <= 0:
-        raise UsageError(f"a price of {workload.price:g} dollars per GPU-hour; wanted more than 0")
-    if speed is None:
+    if speed is None or workload.price is None:
         return {}
-    return cost_json(
-        speeds,
-        speed,
-        workload.price,
-        workload.input_tokens,
-        workload.output_tokens,
-        workload.utilisation,
-        workload.reasoning_share,
-        workload.api_price,
-    )
+    return cost_json(speeds, speed, workload, workload.price)
 
 
 def _warnings(memory: MemoryPlan, concurrency: int, workload: Workload) -> list[str]:
@@ -269,17 +165,4 @@ def _warnings(memory: MemoryPlan, concurrency: int, workload: Workload) -> list[
         found.append("neither engine has sparse-attention kernels for this GPU before Hopper (serving notes 2)")
     if memory.headroom_bytes < 0.02 * memory.usable_bytes and memory.fits:
         found.append(f"{memory.headroom_bytes / GIB:.1f} GiB of headroom is less than 2 % of the GPU")
-    return found
-
-
-def compare(target: str, machines: list[tuple[str, int]], recipe: str | None = None, **flags: Any) -> list[Plan]:
-    """One plan for each (GPU, count); the model is read once."""
-    model = resolve(target, recipe)
-    workload, hardware = flags.pop("workload", None) or Workload(), flags.pop("hardware", None)
-    names = {"mem_fraction": "fraction", "mtp": "mtp_tokens", "cuda_graph_max_bs": "graph_batch"}
-    found = []
-    for gpu, gpus in machines:
-        limits = {names.get(key, key): value for key, value in flags.items() if value is not None}
-        d = make_deployment(model.arch, find_gpu(gpu, hardware), gpus, limits.pop("engine", "sglang"), **limits)
-        found.append(plan_deployment(model, replace(d), workload))
     return found

@@ -4,7 +4,7 @@
 recipes whose names `quantize` knows are read from there, so the two cannot drift apart.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -13,9 +13,9 @@ from typing import Any
 
 from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.roles import TensorRole
-from halfbyte.errors import RecipeError, UnsupportedError
+from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
 from halfbyte.plan.architecture import Architecture, text_config
-from halfbyte.plan.formats import stored_bytes
+from halfbyte.plan.formats import INT4_GROUP, stored_bytes
 from halfbyte.plan.paper import PaperTensor, paper_tensors
 from halfbyte.plan.weight_groups import WeightGroup
 from halfbyte.quantize.recipe import load_recipe, shipped_recipes
@@ -54,6 +54,7 @@ PAPER_RECIPES = {
         PaperRecipe("nvfp4-experts-and-mtp", _table("nvfp4", Role.ROUTED_EXPERT), mtp=True),
         PaperRecipe("mxfp4-experts", _table("mxfp4", Role.ROUTED_EXPERT), mtp=True),
         PaperRecipe("int4-experts", _table("int4", Role.ROUTED_EXPERT)),
+        PaperRecipe("int4-experts-asymmetric", _table("int4-zp", Role.ROUTED_EXPERT)),
     )
 }
 
@@ -90,14 +91,17 @@ def recipe_of_config(config: dict[str, Any]) -> str:
     block = config.get("quantization_config") or text_config(config).get("quantization_config")
     if not block:
         return "bf16"
+    if not isinstance(block, dict):
+        raise CheckpointError(f"config.json: quantization_config is {str(block)[:80]!r}, wanted an object")
     method = str(block.get("quant_method", ""))
     algorithm = str(block.get("quant_algo", ""))
     if method == "fp8":
         return "fp8-block"
     if method == "mxfp4":
         return "mxfp4-experts"
-    if method == "compressed-tensors" and _int4_experts(block):
-        return "int4-experts"
+    int4 = _int4_recipe(block) if method == "compressed-tensors" else None
+    if int4 is not None:
+        return int4
     if method == "modelopt" and algorithm in ("NVFP4", "W4A16_NVFP4"):
         return _nvfp4_recipe(block.get("ignore") or block.get("exclude_modules") or [], algorithm)
     raise UnsupportedError(
@@ -106,14 +110,21 @@ def recipe_of_config(config: dict[str, Any]) -> str:
     )
 
 
-def _int4_experts(block: dict[str, Any]) -> bool:
-    groups = block.get("config_groups") or {}
-    return any((group.get("weights") or {}).get("num_bits") == 4 for group in groups.values())
+def _int4_recipe(block: dict[str, Any]) -> str | None:
+    """Group-32 INT4, with or without zero points; None for anything else that compressed-tensors can hold."""
+    groups = block.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if isinstance(weights, dict) and weights.get("num_bits") == 4 and weights.get("type", "int") == "int":
+            if weights.get("group_size", INT4_GROUP) != INT4_GROUP:
+                return None
+            return "int4-experts" if weights.get("symmetric", True) else "int4-experts-asymmetric"
+    return None
 
 
-def _nvfp4_recipe(ignored: Iterable[str], algorithm: str) -> str:
+def _nvfp4_recipe(ignored: object, algorithm: str) -> str:
     """By what the exclusion list spares: attention, shared experts, dense MLPs (probed at plausible module paths)."""
-    entries = list(ignored)
+    entries = [entry for entry in ignored if isinstance(entry, str)] if isinstance(ignored, list) else []
 
     def spared(*modules: str) -> bool:
         return any(fnmatchcase(module, entry) for module in modules for entry in entries)

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from halfbyte.plan.engines import GIB
-from halfbyte.plan.planner import Plan
+from halfbyte.plan.result import Plan
 from halfbyte.plan.terms import PHASES, PREFILL, Term
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red", "white")
@@ -103,6 +103,7 @@ def sentences(plan: Plan) -> list[str]:
         f"KV cache: {memory.kv_tokens:,} tokens at {memory.kv.token_bytes:,.0f} bytes ({memory.limits.kv_dtype}); "
         f"{plan.max_concurrency:,} sequences of {d.context:,} tokens, or one of {plan.max_context:,}"
     )
+    found.append(f"its pool: {memory.pool}")
     found.append(_chunk(plan))
     if plan.smallest_gpus is not None:
         found.append(
@@ -134,10 +135,12 @@ def _speed_and_cost(plan: Plan) -> list[str]:
         factors = speed["efficiency"]
         low, high = factors["decode_spread"]
         basis = f"observed/predicted {low:g} to {high:g}" if factors["fitted"] else "NOT fitted for this engine and GPU"
+        load = f"{speed['concurrency']} x {speed['input_tokens']:,} in / {speed['output_tokens']:,} out"
+        slow = " to ".join(f"{ms:.1f}" for ms in speed["tpot_ms_range"])
         found.append(
-            f"speed (estimate: {speed['model']}; {basis}): at {speed['concurrency']} x {speed['input_tokens']:,} in / "
-            f"{speed['output_tokens']:,} out: TTFT {speed['ttft_ms']:,.0f} ms, TPOT {speed['tpot_ms']:.1f} ms, "
-            f"{speed['output_tokens_per_s']:,.0f} output tokens/s, {speed['requests_per_s']:.3f} requests/s"
+            f"speed (estimate: {speed['model']}; {basis}): at {load}: TTFT {speed['ttft_ms']:,.0f} ms, "
+            f"TPOT {speed['tpot_ms']:.1f} ms ({slow}), {speed['output_tokens_per_s']:,.0f} output tokens/s, "
+            f"{speed['requests_per_s']:.3f} requests/s"
         )
         if "at_slo" in speed:
             slo = speed["at_slo"]
@@ -150,6 +153,8 @@ def _speed_and_cost(plan: Plan) -> list[str]:
             f"cost at {plan.cost['utilisation']:.0%} utilisation, $ per 1M tokens: input {usd['input']:.2f}, cached "
             f"{usd['cached_input']:.3f}, output {usd['output']:.2f}, visible output {usd['visible_output']:.2f}"
         )
+        lengths = plan.cost["usd_per_request_by_output_tokens"].items()
+        found.append(f"dollars a request by output tokens: {', '.join(f'{int(n):,}: {usd:.4f}' for n, usd in lengths)}")
         if "breakeven" in plan.cost:
             even = plan.cost["breakeven"]
             found.append(
@@ -164,6 +169,12 @@ def _speed_and_cost(plan: Plan) -> list[str]:
             f"mean {t['kv_use_peak']:.0%} peak; replicas for the SLO: {t['replicas_for_slo'] or 'no number helps'}"
         )
     return found
+
+
+def _verdict(plan: Plan) -> str:
+    if not plan.fits:
+        return f"no: {plan.change.what if plan.change else 'nothing helps'}"
+    return "yes" if plan.max_concurrency else f"starts, holds no {plan.memory.deployment.context:,} tokens"
 
 
 def show_comparison(plans: list[Plan], console: Console | None = None) -> None:
@@ -194,7 +205,7 @@ def show_comparison(plans: list[Plan], console: Console | None = None) -> None:
         speed, usd = plan.throughput, plan.cost.get("usd_per_million", {})
         table.add_row(
             f"{d.gpus} x {d.gpu.name}",
-            "yes" if plan.fits else f"no: {plan.change.what if plan.change else 'nothing helps'}",
+            _verdict(plan),
             f"{memory.weights_bytes / GIB:.1f}",
             f"{memory.kv_bytes / GIB:.1f}",
             f"{memory.peak_bytes / GIB:.1f}",

@@ -1,10 +1,12 @@
 """What is planned for: a checkpoint folder, a remote checkpoint (headers only), or a config with a recipe."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.families import FAMILIES
 from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, read_json
@@ -44,15 +46,21 @@ class Model:
 
 def resolve(target: str, recipe: str | None = None) -> Model:
     """Read a target. Raises CheckpointError, UnsupportedError or RecipeError; never reads a weight."""
+    with no_garbage_collection():
+        return _resolve(target, recipe)
+
+
+def _resolve(target: str, recipe: str | None) -> Model:
     path = Path(target)
-    if target.startswith(("http://", "https://")) or (not path.exists() and HUB_NAME.fullmatch(target)):
+    # os.path, unlike Path, has no OSError for a name that is too long
+    if target.startswith(("http://", "https://")) or (not os.path.exists(target) and HUB_NAME.fullmatch(target)):
         return _remote(target, recipe)
-    if path.is_dir():
+    if os.path.isdir(target):
         if recipe is None and (any(path.glob("*.safetensors")) or (path / INDEX_NAME).exists()):
             with Checkpoint.open(path) as checkpoint:
                 return _from_headers(target, checkpoint.config, checkpoint)
         path = path / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(
             f"{target[:300]}: no such checkpoint",
             hint="give a folder, a config.json with --recipe, a hub name (owner/name) or an https:// base URL",

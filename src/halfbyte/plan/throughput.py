@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from halfbyte.plan.hardware import Gpu, Operand
+from halfbyte.plan.hardware import LOADER, Gpu, Operand
 from halfbyte.plan.work import Work
 
 MTP_ACCEPTANCE = 0.905
@@ -42,7 +42,7 @@ class Efficiency:
 def efficiency(engine: str, family: str) -> Efficiency:
     """The entry of an engine and GPU family, or the unfitted default."""
     text = (resources.files("halfbyte.plan") / "data" / "efficiency.yaml").read_text("utf-8")
-    table = yaml.safe_load(text)
+    table = yaml.load(text, Loader=LOADER)
     entry = {**table["default"], **table.get(f"{engine} {family}", {})}
     decode, prefill = entry["decode_spread"], entry["prefill_spread"]
     return Efficiency(
@@ -181,6 +181,8 @@ def speed_json(
         "concurrency": speed.concurrency,
         "ttft_ms": round(speed.ttft_ms, 1),
         "tpot_ms": round(speed.tpot_ms, 2),
+        "ttft_ms_range": [round(speed.ttft_ms * factor, 1) for factor in factors.prefill_spread],
+        "tpot_ms_range": [round(speed.tpot_ms * factor, 2) for factor in factors.decode_spread],
         "output_tokens_per_s": round(speed.output_tokens_per_s, 1),
         "input_tokens_per_s": round(speed.input_tokens_per_s, 1),
         "requests_per_s": round(speed.requests_per_s, 4),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from halfbyte.checkpoint.families import Role
 from halfbyte.plan.architecture import Architecture
 from halfbyte.plan.deployment import Deployment, Layout, layout
+from halfbyte.plan.engines import GIB
 from halfbyte.plan.formats import stored_bytes
 from halfbyte.plan.weight_groups import WeightGroup
 
@@ -68,7 +69,7 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
     expert_layers: dict[int, float] = {}
     for group in groups:
         if group.mtp:
-            if d.mtp_tokens:
+            if d.mtp_tokens and d.draft_gib is None:
                 found[-1].draft += _rank_bytes(group, arch, ranks, d)
             continue
         stage = stage_of[group.layer] if group.layer is not None else _outside(group, found)
@@ -85,6 +86,7 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
             stage.absorbed += 2 * group.parameters / ranks.attention
     if arch.tied_embeddings and d.pp > 1:
         found[-1].target[Role.LM_HEAD] = found[0].target.get(Role.EMBEDDING, 0.0)
+    found[-1].draft += (d.draft_gib or 0.0) * GIB
     found[0].vision = arch.vision_bytes / (ranks.dense if d.engine == "vllm" else 1)
     for stage in found:
         stage.largest_expert_layer = max((expert_layers.get(layer, 0.0) for layer in stage.layers), default=0.0)

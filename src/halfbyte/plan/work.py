@@ -58,12 +58,13 @@ class Work:
     def kv_read_bytes(self, context: float) -> float:
         """Cache bytes that decoding one token of a sequence of `context` tokens reads on a rank.
 
-        Sparse attention reads the latent of the selected tokens only, and every index key of its indexer layers.
+        Sparse attention reads the latent of the selected tokens only, and every index key of its indexer layers; a
+        sliding layer reads its window.
         """
-        d = self.plan.deployment
-        stage = kv_stage(self.arch, d, self.plan.limits.kv_dtype, range(self.arch.layers), last=True)
+        stage = kv_stage(self.arch, self.plan.deployment, self.plan.limits, range(self.arch.layers), last=True)
         seen = context if self.arch.indexer is None else min(context, self.arch.indexer.top_k)
-        return stage.latent * seen + stage.index * context + stage.heads * context
+        window = min(context, self.arch.window)
+        return stage.latent * seen + stage.index * context + stage.heads * context + stage.sliding * window
 
     def attention_flops(self, new: float, context: float) -> float:
         """Attention and indexer FLOPs on a rank of `new` tokens at the end of a context of `context` tokens.
@@ -78,7 +79,8 @@ class Work:
         else:
             width = arch.heads / ranks.attention * 2 * arch.head_dim
         seen = before if arch.indexer is None else min(before, arch.indexer.top_k)
-        flops = 2 * arch.layers * new * seen * width
+        far, near = arch.layers - len(arch.sliding), len(arch.sliding)
+        flops = 2 * new * width * (far * seen + near * min(seen, arch.window))
         if arch.indexer is not None:
             flops += 2 * len(arch.indexers) * new * before * arch.indexer.heads * arch.indexer.width
         return flops

@@ -101,25 +101,31 @@ def evidence(
     return {
         "schema": SCHEMA,
         "halfbyte": __version__,
-        "versions": {name: version(name) for name in ("numpy", "numba", "ml-dtypes")},
+        "versions": library_versions(),
         "model_type": job.roles.family.model_type,
         "source": {"name": source_name, "files": [file.as_json() for file in source_files]},
         "recipe": job.recipe.model_dump(mode="json"),
         "rounding": rounding,
         **({} if rounded_on_data is None else {"rounded_on_data": dict(rounded_on_data)}),
-        "input_scale": None
-        if input_scales is None
-        else {
-            "description": input_scales.description,
-            "constant": None if input_scales.constant is None else float(input_scales.constant),
-            "sha256": input_scales.sha256,
-            "calibration": input_scales.calibration,
-        },
+        "input_scale": None if input_scales is None else input_scale_evidence(input_scales),
         "warnings": job.warnings,
         "roles": role_table(job, {module: measure for module, (_, measure) in results.items()}),
         "shards": [file.as_json() for file in written if file.file.endswith(".safetensors")],
         "files": [file.as_json() for file in written if not file.file.endswith(".safetensors")],
         "tensors": tensor_table(results),
+    }
+
+
+def library_versions() -> dict[str, str]:
+    return {name: version(name) for name in ("numpy", "numba", "ml-dtypes")}
+
+
+def input_scale_evidence(scales: InputScales) -> dict[str, Any]:
+    return {
+        "description": scales.description,
+        "constant": None if scales.constant is None else float(scales.constant),
+        "sha256": scales.sha256,
+        "calibration": scales.calibration,
     }
 
 

@@ -37,6 +37,12 @@ class InputScales:
     sha256: str | None = None
     calibration: Mapping[str, Any] | None = None
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the calibration found that a user should hear: thin coverage, inputs too wide for the format."""
+        given = (self.calibration or {}).get("warnings")
+        return [text for text in given if isinstance(text, str)] if isinstance(given, list) else []
+
     def of(self, role: TensorRole, group: tuple[str, ...]) -> np.float32:
         """float32 scale for one linear.
 

@@ -13,6 +13,7 @@ from halfbyte.checkpoint.inventory import QUANTIZED, Entry, inventory
 from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import RecipeError, UnsupportedError
+from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard, lay_out
 from halfbyte.quantize.linears import Linear, check_complete, check_quantizable, split
 from halfbyte.quantize.recipe import Recipe
@@ -68,6 +69,15 @@ def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bo
     exclusions = _exclusions(linears, roles, warnings, force)
     shards = lay_out(units_of(linears, kept, entries), recipe.algorithm, max_shard_bytes)
     return Job(recipe, roles, entries, shards, exclusions, warnings)
+
+
+def check_covered(job: Job, scales: InputScales) -> None:
+    """Fail before the work, not in the middle of it, if a linear has no input scale."""
+    for shard in job.shards:
+        for unit in shard.units:
+            for group in unit.sharing():
+                for linear in group:
+                    scales.of(linear.role, tuple(member.role.module for member in group))
 
 
 def _refuse_quantized(source: Checkpoint, entries: list[Entry]) -> None:

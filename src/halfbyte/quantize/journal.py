@@ -6,15 +6,28 @@ piece it was about is done again.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from halfbyte.errors import OutputError
 
 STAGING = ".halfbyte"
+JOURNAL = "journal.jsonl"
+
+
+def has_journal(folder: Path) -> bool:
+    """Whether an unfinished run is noted there."""
+    return (folder / STAGING / JOURNAL).exists()
+
+
+def fingerprint_of(document: Mapping[str, Any]) -> str:
+    """Identifies a job: equal fingerprints give equal bytes, shard by shard. document: all that they depend on."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 class Journal:
@@ -37,7 +50,7 @@ class Journal:
             raise OutputError(
                 f"{folder}: another run is writing here", hint="wait for it, or choose another folder"
             ) from None
-        path = self.folder / "journal.jsonl"
+        path = self.folder / JOURNAL
         lines = _complete_lines(path)
         if lines and lines[0].get("job") != fingerprint:
             if not discard:
@@ -80,8 +93,13 @@ class Journal:
         os.close(self._lock)
 
     def drop(self) -> None:
-        """The run is complete: remove the staging folder."""
+        """The run is complete: remove the staging folder, the journal after all that it is about."""
         self.close()
+        for entry in self.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif entry.name != JOURNAL:
+                entry.unlink()
         shutil.rmtree(self.folder)
 
 

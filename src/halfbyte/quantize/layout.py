@@ -23,7 +23,7 @@ def lay_out(units: list[Unit], algorithm: Algorithm, max_shard_bytes: int) -> li
     packed: list[list[Unit]] = [[]]
     filled = 0
     for unit in units:
-        size = sum(tensor[3] for tensor in _tensors_of(unit, algorithm))
+        size = sum(tensor[3] for tensor in tensors_of(unit, algorithm))
         if packed[-1] and filled + size > max_shard_bytes:
             packed.append([])
             filled = 0
@@ -35,7 +35,7 @@ def lay_out(units: list[Unit], algorithm: Algorithm, max_shard_bytes: int) -> li
 
 def _laid_out(shard: OutputShard, algorithm: Algorithm) -> OutputShard:
     """Give every tensor its offset: wide dtypes first, as safetensors itself does, so that all data is aligned."""
-    tensors = [tensor for unit in shard.units for tensor in _tensors_of(unit, algorithm)]
+    tensors = [tensor for unit in shard.units for tensor in tensors_of(unit, algorithm)]
     tensors.sort(key=lambda tensor: -DTYPE_BYTES[tensor[1]])
     shard.header = serialize_header(tensors, {"format": "pt"})
     position = len(shard.header)
@@ -46,7 +46,7 @@ def _laid_out(shard: OutputShard, algorithm: Algorithm) -> OutputShard:
     return shard
 
 
-def _tensors_of(unit: Unit, algorithm: Algorithm) -> list[tuple[str, str, tuple[int, ...], int]]:
+def tensors_of(unit: Unit, algorithm: Algorithm) -> list[tuple[str, str, tuple[int, ...], int]]:
     """Name, dtype, shape, bytes of all output tensors of a unit."""
     tensors = [(name, tensor.dtype, tensor.shape, tensor.bytes) for name, tensor in unit.kept]
     for linear in unit.linears:

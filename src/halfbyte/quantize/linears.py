@@ -1,6 +1,6 @@
 """The weight matrices of a source as linears under their output names, stacks of experts cut apart; their checks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from halfbyte.checkpoint.families import GLU
@@ -36,7 +36,7 @@ def split(entries: list[Entry], roles: RoleMap) -> tuple[list[Linear], list[Kept
         if entry.role.fused:
             linears += _unstacked(entry, roles)
         elif entry.role.part == "weight" and len(entry.shape) == 2:
-            role = replace(entry.role, module=roles.published(entry.role.module))
+            role = entry.role._replace(module=roles.published(entry.role.module))
             linears.append(Linear(role, entry.tensors["weight"], False))
         else:
             tensor = next(iter(entry.tensors.values()))
@@ -60,7 +60,7 @@ def _unstacked(entry: Entry, roles: RoleMap) -> list[Linear]:
     for expert in range(roles.num_experts):
         for half, projection in enumerate(("gate_proj", "up_proj") if stack == "gate_up_proj" else ("down_proj",)):
             module = roles.expert_module(layer, expert, projection)
-            role = replace(entry.role, module=module, expert=expert, projection=projection, fused=False)
+            role = entry.role._replace(module=module, expert=expert, projection=projection, fused=False)
             part = tensor.part((expert * halves + half) * rows * columns, (rows, columns))
             linears.append(Linear(role, part, False))
     return linears

@@ -9,16 +9,11 @@ looks finished. A run that was killed goes on where its journal ends and gives t
 """
 
 import hashlib
-import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
-
-import numpy as np
+from typing import Literal, get_args
 
 from halfbyte import __version__
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
@@ -28,46 +23,23 @@ from halfbyte.nvfp4.codec import Measure
 from halfbyte.nvfp4.codec import Rounding as EncoderRounding
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.calibrated import Bounds, calibrated_scales
+from halfbyte.quantize.calibrated import Bounds, calibrated_scales, known_scales, measured_by, measured_scales
 from halfbyte.quantize.evidence import File, evidence, model_card, role_table
 from halfbyte.quantize.gptq.stage import FALLBACK, DataRounding, round_on_data, staged_bytes
-from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, parse_input_scale
-from halfbyte.quantize.job import Job, plan_job
-from halfbyte.quantize.journal import STAGING, Journal
+from halfbyte.quantize.improve.run import improve as improve_checkpoint
+from halfbyte.quantize.input_scale import InputScales
+from halfbyte.quantize.job import Job, check_covered, plan_job
+from halfbyte.quantize.journal import STAGING, Journal, fingerprint_of, has_journal
 from halfbyte.quantize.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.run import Run
 from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, json_bytes, metadata_files
-from halfbyte.quantize.staging import publish, staged_files, write_staged
+from halfbyte.quantize.staging import check_free, publish, staged_files, write_staged
 
 Rounding = Literal["max", "sweep", "gptq"]
 
 DEFAULT_CALIBRATION_LENGTH = 2048
 DEFAULT_MAX_SHARD_BYTES = 5_000_000_000
-SPARE_BYTES = 64 << 20
-"""Room beyond the output's own bytes: metadata, evidence, journal."""
-
-
-@dataclass(frozen=True)
-class QuantizeResult:
-    """What a run did. roles: see `evidence.role_table`. dry_run: nothing was written."""
-
-    output: str
-    bytes_in: int
-    bytes_out: int
-    seconds: float
-    peak_rss_bytes: int
-    shards: int
-    resumed_shards: int
-    recipe: str
-    algorithm: str
-    rounding: str
-    input_scale: str | None
-    roles: list[dict[str, Any]]
-    warnings: list[str]
-    dry_run: bool
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def quantize(
@@ -76,7 +48,7 @@ def quantize(
     *,
     recipe: str | Path | Recipe = DEFAULT_RECIPE,
     rounding: Rounding = "max",
-    input_scale: str | float | Path = DEFAULT_INPUT_SCALE,
+    input_scale: str | float | Path | None = None,
     calibrate: Sequence[str] = (),
     calibration_tokens: int | None = None,
     calibration_length: int = DEFAULT_CALIBRATION_LENGTH,
@@ -84,6 +56,7 @@ def quantize(
     device: str = "cpu",
     workers: int | None = None,
     max_shard_bytes: int = DEFAULT_MAX_SHARD_BYTES,
+    improve: bool = False,
     dry_run: bool = False,
     overwrite: bool = False,
     force: bool = False,
@@ -94,12 +67,15 @@ def quantize(
 
     recipe: shipped name, file, or Recipe. rounding: `max` is ModelOpt's, bit for bit; `sweep` searches the block
     scale with the least squared error; `gptq` rounds routed experts for the least error of their outputs on the
-    `calibrate` data, and everything else by `sweep`. input_scale: a positive constant, or a file
-    (`input_scale.from_file`); not used by weight-only recipes. calibrate: data on which to measure the input scales
-    first, by streaming (`calibrate.run`), or on which gptq rounds, which leaves the scales to `input_scale`;
+    `calibrate` data, and everything else by `sweep`. input_scale: a positive constant, a file
+    (`input_scale.from_file`), or the rule `max` or `headroom` for what is measured on `calibrate`; by default
+    `headroom` with data and 1 without; not used by weight-only recipes. calibrate: data on which to measure the input
+    scales first, by streaming (`calibrate.run`), or on which gptq rounds, and measures them as it goes;
     calibration_tokens and calibration_length bound the data, memory_budget the resident bytes, device says where.
-    workers: threads, by default one per processor. overwrite: replace a checkpoint in `dst`; the old one stays until
-    the new one is complete. force: write what engines are known not to load.
+    workers: threads, by default one per processor. improve: `dst` holds a finished checkpoint of this source and
+    recipe, whose experts are replaced by those that gptq rounds, shard by shard; all else of it stays, input scales
+    that are not given too (`improve.run`). overwrite: replace a checkpoint in `dst`; the old one stays until the new
+    one is complete. force: write what engines are known not to load.
     on_done is told the result while the run can still be resumed: a run is finished once its result was shown.
 
     Raises HalfbyteError; then `dst` is as it was, but for a `.halfbyte` folder from which the next run resumes.
@@ -110,25 +86,52 @@ def quantize(
         raise UsageError(
             "--rounding gptq rounds on data, and there is none", hint="give --calibrate FILE, or use sweep"
         )
-    scales = _given_scales(chosen, input_scale, () if rounding == "gptq" else calibrate)
+    rule = None if improve and input_scale is None else measured_by(chosen, input_scale, calibrate, rounding == "gptq")
+    scales = known_scales(chosen, input_scale, rule)
     workers = workers if workers is not None else len(os.sched_getaffinity(0))
     if rounding not in get_args(Rounding):
         raise UsageError(f"--rounding {rounding}: wanted {' or '.join(get_args(Rounding))}")
     if workers < 1 or max_shard_bytes < 1:
         raise UsageError("--workers and --max-shard-size take at least 1")
     src, dst = Path(src), Path(dst)
+    bounds = Bounds(calibration_tokens, calibration_length, memory_budget, device, rule or "max")
+    if improve:
+        if rule is not None:
+            raise UsageError(
+                f"--improve --input-scale {rule}: scales are not measured while a finished checkpoint is improved",
+                hint=f"measure them first: halfbyte calibrate --amax {rule} -o FILE, then give --input-scale FILE",
+            )
+        if rounding != "gptq":
+            raise UsageError(
+                f"--improve replaces experts by better ones, --rounding {rounding} has none to give",
+                hint="give --rounding gptq --calibrate FILE",
+            )
+        return improve_checkpoint(
+            src,
+            dst,
+            chosen,
+            calibrate,
+            bounds,
+            input_scales=None if input_scale is None else scales,
+            workers=workers,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            force=force,
+            progress=progress,
+            on_done=on_done,
+        )
     with Checkpoint.open(src) as source:
         job = plan_job(source, chosen, max_shard_bytes, force)
         _check_destination(src, dst, overwrite)
         on_data: DataRounding | None = None
         if calibrate and not dry_run:
-            bounds = Bounds(calibration_tokens, calibration_length, memory_budget, device)
             if rounding == "gptq":
                 on_data = _rounded_on_data(src, dst, calibrate, job, bounds, progress)
+                scales = measured_scales(dst) if rule else scales
             else:
                 scales = calibrated_scales(src, dst, calibrate, bounds, progress)
         if scales is not None:
-            _check_covered(job, scales)
+            check_covered(job, scales)
         run_measures: dict[str, tuple[float, Measure]] = {}
 
         def result(resumed: int = 0) -> QuantizeResult:
@@ -145,7 +148,7 @@ def quantize(
                 rounding=rounding,
                 input_scale=scales.description if scales else None,
                 roles=role_table(job, {module: measure for module, (_, measure) in run_measures.items()}),
-                warnings=job.warnings,
+                warnings=[*job.warnings, *(scales.warnings if scales else [])],
                 dry_run=dry_run,
             )
 
@@ -178,36 +181,21 @@ def quantize(
     return done
 
 
-def _given_scales(recipe: Recipe, input_scale: str | float | Path, calibrate: Sequence[str]) -> InputScales | None:
-    """Input scales as far as they are known before any work. Raises UsageError for options that exclude each other."""
-    if not calibrate:
-        return parse_input_scale(input_scale) if recipe.algorithm == "NVFP4" else None
-    if recipe.algorithm != "NVFP4":
-        raise UsageError(f"--calibrate: recipe {recipe.name} is weight-only and has no input scale")
-    if str(input_scale) != DEFAULT_INPUT_SCALE:
-        raise UsageError("--calibrate and --input-scale both say what the input scales are", hint="give one of them")
-    return InputScales("calibrated by this run", constant=np.float32(1))
-
-
-def _check_covered(job: Job, scales: InputScales) -> None:
-    """Fail before the work, not in the middle of it, if a linear has no input scale."""
-    for shard in job.shards:
-        for unit in shard.units:
-            for group in unit.sharing():
-                for linear in group:
-                    scales.of(linear.role, tuple(member.role.module for member in group))
-
-
 def _check_destination(src: Path, dst: Path, overwrite: bool) -> None:
     real_src, real_dst = src.resolve(), dst.resolve()
     if real_dst == real_src or real_src in real_dst.parents or real_dst in real_src.parents:
         raise OutputError(f"{dst}: lies in, around or on the source {src}", hint="choose a folder of its own")
     if dst.exists() and not dst.is_dir():
         raise OutputError(f"{dst}: is not a folder")
-    if dst.is_dir() and any(dst.iterdir()) and not (dst / STAGING).is_dir() and not overwrite:
+    if dst.is_dir() and any(dst.iterdir()) and not _holds_unfinished(dst) and not overwrite:
         raise OutputError(
             f"{dst}: is not empty", hint="choose another folder, or replace the checkpoint with --overwrite"
         )
+
+
+def _holds_unfinished(dst: Path) -> bool:
+    """Whether all that `dst` holds is an unfinished run, or its journal says whose it is."""
+    return has_journal(dst) or ((dst / STAGING).is_dir() and not (dst / "config.json").exists())
 
 
 def _make_folder(dst: Path) -> bool:
@@ -259,28 +247,24 @@ def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool, r
 def _check_space(job: Job, dst: Path) -> None:
     staged = sum(path.stat().st_size for shard in job.shards for path in staged_files(dst, shard.file) if path.exists())
     staged += staged_bytes(dst)
-    needed, free = job.output_bytes - staged + SPARE_BYTES, shutil.disk_usage(dst).free
-    if needed > free:
-        raise OutputError(
-            f"{dst}: the output needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free",
-            hint="free some space, or choose another disk",
-        )
+    check_free(dst, job.output_bytes - staged)
 
 
 def _fingerprint(
     source: Checkpoint, job: Job, rounding: str, scales: InputScales | None, on_data: DataRounding | None
 ) -> str:
     """Identifies the job: equal fingerprints give equal bytes, shard by shard."""
-    document = {
-        "halfbyte": __version__,
-        "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
-        "config": source.config,
-        "recipe": job.recipe.model_dump(mode="json"),
-        "rounding": rounding if on_data is None else [rounding, on_data.experts.key],
-        "input_scale": None if scales is None else [scales.description, scales.sha256],
-        "shards": [[shard.file, shard.bytes, len(shard.units)] for shard in job.shards],
-    }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return fingerprint_of(
+        {
+            "halfbyte": __version__,
+            "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
+            "config": source.config,
+            "recipe": job.recipe.model_dump(mode="json"),
+            "rounding": rounding if on_data is None else [rounding, on_data.experts.key],
+            "input_scale": None if scales is None else [scales.description, scales.sha256],
+            "shards": [[shard.file, shard.bytes, len(shard.units)] for shard in job.shards],
+        }
+    )
 
 
 def _write_metadata(

@@ -2,14 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import ShardWriter, hash_file
-from halfbyte.errors import CheckpointError
 from halfbyte.nvfp4.codec import Measure, Rounding
 from halfbyte.progress import Progress
 from halfbyte.quantize.evidence import File
@@ -93,8 +92,8 @@ class Run:
         found = [error for error in errors if error is not None]
         if found:  # Stopped only says that another thread had the real one
             raise min(found, key=lambda error: isinstance(error, Stopped))
-        self._check_unchanged()
-        return self._results()
+        self._source.check_unchanged()
+        return results_of(self._journal, [shard.file for shard in self._job.shards])
 
     def output_files(self) -> list[File]:
         """The shards as written, in order."""
@@ -186,11 +185,7 @@ class Run:
         digest = opened.out.finish()
         with self._lock:
             self._open.discard(opened)
-        measures = {
-            module: [amax, m.squared_error, m.max_error, m.energy, m.clamped_blocks, m.zero_blocks]
-            for module, (amax, m) in sorted(opened.results.items())
-        }
-        self._journal.shard_done(opened.shard.file, digest, opened.shard.bytes, measures)
+        self._journal.shard_done(opened.shard.file, digest, opened.shard.bytes, noted_measures(opened.results))
         self._free(opened.shard)
 
     def _free(self, shard: OutputShard) -> None:
@@ -210,17 +205,19 @@ class Run:
         if self._stop.is_set():
             raise Stopped
 
-    def _check_unchanged(self) -> None:
-        for name, shard in self._source.shards.items():
-            status = shard.path.stat()
-            if (status.st_size, status.st_mtime_ns) != (shard.bytes, shard.mtime_ns):
-                raise CheckpointError(
-                    f"{shard.path}: changed while it was read", hint=f"run again with an intact {name}"
-                )
 
-    def _results(self) -> Results:
-        results: Results = {}
-        for shard in self._job.shards:
-            for module, (amax, *sums) in self._journal.shards[shard.file]["measures"].items():
-                results[module] = amax, Measure(*sums)
-        return results
+def noted_measures(results: Results) -> dict[str, list[float]]:
+    """A shard's results as its line of the journal holds them."""
+    return {
+        module: [amax, m.squared_error, m.max_error, m.energy, m.clamped_blocks, m.zero_blocks]
+        for module, (amax, m) in sorted(results.items())
+    }
+
+
+def results_of(journal: Journal, files: Iterable[str]) -> Results:
+    """What the journal holds about finished shards."""
+    results: Results = {}
+    for file in files:
+        for module, (amax, *sums) in journal.shards[file]["measures"].items():
+            results[module] = amax, Measure(*sums)
+    return results

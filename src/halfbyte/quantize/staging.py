@@ -4,11 +4,16 @@ Every step can be repeated: a run killed in the middle publishes what is left.
 """
 
 import os
+import shutil
 from pathlib import Path
 
 from halfbyte.checkpoint.source import INDEX_NAME
 from halfbyte.checkpoint.writer import output_error, write_whole
+from halfbyte.errors import OutputError
 from halfbyte.quantize.journal import STAGING
+
+SPARE_BYTES = 64 << 20
+"""Room beyond the output's own bytes: metadata, evidence, journal."""
 
 
 def staged_files(dst: Path, name: str) -> tuple[Path, Path]:
@@ -33,10 +38,34 @@ def publish(staging: Path, dst: Path, shards: list[str], names: list[str]) -> No
         for name in [*shards, *names]:
             if (staging / name).exists():
                 os.replace(staging / name, dst / name)
-        folder = os.open(dst, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(dst)
     except OSError as error:
         raise output_error(dst, error) from None
+
+
+def put_in_place(dst: Path, name: str) -> None:
+    """Move one staged file over the published one, after all that was written to `dst` before. Raises OutputError."""
+    try:
+        _sync(dst)
+        os.replace(dst / STAGING / name, dst / name)
+        _sync(dst)
+    except OSError as error:
+        raise output_error(dst / name, error) from None
+
+
+def check_free(dst: Path, needed_bytes: int) -> None:
+    """Raises OutputError if the disk has no room for so many bytes more, and some for metadata and journal."""
+    needed, free = needed_bytes + SPARE_BYTES, shutil.disk_usage(dst).free
+    if needed > free:
+        raise OutputError(
+            f"{dst}: the output needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free",
+            hint="free some space, or choose another disk",
+        )
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

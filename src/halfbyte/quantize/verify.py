@@ -1,6 +1,7 @@
 """`verify`: is this checkpoint what quantizing that source gives? Reads both in constant memory.
 
-- every file's SHA-256 against `halfbyte.json`, where there is one;
+- every file's SHA-256 against `halfbyte.json`, where there is one (a shard that `quantize --improve` was about to
+  replace may have either);
 - every kept tensor byte for byte;
 - every packed tensor decoded and its error measured. Where the evidence names a rounding that is a function of the
   weights (`max`, `sweep`), it is encoded again and must give the same bytes; otherwise its error may not exceed twice
@@ -27,6 +28,7 @@ from halfbyte.nvfp4.format import SCALE_LAST
 from halfbyte.nvfp4.layout import BLOCK_SIZE
 from halfbyte.nvfp4.reference import scale_2_of
 from halfbyte.progress import Progress, Silent
+from halfbyte.quantize.improving import allows, improving
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
 from halfbyte.quantize.side_files import EVIDENCE
@@ -46,24 +48,29 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class Verification:
-    """tensors: logical tensors compared. worst: the packed tensors with the largest relative error, worst first."""
+    """tensors: logical tensors compared. worst: the packed tensors with the largest relative error, worst first.
+
+    improving: how far an unfinished `quantize --improve` came, which is no fault.
+    """
 
     tensors: int
     mismatches: list[Mismatch]
     worst: list[tuple[str, float]]
     hashed_files: int
+    improving: str | None = None
 
     @property
     def ok(self) -> bool:
         return not self.mismatches
 
     def as_json(self) -> dict[str, Any]:
-        return {
+        document = {
             "ok": self.ok,
             "tensors": self.tensors,
             "mismatches": [{"tensor": found.tensor, "reason": found.reason} for found in self.mismatches],
             "worst": [{"tensor": name, "relative_error": error} for name, error in self.worst],
         }
+        return document if self.improving is None else document | {"improving": self.improving}
 
 
 def verify(
@@ -92,11 +99,12 @@ def verify(
             bad_files, hashed = hashing.result()
         mismatches += bad_files
     worst = sorted(comparer.errors.items(), key=lambda item: (-item[1], item[0]))[:WORST]
-    return Verification(len(both), mismatches, worst, hashed)
+    state = improving(evidence)
+    return Verification(len(both), mismatches, worst, hashed, None if state is None else state.statement)
 
 
 def _repeatable(evidence: dict[str, Any]) -> Rounding | None:
-    rounding = evidence.get("rounding")
+    rounding = None if improving(evidence) is not None else evidence.get("rounding")
     return rounding if rounding in ("max", "sweep") else None
 
 
@@ -104,12 +112,18 @@ def _check_hashes(dst: Path, evidence: dict[str, Any]) -> tuple[list[Mismatch], 
     files = [*evidence.get("shards", []), *evidence.get("files", [])]
     found = []
     for file in files:
-        path = dst / str(file["file"])
+        name = str(file["file"])
+        path = dst / name
         if not path.is_file():
-            found.append(Mismatch(str(file["file"]), f"missing, {EVIDENCE} lists it"))
-        elif (digest := hash_file(path)) != file["sha256"]:
-            found.append(Mismatch(str(file["file"]), f"SHA-256 {digest}, {EVIDENCE} has {file['sha256']}"))
+            found.append(Mismatch(name, f"missing, {EVIDENCE} lists it"))
+        elif (digest := hash_file(path)) != file["sha256"] and not _improved(dst, evidence, name, digest):
+            found.append(Mismatch(name, f"SHA-256 {digest}, {EVIDENCE} has {file['sha256']}"))
     return found, len(files)
+
+
+def _improved(dst: Path, evidence: dict[str, Any], file: str, digest: str) -> bool:
+    """Whether `quantize --improve` has replaced a shard, before the evidence was read or since."""
+    return allows(evidence, file, digest) or allows(read_json(dst / EVIDENCE), file, digest)
 
 
 class _Comparer:

@@ -19,6 +19,7 @@ from halfbyte.progress import Progress
 from halfbyte.search.formats import Format
 from halfbyte.search.groups import Group
 from halfbyte.search.rounded import rounded_copy
+from halfbyte.stream.routing import ExpertRows
 
 TOGETHER = 4
 """Candidates in one pass: each holds its own activations."""
@@ -32,7 +33,7 @@ class RoundedExperts(CandidateChoices):
         self._layers, self._form = layers, form
 
     def expert(
-        self, layer: int, expert: int, hidden: Tensor, gate_up: Tensor, down: Tensor
+        self, layer: int, expert: int, hidden: Tensor, rows: ExpertRows, gate_up: Tensor, down: Tensor
     ) -> tuple[Tensor, Tensor] | None:
         if layer not in self._layers:
             return None

@@ -5,7 +5,7 @@ left out: no engine runs them in a plain forward pass.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def _matrices(entry: Entry, num_experts: int) -> list[tuple[int, str, Entry]]:
     for expert in range(num_experts):
         part = stack.part(expert * rows * columns, (rows, columns))
         matrix = Entry(
-            replace(role, expert=expert, fused=False), entry.format, part.shape, part.bytes, {"weight": part}
+            role._replace(expert=expert, fused=False), entry.format, part.shape, part.bytes, {"weight": part}
         )
         result.append((expert, role.projection, matrix))
     return result

@@ -24,7 +24,7 @@ def replaced(
     """The weights that compute: the observer's, if it has others."""
     if not observer.wants("expert"):
         return weights
-    others = observer.expert(layer, expert, inputs.gather(rows.token), weights.gate_up, weights.down)
+    others = observer.expert(layer, expert, inputs.gather(rows.token), rows, weights.gate_up, weights.down)
     if others is None:
         return weights
     dtype = weights.gate_up.dtype

@@ -69,7 +69,7 @@ class LayerRun:
             if routing is not None:
                 self._experts(number, stores, routing, observer, clock)
                 with clock.measure("compute"):
-                    self._finish(number, stores, routing)
+                    self._finish(number, stores, routing, observer)
         self._skeleton.empty(number)
 
     def _fill(self, number: int, clock: Clock, stack: ExitStack) -> Linears:
@@ -102,6 +102,7 @@ class LayerRun:
         self, number: int, group: Group, stores: Stores, routing: Routing | None, observer: Observer
     ) -> None:
         first, last, shape = group.first, group.last, (group.count, group.length)
+        observer.sequences(number, first, last)
         hidden = stores.source.read(first, last).view(*shape, -1)
         given = self._selection(number, group, stores)
         with _Indexed(self._skeleton.layers[number]) as indexed:
@@ -116,10 +117,11 @@ class LayerRun:
             return
         stores.inputs.write(x.flatten(0, 1), first, last)
         index, weights = (part.view(*shape, -1) for part in self._skeleton.route(number, x))
+        energy = residual.float().square().mean(-1)
         for i, sequence in enumerate(range(first, last + 1)):
-            routing.put(sequence, index[i], weights[i])
+            routing.put(sequence, index[i], weights[i], energy[i])
             observer.router(number, sequence, index[i])
-            observer.moe_input(number, sequence, x[i])
+            observer.moe_input(number, sequence, x[i], energy[i])
 
     def _selection(self, number: int, group: Group, stores: Stores) -> Any:
         """What a layer that shares a selection is given."""
@@ -161,10 +163,11 @@ class LayerRun:
                 look = looker(observer, number, expert)
                 run_expert(weights, scales, act, rows, stores.inputs, stores.outputs, device_rows(device), look)
 
-    def _finish(self, number: int, stores: Stores, routing: Routing) -> None:
+    def _finish(self, number: int, stores: Stores, routing: Routing, observer: Observer) -> None:
         """Third pass."""
         for group in self._groups:
             first, last, shape = group.first, group.last, (group.count, group.length)
+            observer.sequences(number, first, last)
             x = stores.inputs.read(first, last).view(*shape, -1)
             index, weights = (
                 torch.cat(parts) for parts in zip(*(routing.of(i) for i in range(first, last + 1)), strict=True)

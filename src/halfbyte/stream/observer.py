@@ -6,6 +6,8 @@ on the executor's device, in its compute dtype unless said otherwise, and must n
 
 from torch import Tensor
 
+from halfbyte.stream.routing import ExpertRows
+
 
 class Observer:
     """Sees a layer while it is computed, always in the same order: routing first, then expert after expert."""
@@ -13,13 +15,22 @@ class Observer:
     def router(self, layer: int, sequence: int, expert_index: Tensor) -> None:
         """Chosen experts of one sequence. expert_index: int64 [T, top_k]."""
 
-    def moe_input(self, layer: int, sequence: int, x: Tensor) -> None:
-        """Input [T, H] of a layer's experts, all tokens of one sequence: before any expert runs."""
+    def moe_input(self, layer: int, sequence: int, x: Tensor, energy: Tensor) -> None:
+        """Input [T, H] of a layer's experts, all tokens of one sequence: before any expert runs.
+
+        energy: float32 [T], mean square of the residual that the experts' output is added to.
+        """
 
     def selection(self, layer: int, sequence: int, indices: Tensor) -> None:
         """Keys that the indexer of a layer selects; not called where a layer shares an earlier selection.
 
         indices: int [T, at most index_topk], -1 for none, in no particular order.
+        """
+
+    def sequences(self, layer: int, first: int, last: int) -> None:
+        """What follows, up to the next call, belongs to sequences `first` to `last`, which are equally long.
+
+        Comes before `router`, `moe_input`, `selection` and `linear_input`; experts see all sequences one by one.
         """
 
     def linear_input(self, layer: int, module: str, x: Tensor) -> None:
@@ -33,12 +44,13 @@ class Observer:
         """Input [n, H] of gate_proj and up_proj, in parts that together are all tokens routed to the expert."""
 
     def expert(
-        self, layer: int, expert: int, hidden: Tensor, gate_up: Tensor, down: Tensor
+        self, layer: int, expert: int, hidden: Tensor, rows: ExpertRows, gate_up: Tensor, down: Tensor
     ) -> tuple[Tensor, Tensor] | None:
         """Once for every expert of the model, also one without tokens: all its inputs at once and its weights.
 
-        hidden: [n, H]. gate_up: [2I, H], gate rows first. down: [H, I]. Weights that it returns (same shapes) take
-        the place of the model's own: they compute this layer's output, which the next layer sees.
+        hidden: [n, H]. rows: which tokens these are, and their router weights. gate_up: [2I, H], gate rows first.
+        down: [H, I]. Weights that it returns (same shapes) take the place of the model's own: they compute this
+        layer's output, which the next layer sees.
         """
         return None
 

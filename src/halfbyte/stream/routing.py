@@ -17,12 +17,20 @@ from torch import Tensor
 class ExpertRows:
     """The rows of one expert. token: int64 [n], row of the token among all sequences. weight: [n], its router weight.
 
+    energy: float32 [n], mean square of the residual that the expert's output is added to.
     parts: where a sequence's rows begin and end, for the sequences that have any.
     """
 
     token: Tensor
     weight: Tensor
+    energy: Tensor
     parts: list[slice]
+
+    def importance(self) -> Tensor:
+        """float32 [n]: what a squared error of the expert's output counts for in the token's next hidden state, once
+        that is normalised. 0 where the residual is all zeros."""
+        squared = self.weight.float().square()
+        return torch.where(self.energy > 0, squared / self.energy, 0.0)
 
     def chunks(self, rows: int | None) -> Iterator[slice]:
         """Rows that are computed together: each sequence alone (None), or `rows` at a time whatever the sequence."""
@@ -41,10 +49,11 @@ class Routing:
         self._offsets, self._experts = offsets, num_experts
         self.index: list[Tensor | None] = [None] * (len(offsets) - 1)
         self.weights: list[Tensor | None] = [None] * (len(offsets) - 1)
+        self._energy: list[Tensor] = [torch.empty(0)] * (len(offsets) - 1)
 
-    def put(self, sequence: int, index: Tensor, weights: Tensor) -> None:
-        """index: int64 [T, top_k]; weights: [T, top_k]."""
-        self.index[sequence], self.weights[sequence] = index, weights
+    def put(self, sequence: int, index: Tensor, weights: Tensor, energy: Tensor) -> None:
+        """index: int64 [T, top_k]; weights: [T, top_k]; energy: float32 [T], of the residual."""
+        self.index[sequence], self.weights[sequence], self._energy[sequence] = index, weights, energy
 
     def of(self, sequence: int) -> tuple[Tensor, Tensor]:
         index, weights = self.index[sequence], self.weights[sequence]
@@ -68,6 +77,7 @@ class Routing:
         pairs = expert[order] * len(sequences) + torch.cat(sequences)[order]
         counts = torch.bincount(pairs, minlength=self._experts * len(sequences))
         self._counts = counts.view(self._experts, len(sequences)).cpu()
+        self._energies = torch.cat(self._energy)
 
     def counts(self) -> Tensor:
         """int64 [experts]: rows of each."""
@@ -79,4 +89,5 @@ class Routing:
         bounds = [0, *torch.cumsum(own, 0).tolist()]
         rows = slice(start, start + bounds[-1])
         parts = [slice(a, b) for a, b in pairwise(bounds) if b > a]
-        return ExpertRows(self._token[rows], self._weight[rows], parts)
+        token = self._token[rows]
+        return ExpertRows(token, self._weight[rows], self._energies[token], parts)

@@ -7,7 +7,9 @@ from halfbyte.checkpoint.source import INDEX_NAME
 from halfbyte.gate.facts import Facts, reported
 from halfbyte.gate.findings import Found, Severity, printable
 from halfbyte.gate.hashes import computed_sha256, stated_files
+from halfbyte.gate.reading import EVIDENCE_NAME, parse_json
 from halfbyte.gate.registry import Check, rule
+from halfbyte.quantize.improving import allows, improving
 
 NOT_LOADED = (".md", ".txt", ".py", ".jsonl", ".png", ".gitattributes")
 """Endings of files that no engine loads: a change there is worth a word, not a refusal."""
@@ -92,10 +94,30 @@ def _compare(facts: Facts, name: str, size: Any, digest: Any) -> Found | None:
     actual = computed_sha256(facts, name) if not is_shard or facts.options.depth == "full" else None
     if actual is None and is_shard:
         actual = facts.shards[name].stated
-    if actual is not None and actual != digest:
+    if actual is not None and actual != digest and not (is_shard and _improved(facts, name, actual)):
         message = f"{printable(name)}: SHA-256 {actual}, halfbyte.json has {printable(str(digest))}"
         return Found(message, **blame)  # type: ignore[arg-type]
     return None
+
+
+def _improved(facts: Facts, name: str, actual: str) -> bool:
+    """Whether a shard is as `quantize --improve` made it, by the evidence as it was read or as it is by now."""
+    if allows(facts.evidence, name, actual):
+        return True
+    now, _ = parse_json(facts.files.text(EVIDENCE_NAME) or b"")
+    return allows(now, name, actual)
+
+
+@rule(
+    "integrity.improving",
+    "warn",
+    "While quantize --improve replaces shards, or after it was stopped, a checkpoint loads, but its bytes will change: "
+    "a decision on it does not last.",
+)
+def unfinished_improvement(facts: Facts) -> Iterator[Found]:
+    state = improving(facts.evidence)
+    if state is not None:
+        yield Found(f"{EVIDENCE_NAME}: {state.statement}", file=EVIDENCE_NAME)
 
 
 @rule("integrity.unlisted-shard", "deny", "A shard that the producer's evidence does not list was added afterwards.")

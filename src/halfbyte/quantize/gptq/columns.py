@@ -1,4 +1,4 @@
-"""The column loop: blocks of 16 columns from left to right, all rows at once, scale and codes of a block together."""
+"""The column loop: blocks of 16 columns from left to right, each for what the blocks before it left over."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from halfbyte.nvfp4.format import BLOCK_SIZE
+from halfbyte.quantize.gptq.block import Grid, round_block
 from halfbyte.quantize.gptq.factor import Factor
 from halfbyte.quantize.gptq.grid import candidates, nearest, step_of
 
@@ -28,24 +29,16 @@ class Rounded:
         return values.flatten(-2)
 
 
-def rounded(weight: Tensor, factor: Factor, scale_2: float) -> Rounded:
-    """Round float32 `weight` [N, K] so that the outputs that the factor stands for change least."""
-    rows, columns = weight.shape
-    error = torch.zeros_like(weight)
-    codes = torch.empty_like(weight)
-    scales = torch.empty((rows, columns // BLOCK_SIZE), dtype=torch.uint8, device=weight.device)
-    for start in range(0, columns, BATCH_COLUMNS):
-        stop = min(start + BATCH_COLUMNS, columns)
-        target = weight[:, start:stop] + error[:, :start] @ factor.carry[:start, start:stop]
+def round_columns(grid: Grid, factor: Factor) -> None:
+    """Round all of `grid`, in place, so that the outputs that the factor stands for change least."""
+    for start in range(0, grid.weight.shape[1], BATCH_COLUMNS):
+        stop = min(start + BATCH_COLUMNS, grid.weight.shape[1])
+        target = torch.addmm(grid.weight[:, start:stop], grid.error[:, :start], factor.carry[:start, start:stop])
         for first in range(start, stop, BLOCK_SIZE):
             own, block = slice(first, first + BLOCK_SIZE), first // BLOCK_SIZE
-            wanted = target[:, first - start : first - start + BLOCK_SIZE]
-            wanted = wanted + error[:, start:first] @ factor.carry[start:first, own]
-            codes[:, own], scales[:, block], values = rounded_block(
-                wanted, factor.inner[block], factor.weight[block], scale_2
-            )
-            error[:, own] = weight[:, own] - values
-    return Rounded(codes, scales, scale_2)
+            here = target[:, first - start : first - start + BLOCK_SIZE]
+            wanted = torch.addmm(here, grid.error[:, start:first], factor.carry[start:first, own])
+            round_block(grid, block, wanted, factor.inner[block], factor.weight[block])
 
 
 def nearest_rounded(weight: Tensor, scale_2: float) -> Rounded:
@@ -54,37 +47,3 @@ def nearest_rounded(weight: Tensor, scale_2: float) -> Rounded:
     scales = candidates(blocks, scale_2)[0].to(torch.uint8)
     codes = nearest(blocks / step_of(scales, scale_2).unsqueeze(-1))
     return Rounded(codes.view_as(weight), scales.view(len(weight), -1), scale_2)
-
-
-def rounded_block(wanted: Tensor, inner: Tensor, weight: Tensor, scale_2: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Scale and codes of one block of every row: for each scale tried, the 16 columns one by one, each column for the
-    error of those before it; the scale with the least cost is kept, the max rule's in a tie.
-
-    wanted: float32 [N, 16]. inner, weight: of `Factor`, for this block.
-    Returns codes (E2M1 values, float32 [N, 16]), scales (uint8 [N]) and values (float32 [N, 16]).
-    """
-    tried = candidates(wanted, scale_2)
-    steps = step_of(tried, scale_2)
-    codes, cost = _columns(wanted, inner, weight, steps)
-    best = cost.argmin(0, keepdim=True)
-    scales = tried.gather(0, best)[0].to(torch.uint8)
-    chosen = codes.gather(1, best.unsqueeze(0).expand(BLOCK_SIZE, -1, -1))[:, 0].t().contiguous()
-    return chosen, scales, chosen * step_of(scales, scale_2).unsqueeze(-1)
-
-
-def _columns(wanted: Tensor, inner: Tensor, weight: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes [16, C, N] under every scale, and their costs [C, N]. steps: [C, N]."""
-    codes: list[Tensor] = []
-    errors: list[Tensor] = []
-    cost = torch.zeros_like(steps)
-    for k in range(BLOCK_SIZE):
-        own = wanted[:, k].unsqueeze(0)
-        target = own
-        for j in range(k):
-            target = torch.addcmul(target, errors[j], inner[j, k])
-        code = nearest(target / steps)
-        value = code * steps
-        cost = torch.addcmul(cost, weight[k], (target - value).square())
-        codes.append(code)
-        errors.append(own - value)
-    return torch.stack(codes), cost

@@ -1,18 +1,19 @@
 """One expert: gate and up together, then down on what the rounded gate and up give it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from halfbyte.errors import NonFiniteError
-from halfbyte.quantize.gptq.columns import Rounded, nearest_rounded, rounded
-from halfbyte.quantize.gptq.descent import descended
-from halfbyte.quantize.gptq.factor import factorised
+from halfbyte.quantize.gptq.columns import Rounded, nearest_rounded
+from halfbyte.quantize.gptq.correction import corrected
 from halfbyte.quantize.gptq.grid import shared_scale_2
-from halfbyte.quantize.gptq.hessian import mixed, second_moment
+from halfbyte.quantize.gptq.matrix import rounded_matrix
 from halfbyte.quantize.gptq.settings import Settings
+from halfbyte.quantize.gptq.tokens import Tokens, four_bits
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -27,22 +28,33 @@ class RoundedExpert:
 
 
 def rounded_expert(
-    gate_up: Tensor, down: Tensor, inputs: Tensor, sample: Tensor, act: Activation, settings: Settings, name: str
+    gate_up: Tensor, down: Tensor, tokens: Tokens, act: Activation, settings: Settings, name: str
 ) -> RoundedExpert:
     """Round an expert for the tokens routed to it.
 
-    gate_up: float32 [2I, H]. down: float32 [H, I]. inputs: [n, H], n may be 0. sample: [m, H], of all the layer's
-    tokens. name: for errors. Raises NonFiniteError for NaN or Inf in weights or inputs.
+    gate_up: float32 [2I, H]. down: float32 [H, I]. tokens: inputs of the expert. name: for errors.
+    Raises NonFiniteError for NaN or Inf in weights or inputs.
     """
     for part, weight in (("gate_proj and up_proj", gate_up), ("down_proj", down)):
         if not bool(weight.isfinite().all()):
             raise NonFiniteError(
                 f"{name}: NaN or Inf in {part}", hint="the source is damaged or overflowed in training"
             )
-    first, damping = _matrix(gate_up, inputs, sample, settings, f"{name}, gate_proj and up_proj")
+    count = len(tokens.own.x)
+    views = _views(settings.four_bit_share)
+    outer = [(share, tokens.through(view)) for share, view in views]
+    hessian = _hessian(outer, f"{name}, gate_proj and up_proj")
+    first, damping = rounded_matrix(gate_up, hessian, settings, settings.damping_for(gate_up.shape[1], count))
     values = first.dequantized()
-    inner, inner_sample = (_intermediate(x.float(), values, act) for x in (inputs, sample))
-    second, damping_down = _matrix(down, inner, inner_sample, settings, f"{name}, down_proj")
+    inner = [
+        (share, seen.through(lambda x: _intermediate(x, values, act)).through(view))
+        for (share, view), (_, seen) in zip(views, outer, strict=True)
+    ]
+    hessian = _hessian(inner, f"{name}, down_proj")
+    wanted = tokens.through(lambda x: _intermediate(x, gate_up, act))
+    cross = torch.stack([share * seen.cross(wanted) for share, seen in inner]).sum(0)
+    target = corrected(down, hessian, cross, settings.correction_for(down.shape[1], count))
+    second, damping_down = rounded_matrix(target, hessian, settings, settings.damping_for(down.shape[1], count))
     return RoundedExpert(first, second, (damping, damping_down))
 
 
@@ -63,17 +75,19 @@ def output_errors(
     return before, after
 
 
-def _matrix(weight: Tensor, x: Tensor, sample: Tensor, settings: Settings, name: str) -> tuple[Rounded, float]:
-    own = second_moment(x, name)
-    prior = second_moment(sample, f"{name} (layer sample)")
-    hessian = mixed(own, len(x), prior, settings.prior_tokens if len(sample) else 0)
-    factor = factorised(hessian, settings.damping)
-    first = rounded(weight, factor, shared_scale_2(weight, settings.headroom))
-    return descended(weight, first, hessian, factor.damping, settings.sweeps), factor.damping
+def _views(four_bit_share: float) -> list[tuple[float, Callable[[Tensor], Tensor]]]:
+    """How inputs may look to an engine, and the share of the cost that each look stands for."""
+    views: list[tuple[float, Callable[[Tensor], Tensor]]] = [(1 - four_bit_share, lambda x: x)]
+    views.append((four_bit_share, four_bits))
+    return [view for view in views if view[0]]
+
+
+def _hessian(seen: Sequence[tuple[float, Tokens]], name: str) -> Tensor:
+    return torch.stack([share * tokens.moment(name) for share, tokens in seen]).sum(0)
 
 
 def _intermediate(x: Tensor, gate_up: Tensor, act: Activation) -> Tensor:
-    gate, up = linear(x, gate_up).chunk(2, dim=-1)
+    gate, up = linear(x.float(), gate_up).chunk(2, dim=-1)
     return act(gate) * up
 
 

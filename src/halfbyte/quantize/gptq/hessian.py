@@ -1,4 +1,7 @@
-"""Second moments of inputs: H = X^T X / n, and their mixture with the layer's."""
+"""Second moments of inputs: H = sum w x x^T / sum w, and their mixture with the layer's."""
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,18 +12,44 @@ CHUNK_ROWS = 8192
 """Rows multiplied at a time, always the same: the sum's order, and so its bits, follow from the rows alone."""
 
 
-def second_moment(x: Tensor, name: str) -> Tensor:
-    """float32 [K, K] of inputs [n, K]; zeros for none. Raises NonFiniteError naming `name` for NaN or Inf inputs."""
-    total = torch.zeros((x.shape[1], x.shape[1]), dtype=torch.float32, device=x.device)
-    for start in range(0, len(x), CHUNK_ROWS):
-        part = x[start : start + CHUNK_ROWS].float()
-        total.addmm_(part.t(), part)
-    if not bool(total.isfinite().all() & total.diagonal().sum().isfinite()):
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of one linear. x: [n, K]. importance: float32 [n], not negative; a token counts by it."""
+
+    x: Tensor
+    importance: Tensor
+
+    def of(self, x: Tensor) -> "Inputs":
+        """Other values of the same tokens."""
+        return self if x is self.x else Inputs(x, self.importance)
+
+    @cached_property
+    def second_moment(self) -> Tensor:
+        """float32 [K, K]; zeros for no inputs."""
+        return cross_moment(self, self.x)
+
+
+def checked(moment: Tensor, inputs: Inputs, name: str) -> Tensor:
+    """The second moment of inputs. Raises NonFiniteError naming `name` for NaN or Inf inputs."""
+    if not bool(moment.isfinite().all() & moment.diagonal().sum().isfinite()):
         raise NonFiniteError(
-            f"{name}: NaN or Inf among its {len(x)} calibration inputs",
+            f"{name}: NaN or Inf among its {len(inputs.x)} calibration inputs",
             hint="the model overflows on this text; check the weights, or compute in another dtype",
         )
-    return total / max(1, len(x))
+    return moment
+
+
+def cross_moment(inputs: Inputs, others: Tensor) -> Tensor:
+    """sum w x y^T / sum w, float32 [K, L]. others: y [n, L], of the same tokens."""
+    total = torch.zeros((inputs.x.shape[1], others.shape[1]), dtype=torch.float32, device=inputs.x.device)
+    weight = inputs.importance.sum()
+    share = (inputs.importance / weight).sqrt() if bool(weight > 0) else inputs.importance
+    for start in range(0, len(inputs.x), CHUNK_ROWS):
+        own = share[start : start + CHUNK_ROWS, None]
+        left = inputs.x[start : start + CHUNK_ROWS].float() * own
+        right = left if others is inputs.x else others[start : start + CHUNK_ROWS].float() * own
+        total.addmm_(left.t(), right)
+    return total
 
 
 def mixed(own: Tensor, tokens: int, prior: Tensor, prior_tokens: int) -> Tensor:

@@ -1,28 +1,31 @@
 """The observer that rounds: expert by expert, each on activations of the layers already rounded."""
 
+from itertools import accumulate
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from halfbyte.calibrate.held_out import held_out
 from halfbyte.calibrate.rule import Rule
 from halfbyte.calibrate.watch import Watch
 from halfbyte.nvfp4.reference import Encoded
 from halfbyte.quantize.gptq.columns import Rounded
 from halfbyte.quantize.gptq.expert import Activation, output_errors, rounded_expert
 from halfbyte.quantize.gptq.grid import packed
+from halfbyte.quantize.gptq.hessian import Inputs
 from halfbyte.quantize.gptq.settings import Settings
 from halfbyte.quantize.gptq.store import RoundedExperts, StoredExpert
+from halfbyte.quantize.gptq.tokens import Tokens
 from halfbyte.runtime.values import dequantized
-
-LEAST_DOCUMENTS = 8
-"""With fewer none is held out."""
+from halfbyte.stream.routing import ExpertRows
 
 
 class Rounder(Watch):
     """Rounds routed experts of the chosen layers; also watches every linear's input, as calibration does.
 
     lengths: tokens of each sequence. Every `settings.held_out`-th sequence is kept out of all Hessians: on its tokens
-    the error of an expert's output is measured.
+    the error of an expert's output is measured. token_weights: float32 [all tokens], what each counts for.
     """
 
     def __init__(
@@ -33,53 +36,51 @@ class Rounder(Watch):
         act: Activation,
         settings: Settings,
         store: RoundedExperts,
+        token_weights: Tensor,
     ) -> None:
-        super().__init__(num_experts, Rule("max"))
+        self._unseen = held_out(len(lengths), settings.held_out)
+        super().__init__(num_experts, Rule("max"), held_out=self._unseen)
         self._chosen, self._act, self._settings, self._store = layers, act, settings, store
-        every = min(settings.held_out, max(LEAST_DOCUMENTS, len(lengths)))
-        self._held_out = [i % every == every - 1 for i in range(len(lengths))]
-        kept = sum(length for length, held in zip(lengths, self._held_out, strict=True) if not held)
+        kept = sum(length for length, held in zip(lengths, self._unseen, strict=True) if not held)
         self._stride = max(1, -(-kept // settings.sample_tokens))
         self._firsts = [0]
-        for length, held in zip(lengths, self._held_out, strict=True):
+        for length, held in zip(lengths, self._unseen, strict=True):
             self._firsts.append(self._firsts[-1] + (0 if held else length))
-        self._counts: dict[int, Tensor] = {}
-        self._sample: dict[int, Tensor] = {}
+        self._offsets = [0, *accumulate(lengths)]
+        self._token_weights = token_weights
+        self._sample: dict[int, Inputs] = {}
+        self._gathered: Inputs | None = None
         self._layer = -1
 
-    def router(self, layer: int, sequence: int, expert_index: Tensor) -> None:
-        """Tokens of this sequence for each expert: an expert's inputs come sequence by sequence."""
+    def moe_input(self, layer: int, sequence: int, x: Tensor, energy: Tensor) -> None:
         self._enter(layer)
-        self._counts[sequence] = torch.bincount(expert_index.flatten(), minlength=self._num_experts).cpu()
-
-    def moe_input(self, layer: int, sequence: int, x: Tensor) -> None:
-        self._enter(layer)
-        if not self._held_out[sequence]:
-            own = x[-self._firsts[sequence] % self._stride :: self._stride]
-            self._sample[sequence] = own.float()
+        if not self._unseen[sequence]:
+            every = slice(-self._firsts[sequence] % self._stride, None, self._stride)
+            weights = self._token_weights[self._offsets[sequence] : self._offsets[sequence + 1]][every].to(x.device)
+            importance = torch.where(energy[every] > 0, weights / energy[every], 0.0)
+            self._sample[sequence] = Inputs(x[every].float(), importance)
 
     def expert(
-        self, layer: int, expert: int, hidden: Tensor, gate_up: Tensor, down: Tensor
+        self, layer: int, expert: int, hidden: Tensor, rows: ExpertRows, gate_up: Tensor, down: Tensor
     ) -> tuple[Tensor, Tensor] | None:
         if layer not in self._chosen:
             return None
         stored = self._store.get(layer, expert)
         if stored is None:
-            stored = self._rounded(layer, expert, hidden, gate_up.float(), down.float())
+            importance = rows.importance() * self._token_weights[rows.token.cpu()].to(hidden.device)
+            stored = self._rounded(layer, expert, Inputs(hidden, importance), gate_up.float(), down.float())
             self._store.put(layer, expert, stored)
         return _decoded(stored.gate_up, gate_up), _decoded(stored.down, down)
 
-    def _rounded(self, layer: int, expert: int, hidden: Tensor, gate_up: Tensor, down: Tensor) -> StoredExpert:
-        sequences = sorted(self._counts)
-        counts = torch.stack([self._counts[i][expert] for i in sequences])
-        mask = torch.tensor([self._held_out[i] for i in sequences]).repeat_interleave(counts).to(hidden.device)
-        x, unseen = hidden[~mask], hidden[mask]
-        sample = torch.cat([self._sample[i] for i in sorted(self._sample)]) if self._sample else hidden[:0].float()
+    def _rounded(self, layer: int, expert: int, inputs: Inputs, gate_up: Tensor, down: Tensor) -> StoredExpert:
+        mask = self._held_out_rows(expert).to(inputs.x.device)
+        own, unseen = Inputs(inputs.x[~mask], inputs.importance[~mask]), inputs.x[mask]
+        tokens = Tokens(own, self._layer_sample(own), self._settings.prior_tokens)
         name = f"layer {layer}, expert {expert}"
-        result = rounded_expert(gate_up, down, x, sample, self._act, self._settings, name)
+        result = rounded_expert(gate_up, down, tokens, self._act, self._settings, name)
         errors = output_errors(gate_up, down, result, unseen, self._act)
         record = {
-            "tokens": len(x),
+            "tokens": len(own.x),
             "held_out_tokens": len(unseen),
             "output_error_max": errors and errors[0],
             "output_error": errors and errors[1],
@@ -87,9 +88,20 @@ class Rounder(Watch):
         }
         return StoredExpert(_encoded(result.gate_up), _encoded(result.down), record)
 
+    def _layer_sample(self, own: Inputs) -> Inputs:
+        """The same for all experts of a layer, so that its second moment is computed once."""
+        if self._gathered is None:
+            parts = [self._sample[i] for i in sorted(self._sample)]
+            if not parts:  # every document is held out
+                return Inputs(own.x[:0].float(), own.importance[:0])
+            gathered = (torch.cat([part.x for part in parts]), torch.cat([part.importance for part in parts]))
+            self._gathered = Inputs(*gathered)
+            self._sample = {}
+        return self._gathered
+
     def _enter(self, layer: int) -> None:
         if layer != self._layer:
-            self._layer, self._counts, self._sample = layer, {}, {}
+            self._layer, self._sample, self._gathered = layer, {}, None
 
 
 def _encoded(matrix: Rounded) -> Encoded:

@@ -12,66 +12,81 @@ from transformers.activations import ACT2FN
 
 from halfbyte import __version__
 from halfbyte.calibrate.coverage import Coverage
+from halfbyte.calibrate.evidence import SCHEMA, findings
+from halfbyte.calibrate.file import write_scales
+from halfbyte.calibrate.rule import parse_rule
 from halfbyte.calibrate.run import DEFAULT_MIN_TOKENS
-from halfbyte.data.documents import load
+from halfbyte.checkpoint.modelopt import Algorithm
+from halfbyte.data.documents import Documents, load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import UnsupportedError
 from halfbyte.progress import Progress
-from halfbyte.quantize.calibrated import Bounds
+from halfbyte.quantize.calibrated import CALIBRATION, Bounds
 from halfbyte.quantize.gptq.rounder import Rounder
 from halfbyte.quantize.gptq.settings import Settings
-from halfbyte.quantize.gptq.store import FOLDER, RoundedExperts
+from halfbyte.quantize.gptq.store import RoundedExperts
+from halfbyte.quantize.gptq.undecided import token_weights
 from halfbyte.stream.executor import Streamed
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """What the pass leaves. experts: rounded, to be written. evidence: data and settings."""
+class Task:
+    """What is to be rounded, and on which data. key: equal for tasks that give the same rounded experts."""
 
-    experts: RoundedExperts
-    evidence: dict[str, Any]
+    src: Path
+    documents: Documents
+    layers: set[int]
+    bounds: Bounds
+    settings: Settings
+    key: str
+
+    @property
+    def about_data(self) -> dict[str, Any]:
+        """For the evidence."""
+        documents = self.documents
+        return {"documents": len(documents.documents), "tokens": documents.tokens, "sha256": documents.sha256}
 
 
-def round_experts(
-    src: Path,
-    staging: Path,
-    data: Sequence[str],
-    layers: set[int],
-    bounds: Bounds,
-    progress: Progress | None,
-    settings: Settings | None = None,
-) -> Rounding:
-    """Round the routed experts of `layers` on `data`. Goes on after a kill, expert by expert.
-
-    staging: folder for activations and rounded experts. Raises HalfbyteError.
-    """
-    settings = settings or Settings()
+def open_task(src: Path, data: Sequence[str], layers: set[int], algorithm: Algorithm, bounds: Bounds) -> Task:
+    """Read the data. Raises DataError."""
+    settings = Settings.of(algorithm)
     documents = load(list(data), open_tokenizer(src), max_length=bounds.length, tokens=bounds.tokens)
-    sequences = [torch.from_numpy(document.ids) for document in documents.documents]
+    return Task(src, documents, layers, bounds, settings, _key(src, documents.sha256, layers, bounds, settings))
+
+
+def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progress | None) -> dict[str, Any]:
+    """Round the task's routed experts into `store`. Goes on after a kill, expert by expert.
+
+    work: folder for activations. Returns the evidence: data, settings, coverage. Raises HalfbyteError.
+    """
+    bounds, settings = task.bounds, task.settings
+    sequences = [torch.from_numpy(document.ids) for document in task.documents.documents]
+    weights = token_weights(task.src, sequences, settings.certain, task.key, bounds, work, progress)
     with Streamed.open(
-        src, device=bounds.device, memory_budget=bounds.memory_budget, work=staging, progress=progress
+        task.src, device=bounds.device, memory_budget=bounds.memory_budget, work=work, progress=progress
     ) as model:
-        key = _key(src, documents.sha256, layers, bounds, settings)
-        store = RoundedExperts(staging / FOLDER, key, layers)
-        rounder = Rounder(
-            model.num_experts, layers, [len(ids) for ids in sequences], _activation(model.config), settings, store
-        )
-        model.start(sequences, key=f"gptq {key}")
+        lengths, act = [len(ids) for ids in sequences], _activation(model.config)
+        rounder = Rounder(model.num_experts, task.layers, lengths, act, settings, store, weights)
+        model.start(sequences, key=f"gptq {SCHEMA} {task.key}")
         model.restore(rounder)
         while model.next_layer < model.layers:
             model.step(rounder)
             rounder.settle()
         counts = {layer: [one.tokens for one in seen.gate_up] for layer, seen in rounder.layers.items()}
         coverage = Coverage(DEFAULT_MIN_TOKENS, counts)
+        sampling = {"tokens": bounds.tokens, "max_length": bounds.length, "seed": 0, "pack": False}
+        scales = findings(
+            rounder, model.roles, task.documents, coverage, parse_rule(bounds.amax), sampling, model="rounded"
+        )
+        write_scales(work / CALIBRATION, *scales)
         model.finish()
-    evidence = {
+    return {
         "method": "gptq",
-        "data": {"documents": len(sequences), "tokens": documents.tokens, "sha256": documents.sha256},
+        "data": task.about_data,
         "settings": settings.as_json(),
-        "layers": sorted(layers),
+        "layers": sorted(task.layers),
         "coverage": coverage.as_json(),
     }
-    return Rounding(store, evidence)
 
 
 def _activation(config: Any) -> Any:

@@ -22,10 +22,11 @@ FALLBACK: Final = "sweep"
 
 @dataclass(frozen=True)
 class DataRounding:
-    """experts: rounded on data. about: data, settings, coverage, for the evidence."""
+    """experts: rounded on data. about: data, settings, coverage, for the evidence. rest: how all else is rounded."""
 
     experts: RoundedExperts
     about: dict[str, Any]
+    rest: str = FALLBACK
 
     def evidence(self, job: Job) -> dict[str, Any]:
         """Method, data, and by layer and expert tokens and output error on held-out tokens."""
@@ -39,29 +40,30 @@ class DataRounding:
             }
         )
         records = {str(layer): list(found.values()) for layer, found in self.experts.records().items()}
-        return self.about | {"rounded_by_" + FALLBACK: others, "experts": records}
+        return self.about | {"rounded_by_" + self.rest: others, "experts": records}
 
 
 def round_on_data(
     src: Path, dst: Path, data: Sequence[str], job: Job, bounds: Bounds, progress: Progress | None
 ) -> DataRounding:
     """Round the job's routed experts in the staging folder; goes on after a kill. Raises HalfbyteError."""
-    from halfbyte.quantize.gptq.run import round_experts  # needs torch; the rest of quantize does not
+    from halfbyte.quantize.gptq.run import open_task, round_experts  # needs torch; the rest of quantize does not
 
-    layers = rounded_layers(job)
+    task = open_task(src, data, rounded_layers(job), job.recipe.algorithm, bounds)
+    experts = RoundedExperts(dst / STAGING / FOLDER, task.key, task.layers)
+    return DataRounding(experts, round_experts(task, dst / STAGING, experts, progress))
+
+
+def rounded_layers(job: Job) -> set[int]:
+    """Layers whose routed experts are quantized whole. Raises RecipeError if there is none."""
+    units = [unit for shard in job.shards for unit in shard.units if is_whole_expert(unit)]
+    layers = {layer for unit in units if (layer := unit.linears[0].role.layer) is not None}
     if not layers:
         raise RecipeError(
             f"recipe {job.recipe.name}: quantizes no whole routed expert, which gptq rounds",
             hint="use --rounding sweep",
         )
-    done = round_experts(src, dst / STAGING, data, layers, bounds, progress)
-    return DataRounding(done.experts, done.evidence)
-
-
-def rounded_layers(job: Job) -> set[int]:
-    """Layers whose routed experts are quantized whole."""
-    units = [unit for shard in job.shards for unit in shard.units if is_whole_expert(unit)]
-    return {layer for unit in units if (layer := unit.linears[0].role.layer) is not None}
+    return layers
 
 
 def staged_bytes(dst: Path) -> int:

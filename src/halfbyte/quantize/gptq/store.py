@@ -60,7 +60,7 @@ class RoundedExperts:
         """An expert that was kept whole by this job, else None."""
         header = self._header(layer, expert)
         try:
-            content = self._path(layer, expert, "codes").read_bytes()
+            content = b"" if header is None else self._read(layer, expert)
         except OSError:
             return None
         if header is None or hashlib.sha256(content).hexdigest() != header["sha256"]:
@@ -94,6 +94,10 @@ class RoundedExperts:
     def drop(self, layer: int, expert: int) -> None:
         """The codes are in a finished shard: free their space, keep the record."""
         self._path(layer, expert, "codes").unlink(missing_ok=True)
+
+    def _read(self, layer: int, expert: int) -> bytes:
+        """Codes and scales as `put` wrote them. Raises OSError."""
+        return self._path(layer, expert, "codes").read_bytes()
 
     def _path(self, layer: int, expert: int, ending: str) -> Path:
         return self.folder / f"{layer}-{expert}.{ending}"

@@ -1,0 +1,67 @@
+"""How open each calibration token's continuation is, found by a first pass over the model as it is.
+
+Where the model is certain of the next token a small error changes nothing; where it wavers the same error moves its
+output. 1 - sum p^2, the chance that two draws from the model's own prediction differ, is the trace of the
+prediction's Fisher information: the KL divergence that a random small error of the logits costs, up to a factor.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from halfbyte.checkpoint.writer import write_whole
+from halfbyte.progress import Progress
+from halfbyte.quantize.calibrated import Bounds
+from halfbyte.stream.executor import Streamed
+
+FOLDER = "first-pass"
+MOST_TOKENS = 2048
+"""Whose logits are computed together; fewer where the memory budget wants it."""
+
+
+def token_weights(
+    src: Path,
+    sequences: Sequence[Tensor],
+    certain: float,
+    key: str,
+    bounds: Bounds,
+    work: Path,
+    progress: Progress | None,
+) -> Tensor:
+    """float32 [tokens], about 1 on average: `certain` for a token whose continuation is certain, more for others.
+
+    work: folder of the pass, which goes on there after a kill, and of its result, which is found again under `key`.
+    """
+    total = sum(len(ids) for ids in sequences)
+    path = work / f"undecided-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if not path.exists():
+        write_whole(path, _undecided(src, sequences, key, bounds, work / FOLDER, progress).numpy().tobytes())
+    undecided = torch.from_numpy(np.frombuffer(path.read_bytes(), np.float32, total).copy())
+    mean = undecided.mean()
+    return undecided / mean + certain if bool(mean > 0) else torch.ones_like(undecided)
+
+
+def _undecided(
+    src: Path, sequences: Sequence[Tensor], key: str, bounds: Bounds, work: Path, progress: Progress | None
+) -> Tensor:
+    """1 - sum p^2 at every position, float32 [tokens]."""
+    with Streamed.open(
+        src, device=bounds.device, memory_budget=bounds.memory_budget, work=work, progress=progress
+    ) as model:
+        model.start(sequences, key=f"gptq first pass {key}")
+        while model.next_layer < model.layers:
+            model.step()
+        together = MOST_TOKENS
+        if bounds.memory_budget is not None:
+            together = max(1, min(together, bounds.memory_budget // 16 // (4 * model.vocab_size)))
+        parts = []
+        for number, ids in enumerate(sequences):
+            for start in range(0, len(ids), together):
+                logp = model.logits(number, start, min(start + together, len(ids))).log_softmax(-1)
+                parts.append((1 - (2 * logp).exp().sum(-1)).clamp(min=0).cpu())
+        model.finish()
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""`quantize --improve`: experts of a finished checkpoint replaced by ones rounded on data, shard by shard."""

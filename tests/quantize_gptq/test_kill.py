@@ -1,0 +1,47 @@
+"""`kill -9` of `quantize --rounding gptq`: nothing looks finished before it is, and the end is the same."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+from forked import Forks, shards
+from stream.models import checkpoint
+
+KILLS = 10
+
+
+def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 96, (12, 30)).tolist()
+    (tmp_path / "data.jsonl").write_text("\n".join(json.dumps({"input_ids": row}) for row in rows))
+    options = {
+        "src": checkpoint(),
+        "rounding": "gptq",
+        "calibrate": [tmp_path / "data.jsonl"],
+        "max_shard_bytes": 20_000,
+        "workers": 1,
+    }
+    chance, kills, rounded, out = random.Random(3), 0, 0, tmp_path / "out"
+    with Forks(dst=tmp_path / "warm", **options) as forks:
+        began = time.monotonic()
+        forks.run(dst=tmp_path / "wanted", **options)
+        seconds = time.monotonic() - began
+        wanted, evidence = shards(tmp_path / "wanted"), (tmp_path / "wanted/halfbyte.json").read_bytes()
+        while kills < KILLS:
+            if forks.run(chance.uniform(0, 0.6 * seconds), dst=out, **options):
+                kills += 1
+                rounded += bool(list(out.glob(".halfbyte/experts/*.json")))
+                assert all(content == wanted[name] for name, content in shards(out).items())
+                if (out / "config.json").exists():
+                    assert shards(out) == wanted
+            else:
+                assert shards(out) == wanted
+                for path in out.iterdir():
+                    path.unlink()
+        if (out / ".halfbyte").exists() or not (out / "config.json").exists():
+            forks.run(dst=out, **options)
+    assert rounded > 0
+    assert shards(out) == wanted
+    assert (out / "halfbyte.json").read_bytes() == evidence
+    assert not (out / ".halfbyte").exists()
