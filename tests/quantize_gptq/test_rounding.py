@@ -14,10 +14,10 @@ from halfbyte.quantize.gptq.correction import corrected
 from halfbyte.quantize.gptq.expert import RoundedExpert, output_errors, rounded_expert
 from halfbyte.quantize.gptq.factor import damped, factorised
 from halfbyte.quantize.gptq.grid import nearest, packed, shared_scale_2
-from halfbyte.quantize.gptq.hessian import Inputs, cross_moment, mixed
+from halfbyte.quantize.gptq.hessian import Inputs, cross_moment, four_bits, mixed
 from halfbyte.quantize.gptq.matrix import rounded_matrix
 from halfbyte.quantize.gptq.settings import Settings
-from halfbyte.quantize.gptq.tokens import Tokens, four_bits
+from halfbyte.quantize.gptq.tokens import Tokens
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -57,7 +57,7 @@ def test_routing_visits_rows_as_transformers_does(lengths: list[int], top_k: int
     chosen = [torch.rand(length, 4, generator=random).argsort(-1)[:, :top_k] for length in lengths]
     weights = [torch.rand(length, top_k, generator=random) for length in lengths]
     for number in range(len(lengths)):
-        routing.put(number, chosen[number], weights[number])
+        routing.put(number, chosen[number], weights[number], torch.full((lengths[number],), 4.0))
     routing.sort()
     assert int(routing.counts().sum()) == sum(lengths) * top_k
     for expert in range(4):

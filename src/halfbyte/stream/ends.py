@@ -1,5 +1,6 @@
 """What lies before the first layer and behind the last: token embeddings, final norm and head."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -57,11 +58,28 @@ class Ends:
             if self._head is None:
                 self._head = self._weight(self.head)
             return linear(x, self._head)[0].float()
+        return torch.cat([linear(x, part)[0].float() for _, part in self._head_parts()], dim=-1)
+
+    def openness(self, hidden: Tensor) -> Tensor:
+        """float32 [n]: trace of the prediction's Fisher information behind the head, sum p |u|^2 - |sum p u|^2 over the
+        head's rows u. Twice what a small random error of the normalised hidden state costs in KL divergence."""
+        p = self.logits(hidden).softmax(-1)
+        squares, mean = torch.zeros(len(p), device=p.device), torch.zeros_like(hidden, dtype=torch.float32)
+        for rows, part in self._head_parts():
+            squares += p[:, rows] @ part.float().square().sum(-1)
+            mean += p[:, rows] @ part.float()
+        return (squares - mean.square().sum(-1)).clamp(min=0)
+
+    def _head_parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """The head's rows, [rows, H] in the compute dtype: at once where it is kept."""
         vocabulary, width = self.head.shape
-        step = max(1, HEAD_PART_BYTES // (width * x.element_size()))
-        starts = range(0, vocabulary, step)
-        parts = [linear(x, self._rows(self.head, np.arange(a, min(a + step, vocabulary))))[0].float() for a in starts]
-        return torch.cat(parts, dim=-1)
+        if self._head is not None:
+            yield slice(0, vocabulary), self._head
+            return
+        step = max(1, HEAD_PART_BYTES // (width * self._skeleton.dtype.itemsize))
+        for start in range(0, vocabulary, step):
+            rows = slice(start, min(start + step, vocabulary))
+            yield rows, self._rows(self.head, np.arange(rows.start, rows.stop))
 
     def _fill_norm(self) -> None:
         if self._skeleton.base.norm.weight.device.type == "meta":

@@ -205,6 +205,13 @@ class Streamed:
             raise UsageError(f"logits after {self.next_layer} of {self.layers} layers", hint="run step() to the end")
         return self._ends.logits(self.hidden(sequence)[start:stop])
 
+    @torch.no_grad()
+    def openness(self, sequence: int, start: int, stop: int) -> Tensor:
+        """float32 [stop - start] after the last layer: see `ends.Ends.openness`."""
+        if self.next_layer < self.layers:
+            raise UsageError(f"openness after {self.next_layer} of {self.layers} layers", hint="run step() to the end")
+        return self._ends.openness(self.hidden(sequence)[start:stop])
+
     def finish(self) -> None:
         """Only the observer's findings are wanted from here on: drop the activations, also from the work folder."""
         assert self._work is not None, "start() comes first"

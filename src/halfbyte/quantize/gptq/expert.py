@@ -13,7 +13,7 @@ from halfbyte.quantize.gptq.correction import corrected
 from halfbyte.quantize.gptq.grid import shared_scale_2
 from halfbyte.quantize.gptq.matrix import rounded_matrix
 from halfbyte.quantize.gptq.settings import Settings
-from halfbyte.quantize.gptq.tokens import Tokens, four_bits
+from halfbyte.quantize.gptq.tokens import Tokens
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -41,14 +41,16 @@ def rounded_expert(
                 f"{name}: NaN or Inf in {part}", hint="the source is damaged or overflowed in training"
             )
     count = len(tokens.own.x)
-    views = _views(settings.four_bit_share)
-    outer = [(share, tokens.through(view)) for share, view in views]
+    shares = [(1 - settings.four_bit_share, False), (settings.four_bit_share, True)]
+    shares = [(share, coarse) for share, coarse in shares if share]
+    outer = [(share, tokens.in_four_bits() if coarse else tokens) for share, coarse in shares]
     hessian = _hessian(outer, f"{name}, gate_proj and up_proj")
     first, damping = rounded_matrix(gate_up, hessian, settings, settings.damping_for(gate_up.shape[1], count))
     values = first.dequantized()
+    exact = [(share, seen.through(lambda x: _intermediate(x, values, act))) for share, seen in outer]
     inner = [
-        (share, seen.through(lambda x: _intermediate(x, values, act)).through(view))
-        for (share, view), (_, seen) in zip(views, outer, strict=True)
+        (share, seen.in_four_bits() if coarse else seen)
+        for (share, seen), (_, coarse) in zip(exact, shares, strict=True)
     ]
     hessian = _hessian(inner, f"{name}, down_proj")
     wanted = tokens.through(lambda x: _intermediate(x, gate_up, act))
@@ -73,13 +75,6 @@ def output_errors(
         float((_output(x.float(), first, second, act) - wanted).norm()) / norm for first, second in (plain, ours)
     )
     return before, after
-
-
-def _views(four_bit_share: float) -> list[tuple[float, Callable[[Tensor], Tensor]]]:
-    """How inputs may look to an engine, and the share of the cost that each look stands for."""
-    views: list[tuple[float, Callable[[Tensor], Tensor]]] = [(1 - four_bit_share, lambda x: x)]
-    views.append((four_bit_share, four_bits))
-    return [view for view in views if view[0]]
 
 
 def _hessian(seen: Sequence[tuple[float, Tokens]], name: str) -> Tensor:

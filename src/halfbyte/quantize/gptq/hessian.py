@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from halfbyte.errors import NonFiniteError
+from halfbyte.nvfp4.format import AMAX_TO_SCALE_2
+from halfbyte.runtime.values import fake_quantized
 
 CHUNK_ROWS = 8192
 """Rows multiplied at a time, always the same: the sum's order, and so its bits, follow from the rows alone."""
@@ -27,6 +29,11 @@ class Inputs:
     def second_moment(self) -> Tensor:
         """float32 [K, K]; zeros for no inputs."""
         return cross_moment(self, self.x)
+
+    @cached_property
+    def in_four_bits(self) -> "Inputs":
+        """The same tokens as a Blackwell engine sees them. Kept, because a layer's sample serves all its experts."""
+        return self.of(four_bits(self.x))
 
 
 def checked(moment: Tensor, inputs: Inputs, name: str) -> Tensor:
@@ -56,3 +63,9 @@ def mixed(own: Tensor, tokens: int, prior: Tensor, prior_tokens: int) -> Tensor:
     """(n * own + tau * prior) / (n + tau): the prior stands for tau tokens of the layer at large."""
     total = tokens + prior_tokens
     return own if total == 0 else (tokens * own + prior_tokens * prior) / total
+
+
+def four_bits(x: Tensor) -> Tensor:
+    """x [n, K] as a Blackwell engine sees it, with the largest of these values as amax."""
+    amax = x.float().abs().amax() if x.numel() else x.new_zeros(())
+    return fake_quantized(x, amax.float() / float(AMAX_TO_SCALE_2)) if bool(amax > 0) else x

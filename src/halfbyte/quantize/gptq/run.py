@@ -22,10 +22,10 @@ from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import UnsupportedError
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import CALIBRATION, Bounds
+from halfbyte.quantize.gptq.openness import token_weights
 from halfbyte.quantize.gptq.rounder import Rounder
 from halfbyte.quantize.gptq.settings import Settings
 from halfbyte.quantize.gptq.store import RoundedExperts
-from halfbyte.quantize.gptq.undecided import token_weights
 from halfbyte.stream.executor import Streamed
 
 

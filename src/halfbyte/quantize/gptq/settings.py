@@ -11,7 +11,7 @@ class Settings:
     """damping: share of the Hessian's mean diagonal that is added to it; damping_by_columns: more of it where tokens
     are few, times columns over tokens. correction: of down_proj (`correction.py`): its ridge over the mean diagonal,
     times columns over tokens. four_bit_share: share of the cost that is measured on inputs rounded to four bits.
-    certain: what a token counts whose continuation is certain, to which 1 is added on average (`undecided.py`).
+    certain: what a token counts whose continuation is certain, to which 1 is added on average (`openness.py`).
     prior_tokens: weight of the layer-wide prior, as a number of tokens: an expert that saw n keeps
     n / (n + prior_tokens) of its own Hessian. sample_tokens: of the layer, from which the prior is made. headroom: of
     weight_scale_2 over amax / 2688. sweeps: of block coordinate descent after the first pass. held_out: every so

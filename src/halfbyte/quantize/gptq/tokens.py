@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from halfbyte.nvfp4.format import AMAX_TO_SCALE_2
 from halfbyte.quantize.gptq.hessian import Inputs, checked, cross_moment, mixed
-from halfbyte.runtime.values import fake_quantized
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,10 @@ class Tokens:
         """The same tokens after `function`, [n, K] to [n, L]."""
         return Tokens(self.own.of(function(self.own.x)), self.layer.of(function(self.layer.x)), self.prior)
 
+    def in_four_bits(self) -> "Tokens":
+        """The same tokens as a Blackwell engine sees them."""
+        return Tokens(self.own.in_four_bits, self.layer.in_four_bits, self.prior)
+
     def moment(self, name: str) -> Tensor:
         """Second moment, float32 [K, K]. Raises NonFiniteError."""
         own = checked(self.own.second_moment, self.own, name)
@@ -34,9 +36,3 @@ class Tokens:
 
     def _mixed(self, own: Tensor, layer: Tensor) -> Tensor:
         return mixed(own, len(self.own.x), layer, self.prior if len(self.layer.x) else 0)
-
-
-def four_bits(x: Tensor) -> Tensor:
-    """x [n, K] as a Blackwell engine sees it, with the largest of these values as amax."""
-    amax = x.float().abs().amax() if x.numel() else x.new_zeros(())
-    return fake_quantized(x, amax.float() / float(AMAX_TO_SCALE_2)) if bool(amax > 0) else x

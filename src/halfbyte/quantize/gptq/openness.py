@@ -1,8 +1,7 @@
 """How open each calibration token's continuation is, found by a first pass over the model as it is.
 
 Where the model is certain of the next token a small error changes nothing; where it wavers the same error moves its
-output. 1 - sum p^2, the chance that two draws from the model's own prediction differ, is the trace of the
-prediction's Fisher information: the KL divergence that a random small error of the logits costs, up to a factor.
+output. The measure is the trace of the prediction's Fisher information, `stream.ends.Ends.openness`.
 """
 
 import hashlib
@@ -37,18 +36,18 @@ def token_weights(
     work: folder of the pass, which goes on there after a kill, and of its result, which is found again under `key`.
     """
     total = sum(len(ids) for ids in sequences)
-    path = work / f"undecided-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    path = work / f"openness-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not path.exists():
-        write_whole(path, _undecided(src, sequences, key, bounds, work / FOLDER, progress).numpy().tobytes())
-    undecided = torch.from_numpy(np.frombuffer(path.read_bytes(), np.float32, total).copy())
-    mean = undecided.mean()
-    return undecided / mean + certain if bool(mean > 0) else torch.ones_like(undecided)
+        write_whole(path, _openness(src, sequences, key, bounds, work / FOLDER, progress).numpy().tobytes())
+    openness = torch.from_numpy(np.frombuffer(path.read_bytes(), np.float32, total).copy())
+    mean = openness.mean()
+    return openness / mean + certain if bool(mean > 0) else torch.ones_like(openness)
 
 
-def _undecided(
+def _openness(
     src: Path, sequences: Sequence[Tensor], key: str, bounds: Bounds, work: Path, progress: Progress | None
 ) -> Tensor:
-    """1 - sum p^2 at every position, float32 [tokens]."""
+    """Openness at every position, float32 [tokens]."""
     with Streamed.open(
         src, device=bounds.device, memory_budget=bounds.memory_budget, work=work, progress=progress
     ) as model:
@@ -61,7 +60,6 @@ def _undecided(
         parts = []
         for number, ids in enumerate(sequences):
             for start in range(0, len(ids), together):
-                logp = model.logits(number, start, min(start + together, len(ids))).log_softmax(-1)
-                parts.append((1 - (2 * logp).exp().sum(-1)).clamp(min=0).cpu())
+                parts.append(model.openness(number, start, min(start + together, len(ids))).cpu())
         model.finish()
     return torch.cat(parts)
