@@ -8,7 +8,7 @@ from torch import Tensor
 from halfbyte.nvfp4.format import BLOCK_SIZE
 from halfbyte.quantize.gptq.block import Grid, round_block
 from halfbyte.quantize.gptq.factor import Factor
-from halfbyte.quantize.gptq.grid import candidates, nearest, step_of
+from halfbyte.quantize.gptq.grid import max_scales, nearest, step_of
 
 BATCH_COLUMNS = 128
 """Columns between which errors pass block by block; older errors come in by one product for the whole batch."""
@@ -44,6 +44,6 @@ def round_columns(grid: Grid, factor: Factor) -> None:
 def nearest_rounded(weight: Tensor, scale_2: float) -> Rounded:
     """The max rule: scale from a block's largest magnitude, nearest codes. weight: float32 [N, K]."""
     blocks = weight.unflatten(-1, (-1, BLOCK_SIZE)).flatten(0, 1)
-    scales = candidates(blocks, scale_2)[0].to(torch.uint8)
+    scales = max_scales(blocks, scale_2)
     codes = nearest(blocks / step_of(scales, scale_2).unsqueeze(-1))
     return Rounded(codes.view_as(weight), scales.view(len(weight), -1), scale_2)

@@ -1,13 +1,10 @@
-"""The NVFP4 grid in torch: candidate block scales, nearest values, codes. Rules: `nvfp4.reference`."""
+"""The NVFP4 grid in torch: the max rule's scales, nearest values, codes. Rules: `nvfp4.reference`."""
 
 import torch
 from torch import Tensor
 
-from halfbyte.nvfp4.format import AMAX_TO_SCALE_2, E2M1_MAX, E4M3_MAX, E4M3_MIN, SCALE_FIRST, SCALE_LAST
+from halfbyte.nvfp4.format import E2M1_MAX, E4M3_MAX, E4M3_MIN
 from halfbyte.nvfp4.reference import scale_2_of
-
-SCALES_BELOW, SCALES_ABOVE = 8, 8
-"""E4M3 bytes tried below and above the max rule's: half the scale to twice it, as `reference.sweep_scales`."""
 
 
 def shared_scale_2(weight: Tensor, headroom: float) -> float:
@@ -15,19 +12,11 @@ def shared_scale_2(weight: Tensor, headroom: float) -> float:
     return float(scale_2_of(float(weight.abs().amax()) * headroom))
 
 
-def largest_value(scale_2: float) -> float:
-    """The largest magnitude that codes can express under `scale_2`."""
-    return scale_2 * float(AMAX_TO_SCALE_2)
-
-
-def candidates(target: Tensor, scale_2: float) -> Tensor:
-    """E4M3 bytes to try for each block, the max rule's first. target: float32 [N, 16]. Returns int16 [C, N]."""
-    ratio = target.abs().amax(-1) / (E2M1_MAX * scale_2)
+def max_scales(blocks: Tensor, scale_2: float) -> Tensor:
+    """The max rule's E4M3 bytes, uint8 [N], of float32 blocks [N, 16]: the largest magnitude becomes 6."""
+    ratio = blocks.abs().amax(-1) / (E2M1_MAX * scale_2)
     ratio = torch.where(ratio == 0, 1.0, ratio).clamp(E4M3_MIN, E4M3_MAX)
-    start = ratio.to(torch.float8_e4m3fn).view(torch.uint8).to(torch.int16)
-    offsets = [0, *range(-SCALES_BELOW, 0), *range(1, SCALES_ABOVE + 1)]
-    around = start + torch.tensor(offsets, dtype=torch.int16, device=target.device).unsqueeze(-1)
-    return around.clamp(SCALE_FIRST, SCALE_LAST)
+    return ratio.to(torch.float8_e4m3fn).view(torch.uint8)
 
 
 def step_of(scale_bytes: Tensor, scale_2: float) -> Tensor:

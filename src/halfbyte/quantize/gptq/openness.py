@@ -4,7 +4,6 @@ Where the model is certain of the next token a small error changes nothing; wher
 output. The measure is the trace of the prediction's Fisher information, `stream.ends.Ends.openness`.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,12 +30,12 @@ def token_weights(
     work: Path,
     progress: Progress | None,
 ) -> Tensor:
-    """float32 [tokens], about 1 on average: `certain` for a token whose continuation is certain, more for others.
+    """float32 [tokens]: `certain` for a token whose continuation is certain, 1 more than that on average.
 
     work: folder of the pass, which goes on there after a kill, and of its result, which is found again under `key`.
     """
     total = sum(len(ids) for ids in sequences)
-    path = work / f"openness-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    path = work / f"openness-{key[:16]}"
     if not path.exists():
         write_whole(path, _openness(src, sequences, key, bounds, work / FOLDER, progress).numpy().tobytes())
     openness = torch.from_numpy(np.frombuffer(path.read_bytes(), np.float32, total).copy())
