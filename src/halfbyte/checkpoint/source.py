@@ -171,7 +171,7 @@ def _weight_map(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: has no weight_map")
     names = {shard for shard in weight_map.values() if isinstance(shard, str)}
-    good = {name for name in names if _is_shard_name(name)}  # a few hundred names serve many thousand tensors
+    good = {name for name in names if is_shard_name(name)}  # a few hundred names serve many thousand tensors
     for tensor, shard in weight_map.items():
         if not isinstance(shard, str) or shard not in good:
             raise CheckpointError(
@@ -181,12 +181,13 @@ def _weight_map(path: Path) -> dict[str, str]:
     return weight_map
 
 
-def _is_shard_name(name: object) -> bool:
+def is_shard_name(name: object) -> bool:
     """Whether an index may send a tensor there: a file of the same folder, whose name can exist and be printed."""
     return (
         isinstance(name, str)
         and name.endswith(".safetensors")
         and Path(name).name == name
+        and "\\" not in name
         and name.isprintable()
         and len(name.encode()) <= 255
     )

@@ -1,23 +1,9 @@
 """The headers' name space, held against the index in both directions."""
 
-from pathlib import PurePosixPath
-
 from halfbyte.checkpoint.header import Header
-from halfbyte.checkpoint.source import INDEX_NAME, Tensor
+from halfbyte.checkpoint.source import INDEX_NAME, Tensor, is_shard_name
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
-
-
-def is_shard_name(name: object) -> bool:
-    """Whether an index may send a tensor there: a file of the same folder, whose name can exist and be printed."""
-    return (
-        isinstance(name, str)
-        and name.endswith(".safetensors")
-        and PurePosixPath(name).name == name
-        and "\\" not in name
-        and name.isprintable()
-        and len(name.encode()) <= 255
-    )
 
 
 def merge(facts: Facts, headers: dict[str, Header]) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.header import Header, parse_header
 from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG
-from halfbyte.checkpoint.source import INDEX_NAME, SINGLE_NAME
+from halfbyte.checkpoint.source import INDEX_NAME, SINGLE_NAME, is_shard_name
 from halfbyte.errors import CheckpointError
 from halfbyte.gate.explain import explain_tensors
 from halfbyte.gate.facts import Facts, Options, ShardFacts
 from halfbyte.gate.findings import plural, printable
-from halfbyte.gate.merging import is_shard_name, merge
+from halfbyte.gate.merging import merge
 from halfbyte.gate.policy import Policy
 from halfbyte.gate.target import Files
 from halfbyte.progress import Progress
