@@ -17,6 +17,8 @@ from halfbyte.checkpoint.header import (
     HEADER_LIMIT_BYTES,
     Header,
     TensorInfo,
+    _compact,
+    _parsed,
     header_length,
     parse_header,
     serialize_header,
@@ -268,6 +270,64 @@ def test_a_mutated_file_parses_or_is_refused(changes: list[tuple[int, int]], cut
         assert result.isprintable()
 
 
+COMPACT = (
+    '{"__metadata__":{"format":"pt"},"w":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},'
+    '"한":{"dtype":"U8","shape":[],"data_offsets":[12,13]},"e":{"dtype":"F32","shape":[0,4],"data_offsets":[13,13]}}  '
+)
+WORDS = [
+    "",
+    "{",
+    "}",
+    "}}",
+    ",",
+    "]",
+    "[",
+    ":",
+    '"',
+    "\\",
+    " ",
+    "0",
+    "-1",
+    "1.0",
+    '"w"',
+    '"dtype":"U8",',
+    "__metadata__",
+]
+
+
+@settings(max_examples=2000, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, len(COMPACT)), st.integers(0, 3), st.sampled_from(WORDS) | texts), max_size=3
+    )
+)
+def test_compact_headers_read_as_their_json(changes: list[tuple[int, int, str]]) -> None:
+    text = COMPACT
+    for position, length, word in changes:
+        text = text[:position] + word + text[position + length :]
+    found = _compact(text, 8)
+    assert found is not None or changes
+    if found is not None:
+        assert found == _parsed(text, 8, "f")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        COMPACT.replace('"e"', '"w"'),
+        COMPACT.replace('"e"', '"__metadata__"'),
+        COMPACT.replace("[12,13]", "[12,14]"),
+        COMPACT.replace("[12,13]", "[012,13]"),
+        COMPACT.replace("BF16", "BF17"),
+        COMPACT.replace('"w"', '"\\u0077"'),
+        COMPACT.replace("}}  ", "},"),
+        COMPACT.replace("},", "}}", 2),
+    ],
+)
+def test_what_the_compact_reader_leaves_to_the_json_parser(text: str) -> None:
+    assert _compact(text, 8) is None
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["U8", "dtype", "shape"]) | texts,
     lambda inner: (
@@ -299,6 +359,8 @@ GREEDY = {
     "keys": "{" + ",".join(f'"{i:x}":0' for i in range(20_000)) + "}",
     "a long name": '{"' + "n" * 200_000 + '":0}',
     "nesting": "[" * 200_000,
+    "entries": "{" + '"":{"dtype":"U8","shape":[],"data_offsets":[0,1]},' * 5_000,
+    "metadata": '{"__metadata__":{' + '"":{},' * 30_000 + '"":0}}',
 }
 
 

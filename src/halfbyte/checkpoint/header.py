@@ -2,13 +2,16 @@
 
 Nothing is trusted: lengths against the file's size, offsets against the data, shapes against offsets, no gap, no
 overlap, no duplicate. Memory used is a bounded multiple of the header's own bytes (Python objects of its JSON; under
-36 times, a test says), and those must lie inside the file.
+36 times, a test says), and those must lie inside the file. Headers spelt as every writer spells them, without spaces
+and escapes, are taken by one regular expression; all others, and all that have a fault to be named, by the JSON parser.
 Format: https://github.com/huggingface/safetensors (format section); its limit of 100 MB per header is kept.
 """
 
 import json
 import math
+import re
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 
 from halfbyte.errors import CheckpointError
@@ -21,6 +24,14 @@ DTYPE_BYTES = {
     "U32": 4, "I32": 4, "F32": 4,
     "U64": 8, "I64": 8, "F64": 8,
 }  # fmt: skip
+
+_NATURAL = "(?:0|[1-9][0-9]{0,17})"
+_ENTRY = re.compile(
+    r'"([^"\\\x00-\x1f]*)":\{"dtype":"([A-Z0-9_]+)",'
+    rf'"shape":\[((?:{_NATURAL}(?:,{_NATURAL}){{0,63}})?)\],'
+    rf'"data_offsets":\[({_NATURAL}),({_NATURAL})\]\}}(?:,|\}}\Z)'
+)
+_ENTRY_FRAME = len('"":{"dtype":"","shape":[],"data_offsets":[,]},')
 
 
 class TensorInfo(NamedTuple):
@@ -38,6 +49,10 @@ class TensorInfo(NamedTuple):
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
+
+
+_INFO = partial(tuple.__new__, TensorInfo)
+"""TensorInfo from a tuple, without the Python function in between: a third of the time, half a million times."""
 
 
 class Header(NamedTuple):
@@ -68,20 +83,61 @@ def parse_header(text: bytes, file_bytes: int, where: str) -> Header:
     """
     data_start = 8 + len(text)
     try:
-        document = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
+        decoded = text.decode("utf-8")
+        header = _compact(decoded, data_start) or _parsed(decoded, data_start, where)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: the header is not valid JSON: {_short(error)}") from None
+    _check_cover(header.tensors, data_start, file_bytes, where)
+    return header
+
+
+def _compact(text: str, data_start: int) -> Header | None:
+    """A faultless header in the writers' spelling, or None. A third of the JSON parser's time, on 232,385 tensors."""
+    text, start = text.rstrip(" "), 1
+    metadata: dict[str, str] = {}
+    opening = '{"__metadata__":'
+    if text.startswith(opening):
+        try:
+            metadata, end = json.JSONDecoder(object_pairs_hook=_unique).raw_decode(text, len(opening))
+        except (ValueError, RecursionError):
+            return None
+        start = end + 1
+        if text[end:start] != "," or not _is_metadata(metadata):
+            return None
+    if not (text.startswith("{") and text.endswith("}}")):
+        return None
+    found = _ENTRY.findall(text, start)
+    kinds: dict[tuple[str, str], tuple[tuple[int, ...], int]] = {}
+    tensors: dict[str, TensorInfo] = {}
+    for name, dtype, shape_text, first, last in found:
+        kind = kinds.get((dtype, shape_text))
+        if kind is None:
+            if dtype not in DTYPE_BYTES:
+                return None
+            shape = tuple(map(int, shape_text.split(","))) if shape_text else ()
+            kind = kinds[dtype, shape_text] = shape, math.prod(shape) * DTYPE_BYTES[dtype]
+        offset = int(first)
+        if int(last) - offset != kind[1]:
+            return None
+        tensors[name] = _INFO((dtype, kind[0], data_start + offset, data_start + offset + kind[1]))
+        start += _ENTRY_FRAME + len(name) + len(dtype) + len(shape_text) + len(first) + len(last)
+    # All entries side by side fill the text, so nothing stood between them.
+    unbroken = start == len(text) and len(tensors) == len(found) and "__metadata__" not in tensors
+    return Header(tensors, metadata) if unbroken else None
+
+
+def _parsed(text: str, data_start: int, where: str) -> Header:
+    """Any header, from its JSON. Raises CheckpointError, or what the JSON parser raises."""
+    document = json.loads(text, object_pairs_hook=_unique)
     if not isinstance(document, dict):
         raise CheckpointError(f"{where}: the header is not a JSON object")
     metadata = document.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(_is_text(text) for pair in metadata.items() for text in pair):
+    if not _is_metadata(metadata):
         raise CheckpointError(f"{where}: __metadata__ must map strings to strings")
     for name in document:
         if not name.isascii() and not _is_text(name):
             raise CheckpointError(f"{where}: tensor name {_short(name)} holds an unpaired surrogate")
-    tensors = {name: _tensor(entry, data_start, where, name) for name, entry in document.items()}
-    _check_cover(tensors, data_start, file_bytes, where)
-    return Header(tensors, metadata)
+    return Header({name: _tensor(entry, data_start, where, name) for name, entry in document.items()}, metadata)
 
 
 def _tensor(entry: Any, data_start: int, where: str, name: str) -> TensorInfo:
@@ -159,6 +215,10 @@ def _is_text(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_metadata(value: Any) -> TypeGuard[dict[str, str]]:
+    return isinstance(value, dict) and all(_is_text(text) for pair in value.items() for text in pair)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

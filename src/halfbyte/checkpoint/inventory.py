@@ -26,6 +26,9 @@ FP8_BLOCK = "fp8-block"
 FP8 = "fp8"
 QUANTIZED = (NVFP4, FP8_BLOCK, FP8)
 
+Layouts = dict[tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, tuple[int, ...]]]
+"""(part, dtype, shape) of a module's tensors -> format and logical shape: a few serve many thousand modules."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -65,33 +68,43 @@ def inventory(tensors: Iterable[Tensor], roles: RoleMap) -> list[Entry]:
         if part in module[1]:
             raise CheckpointError(f"{tensor.name}: is there twice, also as {module[1][part].name}")
         module[1][part] = tensor
-    return [_entry(role, parts) for role, parts in modules.values()]
+    known: Layouts = {}
+    return [_entry(role, parts, known) for role, parts in modules.values()]
 
 
-def _entry(role: TensorRole, parts: dict[str, Tensor]) -> Entry:
-    size = sum(tensor.bytes for tensor in parts.values())
-    if len(parts) == 1 and "weight_scale" not in parts and "weight" not in parts:
+def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
+    weight = parts.get("weight")
+    if weight is None:
+        if len(parts) > 1 or "weight_scale" in parts:
+            raise CheckpointError(f"{role.module}: has {', '.join(parts)} but no weight")
         tensor = next(iter(parts.values()))
         if role.part in SCALE_PARTS:
             raise CheckpointError(f"{tensor.name}: a scale without its weight")
-        return Entry(role, tensor.dtype.lower(), tensor.shape, size, parts)
-    weight = parts.get("weight")
-    if weight is None:
-        raise CheckpointError(f"{role.module}: has {', '.join(parts)} but no weight")
+        return Entry(role, tensor.dtype.lower(), tensor.shape, tensor.bytes, parts)
     if weight.name != f"{role.module}.weight" and not role.fused:
         raise CheckpointError(f"{weight.name}: is not the weight of {role.module}")
     parts = {"weight": weight, **parts}
+    layout = tuple([(part, tensor.dtype, tensor.shape) for part, tensor in parts.items()])
+    found = known.get(layout)
+    if found is None:
+        found = known[layout] = _format(parts)
+    return Entry(role, *found, sum([tensor.stop - tensor.start for tensor in parts.values()]), parts)
+
+
+def _format(parts: dict[str, Tensor]) -> tuple[str, tuple[int, ...]]:
+    """Format and logical shape of a weight with its scales. Raises CheckpointError for what is no known format."""
+    weight = parts["weight"]
     scales = set(parts) - {"weight"}
     if weight.dtype == "U8" and {"weight_scale", "weight_scale_2"} <= scales <= {*SCALE_PARTS[:3]}:
-        return Entry(role, NVFP4, _nvfp4_shape(parts), size, parts)
+        return NVFP4, _nvfp4_shape(parts)
     if weight.dtype == "F8_E4M3" and scales == {"weight_scale_inv"}:
         _check_tiles(weight, parts["weight_scale_inv"])
-        return Entry(role, FP8_BLOCK, weight.shape, size, parts)
+        return FP8_BLOCK, weight.shape
     if weight.dtype == "F8_E4M3" and "weight_scale" in scales and scales <= {"weight_scale", "input_scale"}:
-        return Entry(role, FP8, weight.shape, size, parts)
+        return FP8, weight.shape
     if scales:
         raise CheckpointError(f"{weight.name}: {weight.dtype} with {', '.join(sorted(scales))} is no known format")
-    return Entry(role, weight.dtype.lower(), weight.shape, size, parts)
+    return weight.dtype.lower(), weight.shape
 
 
 def _nvfp4_shape(parts: dict[str, Tensor]) -> tuple[int, ...]:

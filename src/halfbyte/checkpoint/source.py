@@ -6,7 +6,7 @@ error with a name, where a map would kill the process with SIGBUS, and resident 
 
 import json
 import os
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,9 @@ class Tensor(NamedTuple):
         """The contiguous run of elements from number `first` on, seen as `shape`: one expert of a 3-D stack, say."""
         start = self.start + first * DTYPE_BYTES[self.dtype]
         return Tensor(self.name, self.shard, self.dtype, shape, start, start + prod(shape) * DTYPE_BYTES[self.dtype])
+
+
+_TENSOR = partial(tuple.__new__, Tensor)  # as in `header`: many thousand at once
 
 
 class Shard:
@@ -215,15 +218,21 @@ def _shard_names(folder: Path, weight_map: dict[str, str] | None) -> list[str]:
     return names
 
 
+def _start(item: tuple[str, TensorInfo]) -> int:
+    return item[1].start
+
+
 def _merge(headers: dict[str, Header], weight_map: dict[str, str] | None, index_path: Path) -> dict[str, Tensor]:
     """One name space from all headers, held against the index."""
     tensors: dict[str, Tensor] = {}
     for shard, header in headers.items():
-        ordered: list[tuple[str, TensorInfo]] = sorted(header.tensors.items(), key=lambda item: item[1].start)
-        for name, (dtype, shape, start, stop) in ordered:
-            if name in tensors:
-                raise CheckpointError(f"tensor {name[:200]!r} stands in both {tensors[name].shard} and {shard}")
-            tensors[name] = Tensor(name, shard, dtype, shape, start, stop)
+        twice = tensors.keys() & header.tensors.keys()
+        if twice:
+            name = min(twice)
+            raise CheckpointError(f"tensor {name[:200]!r} stands in both {tensors[name].shard} and {shard}")
+        ordered: list[tuple[str, TensorInfo]] = sorted(header.tensors.items(), key=_start)
+        for name, info in ordered:
+            tensors[name] = _TENSOR((name, shard, *info))
     if weight_map is not None and weight_map != {name: tensor.shard for name, tensor in tensors.items()}:
         for name, shard in weight_map.items():
             if name not in tensors:

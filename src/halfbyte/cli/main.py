@@ -1,5 +1,6 @@
 """The `halfbyte` command. Command modules import their work when they run, so that `--help` is immediate."""
 
+import gc
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -50,6 +51,7 @@ app.command(cls=plan.PlanCommand)(plan.plan)
 def main() -> NoReturn:
     """Run the command line and leave at once: tearing down compiled code takes longer than most commands."""
     code: object = 0
+    gc.set_threshold(100_000, 50, 50)  # half a million tensors make no cycles, only work for the collector
     try:
         app()
     except SystemExit as stop:
