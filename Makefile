@@ -45,5 +45,12 @@ golden: .venv-peers/ready
 	.venv-peers/bin/python -m pip install -q -r benchmarks/peers/requirements.txt
 	touch $@
 
+# llm-compressor and ModelOpt cannot share one: their transformers and compressed-tensors differ.
+.venv-llmcompressor/ready: benchmarks/peers/requirements-llmcompressor.txt
+	$(PYTHON) -m venv .venv-llmcompressor
+	.venv-llmcompressor/bin/python -m pip install -q "torch==2.13.0"
+	.venv-llmcompressor/bin/python -m pip install -q -r benchmarks/peers/requirements-llmcompressor.txt
+	touch $@
+
 clean:
-	rm -rf .venv .venv-peers demo-output
+	rm -rf .venv .venv-peers .venv-llmcompressor demo-output
