@@ -41,7 +41,7 @@ from halfbyte.data.tokenizer import open_tokenizer
 ALGORITHMS = {
     "Halfbyte": ("max", "sweep", "gptq"),
     "ModelOpt": ("max", "mse", "local_hessian", "gptq"),
-    "llm-compressor": ("rtn", "mse", "expanded_mse", "gptq", "gptq_routed"),
+    "llm-compressor": ("rtn", "mse", "expanded_mse", "gptq", "gptq_routed", "gptq_tuned"),
 }
 ENVIRONMENTS = {
     "ModelOpt": (PEERS_PYTHON, "round_modelopt.py"),
