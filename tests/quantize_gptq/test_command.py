@@ -121,21 +121,6 @@ def test_a_run_killed_while_writing_rounds_nothing_again(
     assert evidence(tmp_path / "out") == evidence(tmp_path / "whole")
 
 
-def test_a_damaged_rounded_expert_is_rounded_again(tmp_path: Path) -> None:
-    store = RoundedExperts(tmp_path, "key", {3})
-    from halfbyte.nvfp4.reference import encode
-
-    matrix = encode(np.ones((4, 32), np.float32))
-    store.put(3, 0, StoredExpert(matrix, matrix, {"tokens": 1}))
-    found = store.get(3, 0)
-    assert found is not None
-    assert np.array_equal(found.down.codes, matrix.codes)
-    assert RoundedExperts(tmp_path, "other", {3}).get(3, 0) is None
-    path = tmp_path / "3-0.codes"
-    path.write_bytes(b"x" + path.read_bytes()[1:])
-    assert store.get(3, 0) is None
-
-
 def test_refusals(tmp_path: Path, data: str) -> None:
     with pytest.raises(UsageError, match="--rounding gptq rounds on data"):
         quantize(checkpoint(), tmp_path / "out", rounding="gptq")

@@ -16,10 +16,10 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.cli.main import app
 from halfbyte.progress import Silent
 from halfbyte.quantize.gptq.store import RoundedExperts
-from halfbyte.quantize.improve.checks import peak_bytes
 from halfbyte.quantize.improve.finished import Finished
 from halfbyte.quantize.job import plan_job
 from halfbyte.quantize.recipe import load_recipe
+from halfbyte.quantize.room import exchange_bytes
 
 from .material import SMALL_SHARDS, check_loads, copied, evidence, made, write_data
 
@@ -175,7 +175,7 @@ def test_replaced_shards_are_let_go_of_and_disk_need_is_as_computed(
     with Checkpoint.open(checkpoint()) as source:
         job = Finished.open(sweep).lay_out(plan_job(source, load_recipe("nvfp4-routed-experts"), SMALL_SHARDS))
         shards_with_experts = [shard for shard in job.shards if any(unit.linears for unit in shard.units)]
-        assert most == peak_bytes(shards_with_experts, {3, 4})
+        assert most == exchange_bytes(shards_with_experts, {3, 4}, lambda packed: packed)
     assert not held
 
 

@@ -238,3 +238,27 @@ def test_a_full_disk_leaves_a_checkpoint_to_go_on_with(
     assert verify(checkpoint(), out).ok
     assert improve(out, data).resumed_shards == 2
     assert shards(out) == shards(wanted)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "shortened", "gone"])
+def test_damage_to_waiting_experts_is_found_and_mended(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """All experts wait for one shard; layer 3 is finished, so that its inputs are gone."""
+    out, whole = made(tmp_path / "out", rounding="sweep", max_shard_bytes=1_000_000), tmp_path / "whole"
+    made(whole, rounding="gptq", calibrate=[data], max_shard_bytes=1_000_000)
+    monkeypatch.setattr(RoundedExperts, "put", stopping(RoundedExperts.put, 7, False))
+    with pytest.raises(KeyboardInterrupt):
+        improve(out, data)
+    monkeypatch.undo()
+    path = out / ".halfbyte/experts/3-1.codes"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] if damage == "shortened" else bytes([content[0] ^ 1]) + content[1:])
+    if damage == "gone":
+        path.unlink()
+    command = ["quantize", str(checkpoint()), str(out), "--rounding", "gptq", "--calibrate", data, "--improve"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.count("missing or damaged, first layer 3, expert 1: rounded again") == 1
+    assert shards(out) == shards(whole)
+    assert evidence(out) == evidence(whole)

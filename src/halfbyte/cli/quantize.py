@@ -10,6 +10,7 @@ from halfbyte.errors import UsageError
 
 if TYPE_CHECKING:
     from halfbyte.quantize.result import QuantizeResult
+    from halfbyte.quantize.room import Room
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -135,6 +136,8 @@ def _print(result: "QuantizeResult") -> None:
         count = result.shards if result.replaced_shards is None else result.replaced_shards
         done = "written" if result.replaced_shards is None else f"replaced, of {result.shards}"
         print(f"dry run: {count} shard(s) would be {done}, nothing was")
+        if result.room is not None:
+            print(_room(result.room))
         return
     resumed = f", {result.resumed_shards} of {result.shards} shards resumed" if result.resumed_shards else ""
     if result.replaced_shards is not None:
@@ -145,6 +148,13 @@ def _print(result: "QuantizeResult") -> None:
         f"{result.bytes_in / 1e9 / max(result.seconds, 1e-9):.2f} GB/s of source, "
         f"peak memory {size_text(result.peak_rss_bytes)}{resumed}"
     )
+
+
+def _room(room: "Room") -> str:
+    parts = [f"shards {size_text(room.shards)}"]
+    parts += [f"rounded experts that wait {size_text(room.rounded_experts)}"] if room.rounded_experts else []
+    parts += [f"activations and notes {size_text(room.activations)}"] if room.activations else []
+    return f"room on the disk: at most {size_text(room.peak)} at once ({', '.join(parts)}, not all at the same time)"
 
 
 def _improved(result: "QuantizeResult") -> str:

@@ -1,6 +1,7 @@
 """Rows from what `--data` names: JSONL, Parquet and text files, `hf:` data sets. A row is a mapping and its number."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -33,9 +34,9 @@ def rows_of(name: str, seed: int) -> Iterator[Row]:
     if name.startswith("hf:"):
         return _data_set(name, seed)
     path = Path(name)
-    if path.is_dir():
-        raise DataError(f"{name}: is a folder", hint="give files, or hf:NAME for a data set")
-    if not path.exists():
+    if os.path.isdir(path):  # os.path says no where pathlib raises, for names that no file can have
+        raise DataError(f"{path}: is a folder", hint="give files, or hf:NAME for a data set")
+    if not os.path.exists(path):
         raise DataError(
             f"{name}: no such file", hint="give JSONL, Parquet or text files, hf:NAME, or the mix nemotron-7"
         )

@@ -1,19 +1,26 @@
 """`quantize --calibrate`: the rule that makes input scales of what is measured, and measuring it while staging."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from halfbyte.errors import UsageError
+from halfbyte.data.documents import Documents, load
+from halfbyte.data.tokenizer import open_tokenizer
+from halfbyte.errors import DataError, HalfbyteError, UsageError
 from halfbyte.progress import Progress
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, from_file, parse_input_scale
 from halfbyte.quantize.journal import STAGING
 from halfbyte.quantize.recipe import Recipe
 
 CALIBRATION = "calibration.json"
+ACTIVATIONS = "activations"
+"""Work folder of a rounding pass, in the staging folder; a pass that only calibrates works in the staging folder."""
+
 RULES = ("max", "headroom")
 DEFAULT_RULE = "headroom"
 """Costs nothing that can be measured and survives a token larger than any seen, max does not: see
@@ -71,6 +78,44 @@ def known_scales(recipe: Recipe, input_scale: str | float | Path | None, rule: s
     return parse_input_scale(DEFAULT_INPUT_SCALE if input_scale is None else input_scale)
 
 
+def calibration_documents(src: Path, data: Sequence[str], bounds: Bounds) -> Documents:
+    """What the run calibrates on, read and tokenized.
+
+    Raises UsageError for a device that is none, DataError for a document that the model has no positions for, and what
+    `data.documents.load` raises.
+    """
+    if bounds.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UsageError(f"--device {bounds.device}: wanted cpu or cuda")
+    tokenizer = open_tokenizer(src)
+    with our_option_names():
+        documents = load(list(data), tokenizer, max_length=bounds.length, tokens=bounds.tokens)
+    longest = max(documents.documents, key=lambda document: len(document.ids))
+    if isinstance(tokenizer.context, int) and len(longest.ids) > tokenizer.context:
+        raise DataError(
+            f"{longest.source}:{longest.row}: {len(longest.ids)} tokens, the model has {tokenizer.context} positions",
+            hint=f"cut documents off: --calibration-length {tokenizer.context}",
+        )
+    return documents
+
+
+@contextmanager
+def our_option_names() -> Iterator[None]:
+    """Errors of what `calibrate` and `compare` use too, under the names that their options have here."""
+    try:
+        yield
+    except HalfbyteError as error:
+        message, hint = _RENAMED.sub(_ours, error.message), error.hint and _RENAMED.sub(_ours, error.hint)
+        raise type(error)(message, hint=hint) from None
+
+
+_NAMES = {"--max-length": "--calibration-length", "--tokens": "--calibration-tokens", "--data": "--calibrate"}
+_RENAMED = re.compile("|".join(rf"{name}\b" for name in _NAMES))
+
+
+def _ours(found: re.Match[str]) -> str:
+    return _NAMES[found[0]]
+
+
 def calibrated_scales(
     src: Path, dst: Path, data: Sequence[str], bounds: Bounds, progress: Progress | None
 ) -> InputScales:
@@ -78,25 +123,26 @@ def calibrated_scales(
     from halfbyte.calibrate.run import calibrate  # needs torch; the rest of quantize does not
 
     work = dst / STAGING
-    calibrate(
-        src,
-        data,
-        work / CALIBRATION,
-        tokens=bounds.tokens,
-        max_length=bounds.length,
-        memory_budget=bounds.memory_budget,
-        device=bounds.device,
-        amax=bounds.amax,
-        work=work,
-        overwrite=True,
-        progress=progress,
-    )
-    return measured_scales(dst)
+    with our_option_names():
+        calibrate(
+            src,
+            data,
+            work / CALIBRATION,
+            tokens=bounds.tokens,
+            max_length=bounds.length,
+            memory_budget=bounds.memory_budget,
+            device=bounds.device,
+            amax=bounds.amax,
+            work=work,
+            overwrite=True,
+            progress=progress,
+        )
+    return measured_scales(work)
 
 
-def measured_scales(dst: Path) -> InputScales:
-    """Scales that this run has measured, by `calibrated_scales` or while it rounded on data."""
-    found = from_file(dst / STAGING / CALIBRATION)
+def measured_scales(work: Path) -> InputScales:
+    """Scales that this run has measured, by `calibrated_scales` or while it rounded on data, in folder `work`."""
+    found = from_file(work / CALIBRATION)
     about: Any = found.calibration
     data = about["data"]
     room = [one["headroom"] for name, one in about["inputs"].items() if ".experts." in name]

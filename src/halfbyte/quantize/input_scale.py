@@ -81,7 +81,8 @@ def _wider_names(role: TensorRole) -> list[str]:
 def parse_input_scale(value: str | float | Path) -> InputScales:
     """From `--input-scale`: a positive number, or a file (see `from_file`). Raises InputScaleError."""
     try:
-        number = np.float32(float(value)) if not isinstance(value, Path) else None
+        with np.errstate(over="ignore"):  # too large becomes infinite, which is refused below
+            number = np.float32(float(value)) if not isinstance(value, Path) else None
     except ValueError:
         number = None
     if number is None:
@@ -103,7 +104,10 @@ def from_file(path: Path) -> InputScales:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputScaleError(f"{path}: cannot be read: {error.strerror}", hint="give a number or a file") from None
+        raise InputScaleError(
+            f"--input-scale {path}: cannot be read: {error.strerror}",
+            hint="give a number, a file, or the rule max or headroom with --calibrate",
+        ) from None
     calibration = None
     if path.suffix == ".safetensors":
         values = _from_safetensors(content, path)

@@ -12,8 +12,9 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from halfbyte.checkpoint.writer import output_error
 from halfbyte.errors import OutputError
 
 STAGING = ".halfbyte"
@@ -33,11 +34,20 @@ def fingerprint_of(document: Mapping[str, Any]) -> str:
 class Journal:
     """Open journal of one destination, locked against a second run."""
 
-    def __init__(self, folder: Path, fingerprint: str, discard: bool) -> None:
+    @classmethod
+    def open(cls, folder: Path, fingerprint: str, discard: bool) -> Self:
         """Create or resume. discard: an unfinished run of another job may be thrown away.
 
-        Raises OutputError if another run holds the lock, or the unfinished run is not this job's.
+        Raises OutputError if another run holds the lock, the unfinished run is not this job's, or the folder cannot be
+        written.
         """
+        try:
+            return cls(folder, fingerprint, discard)
+        except OSError as error:
+            raise output_error(folder, error) from None
+
+    def __init__(self, folder: Path, fingerprint: str, discard: bool) -> None:
+        """See `open`."""
         self.folder = folder / STAGING
         self.shards: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, str] = {}
@@ -64,9 +74,9 @@ class Journal:
                     entry.unlink()
             lines = []
         for line in lines[1:]:
-            if "shard" in line:
+            if _has(line, shard=str, sha256=str, bytes=int, measures=dict):
                 self.shards[line["shard"]] = line
-            elif "source" in line:
+            elif _has(line, source=str, sha256=str):
                 self.sources[line["source"]] = line["sha256"]
         self.resumed = bool(lines)
         kept = "".join(json.dumps(line) + "\n" for line in lines or [{"job": fingerprint}])
@@ -103,15 +113,20 @@ class Journal:
         shutil.rmtree(self.folder)
 
 
+def _has(line: dict[str, Any], **kinds: type) -> bool:
+    """A line that is not as we write it is ignored; the piece it was about is done again."""
+    return all(isinstance(line.get(key), kind) for key, kind in kinds.items())
+
+
 def _complete_lines(path: Path) -> list[dict[str, Any]]:
     try:
-        text = path.read_text()
+        content = path.read_bytes()
     except FileNotFoundError:
         return []
     lines = []
-    for line in text.splitlines(keepends=True):
+    for line in content.splitlines(keepends=True):
         try:
-            document = json.loads(line) if line.endswith("\n") else None
+            document = json.loads(line) if line.endswith(b"\n") else None
         except ValueError:
             document = None
         if not isinstance(document, dict):

@@ -18,23 +18,33 @@ from typing import Literal, get_args
 from halfbyte import __version__
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
 from halfbyte.checkpoint.writer import output_error
-from halfbyte.errors import HalfbyteError, OutputError, UsageError
+from halfbyte.errors import HalfbyteError, NonFiniteError, OutputError, UsageError
 from halfbyte.nvfp4.codec import Measure
 from halfbyte.nvfp4.codec import Rounding as EncoderRounding
-from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.calibrated import Bounds, calibrated_scales, known_scales, measured_by, measured_scales
+from halfbyte.quantize.calibrated import (
+    ACTIVATIONS,
+    Bounds,
+    calibrated_scales,
+    calibration_documents,
+    known_scales,
+    measured_by,
+    measured_scales,
+)
 from halfbyte.quantize.evidence import File, evidence, model_card, role_table
-from halfbyte.quantize.gptq.stage import FALLBACK, DataRounding, round_on_data, staged_bytes
+from halfbyte.quantize.gptq.stage import FALLBACK, DataRounding, round_on_data, rounded_layers, task_on_data
+from halfbyte.quantize.gptq.store import FOLDER
 from halfbyte.quantize.improve.run import improve as improve_checkpoint
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
 from halfbyte.quantize.journal import STAGING, Journal, fingerprint_of, has_journal
 from halfbyte.quantize.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from halfbyte.quantize.result import QuantizeResult
-from halfbyte.quantize.run import Run
+from halfbyte.quantize.room import check_room, room_for
+from halfbyte.quantize.run import Results, Run
 from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, json_bytes, metadata_files
-from halfbyte.quantize.staging import check_free, publish, staged_files, write_staged
+from halfbyte.quantize.staging import check_apart, publish, write_staged
+from halfbyte.stream.snapshot import STATE
 
 Rounding = Literal["max", "sweep", "gptq"]
 
@@ -123,70 +133,72 @@ def quantize(
     with Checkpoint.open(src) as source:
         job = plan_job(source, chosen, max_shard_bytes, force)
         _check_destination(src, dst, overwrite)
-        on_data: DataRounding | None = None
-        if calibrate and not dry_run:
-            if rounding == "gptq":
-                on_data = _rounded_on_data(src, dst, calibrate, job, bounds, progress)
-                scales = measured_scales(dst) if rule else scales
-            else:
-                scales = calibrated_scales(src, dst, calibrate, bounds, progress)
-        if scales is not None:
+        if scales is not None and rule is None:
             check_covered(job, scales)
-        run_measures: dict[str, tuple[float, Measure]] = {}
+        layers = rounded_layers(job) if rounding == "gptq" else set()
+        documents = calibration_documents(src, calibrate, bounds) if calibrate else None
+        lengths = [len(document.ids) for document in documents.documents] if documents else []
+        room = room_for(job, source.config, lengths, bounds, layers)
 
-        def result(resumed: int = 0) -> QuantizeResult:
-            return QuantizeResult(
-                output=str(dst),
-                bytes_in=source.bytes,
-                bytes_out=job.output_bytes,
-                seconds=round(time.monotonic() - began, 3),
-                peak_rss_bytes=peak_rss_bytes(),
-                shards=len(job.shards),
+        def result(resumed: int = 0, measures: Results | None = None) -> QuantizeResult:
+            return QuantizeResult.of(
+                job,
+                source,
+                dst,
+                began,
                 resumed_shards=resumed,
-                recipe=chosen.name,
-                algorithm=chosen.algorithm,
                 rounding=rounding,
                 input_scale=scales.description if scales else None,
-                roles=role_table(job, {module: measure for module, (_, measure) in run_measures.items()}),
+                roles=role_table(job, {module: measure for module, (_, measure) in (measures or {}).items()}),
                 warnings=[*job.warnings, *(scales.warnings if scales else [])],
                 dry_run=dry_run,
+                room=room if dry_run else None,
             )
 
         if dry_run:
             return result()
+        task = task_on_data(src, documents, job, layers, bounds) if layers and documents else None
         created = _make_folder(dst)
         try:
-            _check_space(job, dst)
-            journal = Journal(dst, _fingerprint(source, job, rounding, scales, on_data), discard=overwrite)
+            check_room(dst, job, room, task is not None)
+            if calibrate and task is None:
+                scales = calibrated_scales(src, dst, calibrate, bounds, progress)
+                check_covered(job, scales)
+            fingerprint = _fingerprint(source, job, rounding, scales, None if task is None else task.key)
+            journal = Journal.open(dst, fingerprint, discard=overwrite)
         except BaseException:
             if created:
                 _remove_empty(dst)
             raise
         try:
+            on_data: DataRounding | None = None
+            if task is not None:
+                on_data = round_on_data(task, dst, job, progress or Silent())
+                if rule:
+                    scales = measured_scales(dst / STAGING / ACTIVATIONS)
+                    check_covered(job, scales)
             rest: EncoderRounding = FALLBACK if rounding == "gptq" else rounding
             experts = None if on_data is None else on_data.experts
             run = Run(source, job, journal, dst, rest, scales, workers, progress or Silent(), experts)
-            run_measures |= run.execute()
-            names = _write_metadata(
-                source, job, journal, run.output_files(), dst, rounding, scales, run_measures, on_data
-            )
+            measures = run.execute()
+            names = _write_metadata(source, job, journal, run.output_files(), dst, rounding, scales, measures, on_data)
             publish(journal.folder, dst, [shard.file for shard in job.shards], names)
-            done = result(run.resumed_shards)
+            done = result(run.resumed_shards, measures)
             if on_done is not None:
                 on_done(done)
             journal.drop()
         except BaseException as error:
-            _give_up(error, journal, dst, created, on_data is not None)
+            _give_up(error, journal, dst, created)
             raise
     return done
 
 
 def _check_destination(src: Path, dst: Path, overwrite: bool) -> None:
-    real_src, real_dst = src.resolve(), dst.resolve()
-    if real_dst == real_src or real_src in real_dst.parents or real_dst in real_src.parents:
-        raise OutputError(f"{dst}: lies in, around or on the source {src}", hint="choose a folder of its own")
+    check_apart(src, dst)
+    if dst.is_symlink() and not dst.exists():
+        raise OutputError(f"{dst}: is a link to {os.readlink(dst)}, which is not there", hint="remove the link")
     if dst.exists() and not dst.is_dir():
-        raise OutputError(f"{dst}: is not a folder")
+        raise OutputError(f"{dst}: is not a folder", hint="choose a folder")
     if dst.is_dir() and any(dst.iterdir()) and not _holds_unfinished(dst) and not overwrite:
         raise OutputError(
             f"{dst}: is not empty", hint="choose another folder, or replace the checkpoint with --overwrite"
@@ -213,29 +225,18 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _rounded_on_data(
-    src: Path, dst: Path, data: Sequence[str], job: Job, bounds: Bounds, progress: Progress | None
-) -> DataRounding:
-    """Hours of work: the room for its result is checked first."""
-    created = _make_folder(dst)
-    try:
-        _check_space(job, dst)
-        return round_on_data(src, dst, data, job, bounds, progress)
-    except BaseException:
-        if created:
-            _remove_empty(dst)
-        raise
-
-
-def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool, rounded: bool) -> None:
+def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool) -> None:
     """After an error: keep what the same command can go on from, and nothing else.
 
-    A full disk or Ctrl-C leaves the finished shards, and experts that were rounded on data. Bad input would fail
-    again, and mending it makes another job.
+    A full disk or Ctrl-C leaves the finished shards. Bad input would fail again, and mending it makes another job;
+    but hours of rounding on data end with nothing but NaN, which is in the model or the data.
     """
-    resumable = (rounded or bool(journal.shards)) and (
-        isinstance(error, OutputError) or not isinstance(error, HalfbyteError)
-    )
+    worth = (f"{FOLDER}/*.json", f"{ACTIVATIONS}/**/{STATE}", f"{ACTIVATIONS}/openness-*")
+    rounded = any(path for pattern in worth for path in journal.folder.glob(pattern))
+    if rounded:
+        resumable = not isinstance(error, NonFiniteError)
+    else:
+        resumable = bool(journal.shards) and (isinstance(error, OutputError) or not isinstance(error, HalfbyteError))
     if resumable:
         journal.close()
         return
@@ -244,23 +245,16 @@ def _give_up(error: BaseException, journal: Journal, dst: Path, created: bool, r
         _remove_empty(dst)
 
 
-def _check_space(job: Job, dst: Path) -> None:
-    staged = sum(path.stat().st_size for shard in job.shards for path in staged_files(dst, shard.file) if path.exists())
-    staged += staged_bytes(dst)
-    check_free(dst, job.output_bytes - staged)
-
-
-def _fingerprint(
-    source: Checkpoint, job: Job, rounding: str, scales: InputScales | None, on_data: DataRounding | None
-) -> str:
-    """Identifies the job: equal fingerprints give equal bytes, shard by shard."""
+def _fingerprint(source: Checkpoint, job: Job, rounding: str, scales: InputScales | None, experts: str | None) -> str:
+    """Identifies the job: equal fingerprints give equal bytes, shard by shard. experts: key of those rounded on data,
+    from which scales that are measured in the same pass follow."""
     return fingerprint_of(
         {
             "halfbyte": __version__,
             "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
             "config": source.config,
             "recipe": job.recipe.model_dump(mode="json"),
-            "rounding": rounding if on_data is None else [rounding, on_data.experts.key],
+            "rounding": rounding if experts is None else [rounding, experts],
             "input_scale": None if scales is None else [scales.description, scales.sha256],
             "shards": [[shard.file, shard.bytes, len(shard.units)] for shard in job.shards],
         }

@@ -120,10 +120,14 @@ def load_recipe(name_or_file: str | Path) -> Recipe:
     if name in shipped:
         return parse_recipe(shipped[name].read_text("utf-8"), name)
     path = Path(name_or_file)
-    if not path.is_file():
+    try:
+        exists = path.is_file()
+    except OSError:  # no file can have such a name
+        exists = False
+    if not exists:
         near = get_close_matches(name, shipped, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"shipped recipes: {', '.join(sorted(shipped))}"
-        raise RecipeError(f"no recipe and no file is called {name!r}", hint=hint)
+        raise RecipeError(f"no recipe and no file is called {name[:200]!r}", hint=hint)
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

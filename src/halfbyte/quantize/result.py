@@ -1,14 +1,21 @@
 """What `quantize` returns."""
 
+import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
+
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.process import peak_rss_bytes
+from halfbyte.quantize.job import Job
+from halfbyte.quantize.room import Room
 
 
 @dataclass(frozen=True)
 class QuantizeResult:
     """What a run did. roles: see `evidence.role_table`. dry_run: nothing was written.
 
-    replaced_shards: by `improve`, None without; 0 if there was nothing to do.
+    replaced_shards: by `improve`, None without; 0 if there was nothing to do. room: on the disk, of a dry run.
     """
 
     output: str
@@ -26,9 +33,23 @@ class QuantizeResult:
     warnings: list[str]
     dry_run: bool
     replaced_shards: int | None = None
+    room: Room | None = None
+
+    @classmethod
+    def of(cls, job: Job, source: Checkpoint, dst: Path, began: float, **found: Any) -> Self:
+        """Of a job that began at `time.monotonic()` `began`. found: what the job itself does not say."""
+        return cls(
+            output=str(dst),
+            bytes_in=source.bytes,
+            bytes_out=job.output_bytes,
+            seconds=round(time.monotonic() - began, 3),
+            peak_rss_bytes=peak_rss_bytes(),
+            shards=len(job.shards),
+            recipe=job.recipe.name,
+            algorithm=job.recipe.algorithm,
+            **found,
+        )
 
     def as_json(self) -> dict[str, Any]:
-        document = asdict(self)
-        if self.replaced_shards is None:
-            del document["replaced_shards"]
-        return document
+        absent = {key for key in ("replaced_shards", "room") if getattr(self, key) is None}
+        return {key: value for key, value in asdict(self).items() if key not in absent}

@@ -17,6 +17,7 @@ from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import Journal
 from halfbyte.quantize.layout import OutputShard
+from halfbyte.quantize.room import OPEN_SHARDS
 from halfbyte.quantize.rows import Stopped
 from halfbyte.quantize.staging import staged_files
 from halfbyte.quantize.units import Unit
@@ -61,6 +62,7 @@ class Run:
         self._lock = threading.Lock()
         self._units: queue.Queue[tuple[OpenShard, Unit] | None] = queue.Queue(maxsize=2 * workers)
         self._open: set[OpenShard] = set()
+        self._places = threading.Semaphore(OPEN_SHARDS)
         self._finish_later: Callable[[OpenShard], None]
         self.resumed_shards = 0
 
@@ -142,6 +144,8 @@ class Run:
     def _units_of(self, todo: list[OutputShard]) -> Iterator[tuple[OpenShard, Unit]]:
         """All units in order; a shard's file is opened when its first unit comes up."""
         for shard in todo:
+            while self._rounded is not None and not self._places.acquire(timeout=0.2):
+                self._check_stop()
             opened = OpenShard(shard, self._journal.folder)
             with self._lock:
                 self._open.add(opened)
@@ -182,11 +186,16 @@ class Run:
             raise
 
     def _finish(self, opened: OpenShard) -> None:
-        digest = opened.out.finish()
-        with self._lock:
-            self._open.discard(opened)
-        self._journal.shard_done(opened.shard.file, digest, opened.shard.bytes, noted_measures(opened.results))
-        self._free(opened.shard)
+        try:
+            digest = opened.out.finish()
+            with self._lock:
+                self._open.discard(opened)
+            self._journal.shard_done(opened.shard.file, digest, opened.shard.bytes, noted_measures(opened.results))
+            self._free(opened.shard)
+        except BaseException:
+            self._stop.set()
+            raise
+        self._places.release()
 
     def _free(self, shard: OutputShard) -> None:
         """Rounded experts that are in a finished shard need no second copy."""

@@ -53,6 +53,17 @@ def put_in_place(dst: Path, name: str) -> None:
         raise output_error(dst / name, error) from None
 
 
+def check_apart(src: Path, dst: Path) -> None:
+    """Raises OutputError if writing to `dst` could touch the source, or no folder can have that name."""
+    try:
+        real_src, real_dst = src.resolve(), dst.resolve()
+        dst.exists()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
+        raise OutputError(f"{str(dst)[:200]}: {getattr(error, 'strerror', None) or error}") from None
+    if real_dst == real_src or real_src in real_dst.parents or real_dst in real_src.parents:
+        raise OutputError(f"{dst}: lies in, around or on the source {src}", hint="choose a folder of its own")
+
+
 def check_free(dst: Path, needed_bytes: int) -> None:
     """Raises OutputError if the disk has no room for so many bytes more, and some for metadata and journal."""
     needed, free = needed_bytes + SPARE_BYTES, shutil.disk_usage(dst).free

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from halfbyte.checkpoint.families import GLU
+from halfbyte.checkpoint.families import GLU, Role
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.roles import SHARED_SCALE, TensorRole
 from halfbyte.checkpoint.source import Tensor
@@ -23,6 +23,11 @@ class Unit:
     @property
     def source_bytes(self) -> int:
         return sum(linear.source.bytes for linear in self.linears) + sum(tensor.bytes for _, tensor in self.kept)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Of the codes and block scales of its linears."""
+        return sum(linear.source.shape[0] * linear.source.shape[1] * 9 // 16 for linear in self.linears)
 
     def sharing(self) -> list[tuple[Linear, ...]]:
         """The linears in groups that share one `weight_scale_2` (and one input)."""
@@ -66,3 +71,10 @@ def unit_key(role: TensorRole) -> tuple[object, ...]:
         if role.projection in names:
             return (parent, names)
     return (role.module,)
+
+
+def is_whole_expert(unit: Unit) -> bool:
+    """Whether a unit is all of a routed expert that the main model runs (not MTP): what can be rounded on data."""
+    return len(unit.linears) == len(GLU) and all(
+        linear.role.role is Role.ROUTED_EXPERT and not linear.role.mtp for linear in unit.linears
+    )

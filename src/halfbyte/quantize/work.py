@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from halfbyte.checkpoint.families import GLU, Role
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.checkpoint.writer import ShardWriter
 from halfbyte.nvfp4 import kernels
@@ -20,7 +19,7 @@ from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.linears import Linear
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
-from halfbyte.quantize.units import Unit
+from halfbyte.quantize.units import Unit, is_whole_expert
 
 
 class Worker:
@@ -128,10 +127,3 @@ class Worker:
             scalars["input_scale"] = self._input_scales.of(linear.role, tuple(member.role.module for member in group))
         for part, value in scalars.items():
             out.write(memoryview(np.float32(value).tobytes()), shard.offsets[f"{module}.{part}"])
-
-
-def is_whole_expert(unit: Unit) -> bool:
-    """Whether a unit is all of a routed expert that the main model runs (not MTP): what can be rounded on data."""
-    return len(unit.linears) == len(GLU) and all(
-        linear.role.role is Role.ROUTED_EXPERT and not linear.role.mtp for linear in unit.linears
-    )

@@ -1,4 +1,4 @@
-"""`block.rounded_block` on a CPU: row after row, the 16 scales as the lanes of the inner loops."""
+"""`block.round_block` on a CPU: row after row, the 16 scales as the lanes of the inner loops."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""`block.rounded_block` on CUDA, in Triton: one program a group of rows, the 16 scales side by side.
+"""`block.round_block` on CUDA, in Triton: one program a group of rows, the 16 scales side by side.
 
 The 16 columns follow one another in registers; what they need of the factor is the same for all rows.
 """

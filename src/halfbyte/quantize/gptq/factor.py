@@ -13,42 +13,34 @@ from torch import Tensor
 
 from halfbyte.nvfp4.format import BLOCK_SIZE
 
-LEAST_DAMPING = 1e-6
-"""Tried next where none was asked for and the factorisation failed."""
-
 
 @dataclass(frozen=True)
 class Factor:
-    """H + damping = R R^T by blocks of 16 columns.
+    """H = R R^T by blocks of 16 columns.
 
     carry: float32 [K, K], strictly upper by blocks: what errors of earlier columns add to the target of a block,
     R[:b, b] R[b, b]^-1. inner: float32 [K/16, 16, 16], unit upper triangular, R[b, b] with its columns divided by
     their diagonal. weight: float32 [K/16, 16], that diagonal squared, the cost of a column's error.
-    damping: what was added to the diagonal, as a share of its mean.
     """
 
     carry: Tensor
     inner: Tensor
     weight: Tensor
-    damping: float
 
 
-def factorised(hessian: Tensor, damping: float) -> Factor:
-    """Factor of H [K, K] (float32, symmetric, positive semidefinite).
-
-    `damping` times the mean diagonal is added to the diagonal, ten times more each time the factorisation fails.
-    A Hessian without energy becomes the identity: plain nearest rounding.
-    """
-    share = damping
-    while True:
-        lower, failed = torch.linalg.cholesky_ex(damped(hessian, share).flip(0, 1))
-        if not bool(failed) and bool(lower.isfinite().all()):
-            return _by_blocks(lower.flip(0, 1).contiguous(), share)
-        share = max(10 * share, LEAST_DAMPING)
+def factorised(hessian: Tensor) -> Factor | None:
+    """Factor of H [K, K] (float32, symmetric); None if H is not positive definite in float32."""
+    lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
+    if bool(failed) or not bool(lower.isfinite().all()):
+        return None
+    return _by_blocks(lower.flip(0, 1).contiguous())
 
 
 def damped(hessian: Tensor, share: float) -> Tensor:
-    """The Hessian divided by its mean diagonal, `share` added to the diagonal; the identity if it has no energy."""
+    """The Hessian divided by its mean diagonal, `share` added to the diagonal.
+
+    A Hessian without energy becomes the identity: plain nearest rounding.
+    """
     mean = hessian.diagonal().mean()
     if not bool(mean > 0):
         return torch.eye(len(hessian), device=hessian.device)
@@ -57,7 +49,7 @@ def damped(hessian: Tensor, share: float) -> Tensor:
     return result
 
 
-def _by_blocks(upper: Tensor, share: float) -> Factor:
+def _by_blocks(upper: Tensor) -> Factor:
     size = upper.shape[0]
     blocks = size // BLOCK_SIZE
     tiles = upper.view(blocks, BLOCK_SIZE, blocks, BLOCK_SIZE)
@@ -66,4 +58,4 @@ def _by_blocks(upper: Tensor, share: float) -> Factor:
     carry = torch.linalg.solve_triangular(own, columns, upper=True, left=False)
     carry = carry.permute(1, 0, 2).reshape(size, size)
     diagonal = own.diagonal(dim1=1, dim2=2)
-    return Factor(carry, own / diagonal.unsqueeze(1), diagonal.square().contiguous(), share)
+    return Factor(carry, own / diagonal.unsqueeze(1), diagonal.square().contiguous())

@@ -42,7 +42,7 @@ def _captured(device: torch.device, shape: tuple[int, int], sweeps: int) -> _Cap
     shapes = (shape, (columns, columns), tiles, tiles[:2], (columns, columns), tiles, tiles, tiles[:2])
     inputs = tuple(torch.zeros(each, device=device) for each in shapes)
     weight, carry, inner, cost, hessian, inverse, block_inner, block_cost = inputs
-    factor, blocks = Factor(carry, inner, cost, 0.0), Blocks(inverse, block_inner, block_cost)
+    factor, blocks = Factor(carry, inner, cost), Blocks(inverse, block_inner, block_cost)
 
     def run() -> tuple[Tensor, Tensor]:
         return passes.rounded_grid(weight, factor, hessian, blocks, sweeps)

@@ -8,16 +8,22 @@ from halfbyte.quantize.gptq.factor import damped, factorised
 from halfbyte.quantize.gptq.grid import shared_scale_2
 from halfbyte.quantize.gptq.settings import Settings
 
+LEAST_DAMPING = 1e-6
+"""Tried next where none was asked for and the factorisation failed."""
+
 
 def rounded_matrix(weight: Tensor, hessian: Tensor, settings: Settings, damping: float) -> tuple[Rounded, float]:
-    """`weight` (float32 [N, K]) rounded for inputs with second moment `hessian` [K, K], and the damping it took."""
+    """`weight` (float32 [N, K]) rounded for inputs with second moment `hessian` [K, K], and the damping it took.
+
+    damping: share of the mean diagonal that is added to the diagonal, ten times more each time H cannot be factorised.
+    """
     scale_2 = shared_scale_2(weight, settings.headroom)
-    factor = factorised(hessian, damping)
-    whole = damped(hessian, factor.damping)
+    while (factor := factorised(whole := damped(hessian, damping))) is None:
+        damping = max(10 * damping, LEAST_DAMPING)
     blocks = diagonal_blocks(whole)
     if weight.device.type == "cuda":
         from halfbyte.quantize.gptq.graph import rounded_grid  # captures what follows, for speed
     else:
         from halfbyte.quantize.gptq.passes import rounded_grid
     codes, scales = rounded_grid(weight / scale_2, factor, whole, blocks, settings.sweeps)
-    return Rounded(codes, scales, scale_2), factor.damping
+    return Rounded(codes, scales, scale_2), damping

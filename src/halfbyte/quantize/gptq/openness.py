@@ -4,6 +4,8 @@ Where the model is certain of the next token a small error changes nothing; wher
 output. The measure is the trace of the prediction's Fisher information, `stream.ends.Ends.openness`.
 """
 
+import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,11 +38,24 @@ def token_weights(
     """
     total = sum(len(ids) for ids in sequences)
     path = work / f"openness-{key[:16]}"
-    if not path.exists():
-        write_whole(path, _openness(src, sequences, key, bounds, work / FOLDER, progress).numpy().tobytes())
-    openness = torch.from_numpy(np.frombuffer(path.read_bytes(), np.float32, total).copy())
+    content = _kept(path, total)
+    if content is None:
+        content = _openness(src, sequences, key, bounds, work / FOLDER, progress).numpy().tobytes()
+        write_whole(path, content + hashlib.sha256(content).digest())
+    shutil.rmtree(work / FOLDER, ignore_errors=True)  # only now: a pass that is over cannot be gone on with
+    openness = torch.from_numpy(np.frombuffer(content, np.float32).copy())
     mean = openness.mean()
     return openness / mean + certain if bool(mean > 0) else torch.ones_like(openness)
+
+
+def _kept(path: Path, tokens: int) -> bytes | None:
+    """float32 [tokens] and their SHA-256, as an earlier run left them; None if they are not there or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    numbers, digest = content[: 4 * tokens], content[4 * tokens :]
+    return numbers if hashlib.sha256(numbers).digest() == digest else None
 
 
 def _openness(
@@ -60,5 +75,4 @@ def _openness(
         for number, ids in enumerate(sequences):
             for start in range(0, len(ids), together):
                 parts.append(model.openness(number, start, min(start + together, len(ids))).cpu())
-        model.finish()
     return torch.cat(parts)

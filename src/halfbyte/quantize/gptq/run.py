@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from halfbyte.calibrate.file import write_scales
 from halfbyte.calibrate.rule import parse_rule
 from halfbyte.calibrate.run import DEFAULT_MIN_TOKENS
 from halfbyte.checkpoint.modelopt import Algorithm
-from halfbyte.data.documents import Documents, load
-from halfbyte.data.tokenizer import open_tokenizer
+from halfbyte.checkpoint.writer import output_error, write_whole
+from halfbyte.data.documents import Documents
 from halfbyte.errors import UnsupportedError
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import CALIBRATION, Bounds
@@ -27,6 +26,10 @@ from halfbyte.quantize.gptq.rounder import Rounder
 from halfbyte.quantize.gptq.settings import Settings
 from halfbyte.quantize.gptq.store import RoundedExperts
 from halfbyte.stream.executor import Streamed
+from halfbyte.stream.snapshot import STATE
+
+KEY = "job"
+"""File in the work folder: whose pass its state is of."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,20 @@ class Task:
         return {"documents": len(documents.documents), "tokens": documents.tokens, "sha256": documents.sha256}
 
 
-def open_task(src: Path, data: Sequence[str], layers: set[int], algorithm: Algorithm, bounds: Bounds) -> Task:
-    """Read the data. Raises DataError."""
+def task_for(src: Path, documents: Documents, layers: set[int], algorithm: Algorithm, bounds: Bounds) -> Task:
+    """The task of rounding the routed experts of `layers` on `documents`."""
     settings = Settings.of(algorithm)
-    documents = load(list(data), open_tokenizer(src), max_length=bounds.length, tokens=bounds.tokens)
     return Task(src, documents, layers, bounds, settings, _key(src, documents.sha256, layers, bounds, settings))
 
 
-def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progress | None) -> dict[str, Any]:
+def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progress) -> dict[str, Any]:
     """Round the task's routed experts into `store`. Goes on after a kill, expert by expert.
 
     work: folder for activations. Returns the evidence: data, settings, coverage. Raises HalfbyteError.
     """
     bounds, settings = task.bounds, task.settings
+    _check_what_is_there(work, store, progress)
+    write_whole(work / KEY, task.key.encode())
     sequences = [torch.from_numpy(document.ids) for document in task.documents.documents]
     weights = token_weights(task.src, sequences, settings.certain, task.key, bounds, work, progress)
     with Streamed.open(
@@ -87,6 +91,38 @@ def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progr
         "layers": sorted(task.layers),
         "coverage": coverage.as_json(),
     }
+
+
+def _check_what_is_there(work: Path, store: RoundedExperts, progress: Progress) -> None:
+    """Damaged experts are rounded again. The inputs of a finished layer are gone: then the pass begins anew, through
+    the experts that are sound, which ends in the same bytes."""
+    finished = _finished_layers(work, store.key)
+    unsound = store.unsound(finished, progress)
+    if not unsound:
+        return
+    again = any(layer < finished for layer, _ in unsound)
+    layer, expert = unsound[0]
+    progress.note(
+        f"{len(unsound)} of the rounded experts in {store.folder} missing or damaged, first layer {layer}, expert "
+        f"{expert}: rounded again{', after the layers before them ran again' if again else ''}"
+    )
+    if again:
+        (work / STATE).unlink(missing_ok=True)
+
+
+def _finished_layers(work: Path, key: str) -> int:
+    """That the pass of this job has behind it; what another one left in its folder is forgotten."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(work, error) from None
+    try:
+        if (work / KEY).read_text() == key:
+            return int(json.loads((work / STATE).read_text())["layers"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        pass
+    (work / STATE).unlink(missing_ok=True)
+    return 0
 
 
 def _activation(config: Any) -> Any:

@@ -3,18 +3,21 @@
 Needs no torch until it rounds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from halfbyte.data.documents import Documents
 from halfbyte.errors import RecipeError
 from halfbyte.progress import Progress
-from halfbyte.quantize.calibrated import Bounds
-from halfbyte.quantize.gptq.store import FOLDER, RoundedExperts
+from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds, our_option_names
+from halfbyte.quantize.gptq.store import RoundedExperts
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
-from halfbyte.quantize.work import is_whole_expert
+from halfbyte.quantize.units import is_whole_expert
+
+if TYPE_CHECKING:
+    from halfbyte.quantize.gptq.run import Task
 
 FALLBACK: Final = "sweep"
 """Rounds whatever is no routed expert of the main model."""
@@ -43,15 +46,20 @@ class DataRounding:
         return self.about | {"rounded_by_" + self.rest: others, "experts": records}
 
 
-def round_on_data(
-    src: Path, dst: Path, data: Sequence[str], job: Job, bounds: Bounds, progress: Progress | None
-) -> DataRounding:
-    """Round the job's routed experts in the staging folder; goes on after a kill. Raises HalfbyteError."""
-    from halfbyte.quantize.gptq.run import open_task, round_experts  # needs torch; the rest of quantize does not
+def task_on_data(src: Path, documents: Documents, job: Job, layers: set[int], bounds: Bounds) -> "Task":
+    """What `round_on_data` does, and its key: equal keys give equal experts."""
+    from halfbyte.quantize.gptq.run import task_for  # needs torch; the rest of quantize does not
 
-    task = open_task(src, data, rounded_layers(job), job.recipe.algorithm, bounds)
-    experts = RoundedExperts(dst / STAGING / FOLDER, task.key, task.layers)
-    return DataRounding(experts, round_experts(task, dst / STAGING, experts, progress))
+    return task_for(src, documents, layers, job.recipe.algorithm, bounds)
+
+
+def round_on_data(task: "Task", dst: Path, job: Job, progress: Progress) -> DataRounding:
+    """Round the routed experts in the staging folder of `dst`; goes on after a kill. Raises HalfbyteError."""
+    from halfbyte.quantize.gptq.run import round_experts  # needs torch
+
+    experts = RoundedExperts(dst, task.key, task.layers, job.shards)
+    with our_option_names():
+        return DataRounding(experts, round_experts(task, dst / STAGING / ACTIVATIONS, experts, progress))
 
 
 def rounded_layers(job: Job) -> set[int]:
@@ -64,8 +72,3 @@ def rounded_layers(job: Job) -> set[int]:
             hint="use --rounding sweep",
         )
     return layers
-
-
-def staged_bytes(dst: Path) -> int:
-    """Of rounded experts that wait for their shards."""
-    return sum(path.stat().st_size for path in (dst / STAGING / FOLDER).glob("*.codes"))

@@ -9,11 +9,9 @@ from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import CheckpointError
 from halfbyte.progress import Progress
 from halfbyte.quantize.improve.finished import ANEW, Finished, another_source
-from halfbyte.quantize.improve.store import experts_of
 from halfbyte.quantize.improving import improving
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.journal import Journal
-from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.side_files import EVIDENCE
 
 if TYPE_CHECKING:
@@ -69,22 +67,3 @@ def checked_hashes(
                 hint=f"the checkpoint is damaged: fetch it again, or {ANEW}",
             )
     return hashes
-
-
-def peak_bytes(targets: list[OutputShard], layers: set[int]) -> int:
-    """Most that waiting experts and a new shard take beside the checkpoint, experts coming in the order of rounding."""
-    order = sorted(
-        (number, sum(linear.source.shape[0] * linear.source.shape[1] * 9 // 16 for linear in unit.linears), position)
-        for position, shard in enumerate(targets)
-        for number, unit in experts_of(shard, layers).items()
-    )
-    waiting = peak = 0
-    held, left = [0] * len(targets), [len(experts_of(shard, layers)) for shard in targets]
-    for _, size, position in order:
-        waiting, held[position], left[position] = waiting + size, held[position] + size, left[position] - 1
-        if left[position]:
-            peak = max(peak, waiting)
-        else:
-            peak = max(peak, waiting + targets[position].bytes)
-            waiting -= held[position]
-    return max([peak, *(shard.bytes for shard in targets)])

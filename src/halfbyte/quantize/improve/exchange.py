@@ -20,8 +20,9 @@ from halfbyte.checkpoint.writer import ShardWriter, hash_file, write_whole
 from halfbyte.nvfp4.codec import Measure
 from halfbyte.progress import Progress
 from halfbyte.quantize.evidence import File
+from halfbyte.quantize.gptq.store import experts_of
 from halfbyte.quantize.improve.document import in_progress
-from halfbyte.quantize.improve.store import ImprovedExperts, experts_of
+from halfbyte.quantize.improve.store import ImprovedExperts
 from halfbyte.quantize.improving import KEY
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.journal import Journal

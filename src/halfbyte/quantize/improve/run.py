@@ -12,33 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from halfbyte import __version__
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.checkpoint.writer import output_error, write_whole
+from halfbyte.checkpoint.writer import write_whole
 from halfbyte.errors import HalfbyteError, OutputError
-from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.calibrated import Bounds
+from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds, calibration_documents, our_option_names
 from halfbyte.quantize.evidence import model_card
-from halfbyte.quantize.gptq.stage import DataRounding, rounded_layers, staged_bytes
-from halfbyte.quantize.gptq.store import FOLDER
-from halfbyte.quantize.improve.checks import checked_hashes, nothing_to_do, peak_bytes
+from halfbyte.quantize.gptq.stage import DataRounding, rounded_layers, task_on_data
+from halfbyte.quantize.gptq.store import FOLDER, experts_of
+from halfbyte.quantize.improve.checks import checked_hashes, nothing_to_do
 from halfbyte.quantize.improve.document import improved, rest_of
 from halfbyte.quantize.improve.exchange import Exchange
 from halfbyte.quantize.improve.finished import Finished
-from halfbyte.quantize.improve.store import ImprovedExperts, experts_of
+from halfbyte.quantize.improve.store import ImprovedExperts
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
 from halfbyte.quantize.journal import Journal, fingerprint_of
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.recipe import Recipe
 from halfbyte.quantize.result import QuantizeResult
+from halfbyte.quantize.room import check_room, room_to_improve
 from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, json_bytes
-from halfbyte.quantize.staging import check_free
+from halfbyte.quantize.staging import check_apart
 
 if TYPE_CHECKING:
     from halfbyte.quantize.gptq.run import Task
-
-ACTIVATIONS = "activations"
-"""Work folder of the rounding pass, in the staging folder."""
 
 WHOLE_SHARDS = 5_000_000_000
 """Any size does: the units lie where the finished checkpoint has them."""
@@ -66,6 +63,7 @@ def improve(
     """
     began = time.monotonic()
     progress = progress or Silent()
+    check_apart(src, dst)
     finished = Finished.open(dst)
     finished.check_recipe(recipe)
     with Checkpoint.open(src) as source:
@@ -75,41 +73,39 @@ def improve(
             check_covered(job, input_scales)
         layers = rounded_layers(job)
         targets = _targets(job, layers, input_scales)
+        documents = calibration_documents(src, data, bounds)
+        lengths = [len(document.ids) for document in documents.documents]
+        room = room_to_improve(job, source.config, targets, lengths, bounds, layers)
 
         def result(replaced: int, resumed: int = 0) -> QuantizeResult:
             document = Finished.open(dst).document
             scale = document.get("input_scale")
-            return QuantizeResult(
-                output=str(dst),
-                bytes_in=source.bytes,
-                bytes_out=job.output_bytes,
-                seconds=round(time.monotonic() - began, 3),
-                peak_rss_bytes=peak_rss_bytes(),
-                shards=len(job.shards),
+            return QuantizeResult.of(
+                job,
+                source,
+                dst,
+                began,
                 resumed_shards=resumed,
-                recipe=recipe.name,
-                algorithm=recipe.algorithm,
                 rounding="gptq",
                 input_scale=scale.get("description") if isinstance(scale, dict) else None,
                 roles=document["roles"],
                 warnings=job.warnings + _stale(dst),
                 dry_run=dry_run,
                 replaced_shards=replaced,
+                room=room if dry_run else None,
             )
 
         if dry_run:
             return result(len(targets))
-        from halfbyte.quantize.gptq.run import open_task  # needs torch; the checks above do not
-
-        task = open_task(src, data, layers, recipe.algorithm, bounds)
+        task = task_on_data(src, documents, job, layers, bounds)
         journal = _journal(dst, source, recipe, task, input_scales, overwrite)
         try:
             if nothing_to_do(finished.document, task, input_scales):
                 done = result(0)
             else:
+                check_room(dst, job, room, on_data=True)
                 hashes = checked_hashes(finished, source, journal, workers, progress)
-                check_free(dst, peak_bytes(targets, layers) - staged_bytes(dst))
-                experts = ImprovedExperts(journal.folder / FOLDER, task.key, layers, dst, targets)
+                experts = ImprovedExperts(dst, task.key, layers, targets)
                 about = {"rounding": "gptq", "data": task.about_data}
                 exchange = Exchange(
                     source, dst, journal, experts, targets, hashes, input_scales, workers, progress, about
@@ -157,10 +153,7 @@ def _journal(
             "input_scale": None if input_scales is None else [input_scales.description, input_scales.sha256],
         }
     )
-    try:
-        return Journal(dst, fingerprint, discard=overwrite)
-    except OSError as error:
-        raise output_error(dst, error) from None
+    return Journal.open(dst, fingerprint, discard=overwrite)
 
 
 def _round(task: "Task", exchange: Exchange, experts: ImprovedExperts, progress: Progress) -> dict[str, Any]:
@@ -169,12 +162,13 @@ def _round(task: "Task", exchange: Exchange, experts: ImprovedExperts, progress:
 
     work = experts.folder.parent / ACTIVATIONS
     experts.on_complete = exchange.replace
-    evidence = round_experts(task, work, experts, progress)
+    with our_option_names():
+        evidence = round_experts(task, work, experts, progress)
     missing = exchange.missing()
     if missing:
         raise OutputError(
             f"{experts.folder}: {len(missing)} shard(s) lack experts that the pass had rounded, first {missing[0]}",
-            hint=f"remove {work} and run the same command again: what is whole there is not rounded twice",
+            hint="run the same command again: it finds what is missing and rounds only that again",
         )
     return evidence
 
