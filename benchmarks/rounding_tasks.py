@@ -26,8 +26,12 @@ VARIANTS = [("BF16", "a16"), *((rounding, mode) for mode in ("a16", "a4-sim") fo
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def answered(folder: Path, rounding: str, activations: str, items: int, long_items: int) -> dict[str, list[bool]]:
+def answered(
+    folder: Path, rounding: str, activations: str, items: int, long_items: int, jobs: int
+) -> dict[str, list[bool]]:
     """Which items of each task one variant gets right."""
+    if DEVICE == "cuda":  # what the indexer of transformers leaves in one process's cache is another's out of memory
+        torch.cuda.set_per_process_memory_fraction(0.9 / jobs)
     if activations == "a16":
         model = load(TINY)
         if rounding != "BF16":
@@ -40,7 +44,7 @@ def answered(folder: Path, rounding: str, activations: str, items: int, long_ite
     tokenizer.model_max_length = int(1e9)
     right = {}
     for path in sorted((TINY / "tasks").glob("*.jsonl")):
-        count, batch = (long_items, 8) if path.stem == LONG else (items, 100)
+        count, batch = (long_items, 4) if path.stem == LONG else (items, 100)
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()[:count]]
         _, outcomes = evaluate.run_task(model, tokenizer, lines, batch)
         right[path.stem] = [outcome["correct"] for outcome in outcomes]
@@ -61,7 +65,7 @@ def main() -> None:
     options.add_argument("--jobs", type=int, default=1)
     chosen = options.parse_args()
     with ProcessPoolExecutor(chosen.jobs, multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(answered, chosen.folder, *v, chosen.items, chosen.long) for v in VARIANTS]
+        waiting = [pool.submit(answered, chosen.folder, *v, chosen.items, chosen.long, chosen.jobs) for v in VARIANTS]
         results = [future.result() for future in waiting]
     tasks = list(results[0])
     cells = []
