@@ -1,4 +1,4 @@
-"""What each rounding of the routed experts costs the tiny model, at equal bytes: max, sweep, gptq.
+"""What each rounding of the routed experts costs the tiny model, at equal bytes: max, sweep, weighted-sweep, gptq.
 
     python benchmarks/rounding.py [--windows 16] [--slices] [--tasks 0] [--keep FOLDER]
 
@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 import halfbyte.runtime as runtime
 from halfbyte.api import quantize
 
-ROUNDINGS = ("max", "sweep", "gptq")
+ROUNDINGS = ("max", "sweep", "weighted-sweep", "gptq")
 
 
 def slices(tokenizer: Any) -> dict[str, torch.Tensor]:
@@ -48,7 +48,7 @@ def made(folder: Path, rounding: Any) -> tuple[Path, float]:
     """The checkpoint, and how long it took to make; 0 if it was there."""
     if (folder / rounding / "config.json").exists():
         return folder / rounding, 0.0
-    data = [str(TINY / "calibration.jsonl")] if rounding == "gptq" else []
+    data = [str(TINY / "calibration.jsonl")] if rounding in ("gptq", "weighted-sweep") else []
     began = time.monotonic()
     quantize(TINY, folder / rounding, rounding=rounding, input_scale="1", calibrate=data)
     return folder / rounding, time.monotonic() - began

@@ -62,6 +62,21 @@ def test_the_checkpoint_loads_and_says_how_it_was_made(tmp_path: Path, data: str
         assert model.logits(0, 0, 20).isfinite().all()
 
 
+def test_weighted_sweep_weighs_by_the_data_and_says_so(tmp_path: Path, data: str) -> None:
+    out = tmp_path / "out"
+    arguments = ["quantize", str(checkpoint()), str(out), "--rounding", "weighted-sweep"]
+    assert CliRunner().invoke(app, arguments).exit_code == 2
+    done = CliRunner().invoke(app, [*arguments, "--calibrate", data, "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["rounding"] == "weighted-sweep"
+    document = evidence(out)
+    assert document["rounding"] == document["rounded_on_data"]["method"] == "weighted-sweep"
+    assert document["rounded_on_data"]["settings"]["compensate"] is False
+    assert verify(checkpoint(), out).ok
+    quantize(checkpoint(), tmp_path / "sweep", rounding="sweep")
+    assert shards(out) != shards(tmp_path / "sweep")
+
+
 def test_same_bytes_for_any_budget_and_worker_count(tmp_path: Path, data: str) -> None:
     quantize(checkpoint(), tmp_path / "a", rounding="gptq", calibrate=[data], workers=1)
     quantize(checkpoint(), tmp_path / "b", rounding="gptq", calibrate=[data], workers=3, memory_budget=3_000_000_000)

@@ -58,6 +58,28 @@ def rounded(weight: Tensor, hessian: Tensor, damping: float = 0.01, sweeps: int 
     return rounded_matrix(weight, hessian, Settings(sweeps=sweeps), damping)[0]
 
 
+def test_without_compensation_it_is_the_reference_sweep_weighted_by_the_inputs_energy() -> None:
+    weight, x = normal(0, 48, 96), normal(1, 400, 96) * torch.logspace(-1, 1, 96)
+    energy = moment(x).diagonal()
+    ours = rounded(weight, energy.diag(), damping=0)
+    wanted = reference.encode(weight.numpy(), np.float32(ours.scale_2), "sweep", energy.numpy())
+    assert (ours.scales.numpy() == wanted.scales).mean() > 0.99  # sums in another order decide near ties
+    values = torch.from_numpy(reference.decode(wanted))
+    assert cost(weight, ours.dequantized(), energy.diag()) == pytest.approx(
+        cost(weight, values, energy.diag()), rel=1e-4
+    )
+
+
+def test_an_expert_of_the_weighted_sweep_keeps_to_its_weights() -> None:
+    gate_up, down, x = normal(0, 64, 48), normal(1, 48, 32), correlated(2, 300, 48)
+    settings = Settings.of("weighted-sweep", "NVFP4")
+    result = rounded_expert(gate_up, down, Tokens(inputs(x), inputs(x[:50]), 64), silu, settings, "expert")
+    for weight, found in ((gate_up, result.gate_up), (down, result.down)):
+        steps = found.scales.view(torch.float8_e4m3fn).float() * found.scale_2
+        codes = nearest((weight.unflatten(-1, (-1, 16)) / steps.unsqueeze(-1)).flatten(-2))
+        assert torch.equal(found.codes.abs(), codes.abs())
+
+
 def one_expert(
     gate_up: Tensor, down: Tensor, x: Tensor, sample: Tensor, settings: Settings, name: str = "expert 0"
 ) -> RoundedExpert:

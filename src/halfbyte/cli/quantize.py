@@ -26,7 +26,11 @@ def quantize(
         ),
     ] = "nvfp4-routed-experts",
     rounding: Annotated[
-        str, typer.Option(help="max: ModelOpt's, bit for bit. sweep: scales of least error. gptq: on --calibrate data.")
+        str,
+        typer.Option(
+            help="max: ModelOpt's, bit for bit. sweep: scales of least error; weighted-sweep: weighed by activations. "
+            "gptq: for the least error of outputs. The last two on --calibrate data."
+        ),
     ] = "max",
     input_scale: Annotated[
         str | None,

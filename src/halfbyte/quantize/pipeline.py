@@ -32,6 +32,7 @@ from halfbyte.quantize.calibrated import (
     measured_scales,
 )
 from halfbyte.quantize.evidence import File, evidence, model_card, role_table
+from halfbyte.quantize.gptq.settings import OnData
 from halfbyte.quantize.gptq.stage import FALLBACK, DataRounding, round_on_data, rounded_layers, task_on_data
 from halfbyte.quantize.gptq.store import FOLDER
 from halfbyte.quantize.improve.run import improve as improve_checkpoint
@@ -46,7 +47,7 @@ from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, j
 from halfbyte.quantize.staging import check_apart, publish, write_staged
 from halfbyte.stream.snapshot import STATE
 
-Rounding = Literal["max", "sweep", "gptq"]
+Rounding = Literal["max", "sweep", "weighted-sweep", "gptq"]
 
 DEFAULT_CALIBRATION_LENGTH = 2048
 DEFAULT_MAX_SHARD_BYTES = 5_000_000_000
@@ -77,7 +78,8 @@ def quantize(
 
     recipe: shipped name, file, or Recipe. rounding: `max` is ModelOpt's, bit for bit; `sweep` searches the block
     scale with the least squared error; `gptq` rounds routed experts for the least error of their outputs on the
-    `calibrate` data, and everything else by `sweep`. input_scale: a positive constant, a file
+    `calibrate` data, `weighted-sweep` only searches their scales, each column's error weighed by its input's energy
+    there; both round everything else by `sweep`. input_scale: a positive constant, a file
     (`input_scale.from_file`), or the rule `max` or `headroom` for what is measured on `calibrate`; by default
     `headroom` with data and 1 without; not used by weight-only recipes. calibrate: data on which to measure the input
     scales first, by streaming (`calibrate.run`), or on which gptq rounds, and measures them as it goes;
@@ -92,15 +94,16 @@ def quantize(
     """
     began = time.monotonic()
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if rounding == "gptq" and not calibrate:
-        raise UsageError(
-            "--rounding gptq rounds on data, and there is none", hint="give --calibrate FILE, or use sweep"
-        )
-    rule = None if improve and input_scale is None else measured_by(chosen, input_scale, calibrate, rounding == "gptq")
-    scales = known_scales(chosen, input_scale, rule)
-    workers = workers if workers is not None else len(os.sched_getaffinity(0))
     if rounding not in get_args(Rounding):
         raise UsageError(f"--rounding {rounding}: wanted {' or '.join(get_args(Rounding))}")
+    method: OnData | None = None if rounding == "max" or rounding == "sweep" else rounding
+    if method and not calibrate:
+        raise UsageError(
+            f"--rounding {rounding} rounds on data, and there is none", hint="give --calibrate FILE, or use sweep"
+        )
+    rule = None if improve and input_scale is None else measured_by(chosen, input_scale, calibrate, bool(method))
+    scales = known_scales(chosen, input_scale, rule)
+    workers = workers if workers is not None else len(os.sched_getaffinity(0))
     if workers < 1 or max_shard_bytes < 1:
         raise UsageError("--workers and --max-shard-size take at least 1")
     src, dst = Path(src), Path(dst)
@@ -135,7 +138,7 @@ def quantize(
         _check_destination(src, dst, overwrite)
         if scales is not None and rule is None:
             check_covered(job, scales)
-        layers = rounded_layers(job) if rounding == "gptq" else set()
+        layers = rounded_layers(job) if method else set()
         documents = calibration_documents(src, calibrate, bounds) if calibrate else None
         lengths = [len(document.ids) for document in documents.documents] if documents else []
         room = room_for(job, source.config, lengths, bounds, layers)
@@ -157,7 +160,7 @@ def quantize(
 
         if dry_run:
             return result()
-        task = task_on_data(src, documents, job, layers, bounds) if layers and documents else None
+        task = task_on_data(src, documents, job, layers, method, bounds) if method and documents else None
         created = _make_folder(dst)
         try:
             check_room(dst, job, room, task is not None)
@@ -177,7 +180,7 @@ def quantize(
                 if rule:
                     scales = measured_scales(dst / STAGING / ACTIVATIONS)
                     check_covered(job, scales)
-            rest: EncoderRounding = FALLBACK if rounding == "gptq" else rounding
+            rest: EncoderRounding = FALLBACK if rounding == "gptq" or rounding == "weighted-sweep" else rounding
             experts = None if on_data is None else on_data.experts
             run = Run(source, job, journal, dst, rest, scales, workers, progress or Silent(), experts)
             measures = run.execute()

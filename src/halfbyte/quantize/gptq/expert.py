@@ -44,7 +44,7 @@ def rounded_expert(
     shares = [(1 - settings.four_bit_share, False), (settings.four_bit_share, True)]
     shares = [(share, coarse) for share, coarse in shares if share]
     outer = [(share, tokens.in_four_bits() if coarse else tokens) for share, coarse in shares]
-    hessian = _hessian(outer, f"{name}, gate_proj and up_proj")
+    hessian = _hessian(outer, settings, f"{name}, gate_proj and up_proj")
     first, damping = rounded_matrix(gate_up, hessian, settings, settings.damping_for(gate_up.shape[1], count))
     values = first.dequantized()
     exact = [(share, seen.through(lambda x: _intermediate(x, values, act))) for share, seen in outer]
@@ -52,10 +52,12 @@ def rounded_expert(
         (share, seen.in_four_bits() if coarse else seen)
         for (share, seen), (_, coarse) in zip(exact, shares, strict=True)
     ]
-    hessian = _hessian(inner, f"{name}, down_proj")
-    wanted = tokens.through(lambda x: _intermediate(x, gate_up, act))
-    cross = torch.stack([share * seen.cross(wanted) for share, seen in inner]).sum(0)
-    target = corrected(down, hessian, cross, settings.correction_for(down.shape[1], count))
+    hessian = _hessian(inner, settings, f"{name}, down_proj")
+    target = down
+    if settings.compensate:
+        wanted = tokens.through(lambda x: _intermediate(x, gate_up, act))
+        cross = torch.stack([share * seen.cross(wanted) for share, seen in inner]).sum(0)
+        target = corrected(down, hessian, cross, settings.correction_for(down.shape[1], count))
     second, damping_down = rounded_matrix(target, hessian, settings, settings.damping_for(down.shape[1], count))
     return RoundedExpert(first, second, (damping, damping_down))
 
@@ -77,8 +79,9 @@ def output_errors(
     return before, after
 
 
-def _hessian(seen: Sequence[tuple[float, Tokens]], name: str) -> Tensor:
-    return torch.stack([share * tokens.moment(name) for share, tokens in seen]).sum(0)
+def _hessian(seen: Sequence[tuple[float, Tokens]], settings: Settings, name: str) -> Tensor:
+    whole = torch.stack([share * tokens.moment(name) for share, tokens in seen]).sum(0)
+    return whole if settings.compensate else whole.diagonal().diag()
 
 
 def _intermediate(x: Tensor, gate_up: Tensor, act: Activation) -> Tensor:

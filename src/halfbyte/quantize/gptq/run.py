@@ -23,7 +23,7 @@ from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import CALIBRATION, Bounds
 from halfbyte.quantize.gptq.openness import token_weights
 from halfbyte.quantize.gptq.rounder import Rounder
-from halfbyte.quantize.gptq.settings import Settings
+from halfbyte.quantize.gptq.settings import OnData, Settings
 from halfbyte.quantize.gptq.store import RoundedExperts
 from halfbyte.stream.executor import Streamed
 from halfbyte.stream.snapshot import STATE
@@ -50,9 +50,11 @@ class Task:
         return {"documents": len(documents.documents), "tokens": documents.tokens, "sha256": documents.sha256}
 
 
-def task_for(src: Path, documents: Documents, layers: set[int], algorithm: Algorithm, bounds: Bounds) -> Task:
+def task_for(
+    src: Path, documents: Documents, layers: set[int], rounding: OnData, algorithm: Algorithm, bounds: Bounds
+) -> Task:
     """The task of rounding the routed experts of `layers` on `documents`."""
-    settings = Settings.of(algorithm)
+    settings = Settings.of(rounding, algorithm)
     return Task(src, documents, layers, bounds, settings, _key(src, documents.sha256, layers, bounds, settings))
 
 
@@ -85,7 +87,7 @@ def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progr
         write_scales(work / CALIBRATION, *scales)
         model.finish()
     return {
-        "method": "gptq",
+        "method": settings.method,
         "data": task.about_data,
         "settings": settings.as_json(),
         "layers": sorted(task.layers),

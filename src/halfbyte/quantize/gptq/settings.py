@@ -1,9 +1,12 @@
 """What rounding depends on beside weights and data. What was tried instead: docs/rounding.md."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from halfbyte.checkpoint.modelopt import Algorithm
+
+OnData = Literal["gptq", "weighted-sweep"]
+"""Values of `--rounding` that need data: for the outputs, or for the weights by their inputs' energy."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,8 @@ class Settings:
     prior_tokens: weight of the layer-wide prior, as a number of tokens: an expert that saw n keeps
     n / (n + prior_tokens) of its own Hessian. sample_tokens: of the layer, from which the prior is made. headroom: of
     weight_scale_2 over amax / 2688. sweeps: of block coordinate descent after the first pass. held_out: every so
-    many-th document is kept for measuring the error.
+    many-th document is kept for measuring the error. compensate: round for the error that is left over from columns
+    before; if not, each column counts by its inputs' energy alone: a weighted sweep.
     """
 
     damping: float = 0.1
@@ -28,11 +32,18 @@ class Settings:
     headroom: float = 1.0
     sweeps: int = 2
     held_out: int = 32
+    compensate: bool = True
 
     @classmethod
-    def of(cls, algorithm: Algorithm) -> "Settings":
+    def of(cls, rounding: OnData, algorithm: Algorithm) -> "Settings":
         """Engines see inputs in sixteen bits under a weight-only algorithm."""
+        if rounding == "weighted-sweep":
+            return cls(four_bit_share=0.0, sweeps=0, compensate=False)
         return cls() if algorithm == "NVFP4" else cls(four_bit_share=0.0)
+
+    @property
+    def method(self) -> OnData:
+        return "gptq" if self.compensate else "weighted-sweep"
 
     def damping_for(self, columns: int, tokens: int) -> float:
         """For a matrix with so many columns, of an expert that saw so many tokens."""

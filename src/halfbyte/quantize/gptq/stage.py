@@ -1,4 +1,5 @@
-"""`quantize --rounding gptq`: which experts of a job are rounded on data, and what the evidence says about it.
+"""`quantize --rounding gptq` and `weighted-sweep`: which experts of a job are rounded on data, and what the evidence
+says about it.
 
 Needs no torch until it rounds.
 """
@@ -11,6 +12,7 @@ from halfbyte.data.documents import Documents
 from halfbyte.errors import RecipeError
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds, our_option_names
+from halfbyte.quantize.gptq.settings import OnData
 from halfbyte.quantize.gptq.store import RoundedExperts
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
@@ -46,11 +48,13 @@ class DataRounding:
         return self.about | {"rounded_by_" + self.rest: others, "experts": records}
 
 
-def task_on_data(src: Path, documents: Documents, job: Job, layers: set[int], bounds: Bounds) -> "Task":
+def task_on_data(
+    src: Path, documents: Documents, job: Job, layers: set[int], rounding: OnData, bounds: Bounds
+) -> "Task":
     """What `round_on_data` does, and its key: equal keys give equal experts."""
     from halfbyte.quantize.gptq.run import task_for  # needs torch; the rest of quantize does not
 
-    return task_for(src, documents, layers, job.recipe.algorithm, bounds)
+    return task_for(src, documents, layers, rounding, job.recipe.algorithm, bounds)
 
 
 def round_on_data(task: "Task", dst: Path, job: Job, progress: Progress) -> DataRounding:
@@ -68,7 +72,7 @@ def rounded_layers(job: Job) -> set[int]:
     layers = {layer for unit in units if (layer := unit.linears[0].role.layer) is not None}
     if not layers:
         raise RecipeError(
-            f"recipe {job.recipe.name}: quantizes no whole routed expert, which gptq rounds",
+            f"recipe {job.recipe.name}: quantizes no whole routed expert, and only those are rounded on data",
             hint="use --rounding sweep",
         )
     return layers

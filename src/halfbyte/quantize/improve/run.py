@@ -97,7 +97,7 @@ def improve(
 
         if dry_run:
             return result(len(targets))
-        task = task_on_data(src, documents, job, layers, bounds)
+        task = task_on_data(src, documents, job, layers, "gptq", bounds)
         journal = _journal(dst, source, recipe, task, input_scales, overwrite)
         try:
             if nothing_to_do(finished.document, task, input_scales):
