@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from halfbyte.errors import HalfbyteError
@@ -159,17 +160,19 @@ def cheaper_recipes(model: Model) -> list[str]:
 
 
 def what_it_buys(model: Model, plan: MemoryPlan) -> list[dict[str, object]]:
-    """KV tokens with the next cheaper recipe and the next cheaper cache dtype."""
+    """KV tokens with the next cheaper recipe that gives more of them, and with the next cheaper cache dtype."""
     d, found = plan.deployment, []
-    options: list[tuple[str, Model, Deployment]] = []
-    for recipe in cheaper_recipes(model)[:1]:
-        options.append((f"recipe {recipe}", model.with_recipe(recipe), d))
+    recipes = [(f"recipe {recipe}", model.with_recipe(recipe), d) for recipe in cheaper_recipes(model)]
+    enough = (option for option in recipes if plan_memory(option[1].groups, option[1].arch, d).kv_tokens > plan.kv_tokens)
+    options = list(islice(enough, 1))
     if plan.limits.kv_dtype == "bf16":
         options.append(("kv-dtype fp8", model, replace(d, kv_dtype="fp8")))
     elif d.engine == "vllm" and model.arch.mla is not None and plan.limits.kv_dtype in ("fp8", "fp8_ds_mla"):
         options.append(("kv-dtype nvfp4_ds_mla", model, replace(d, kv_dtype="nvfp4_ds_mla")))
     for what, changed, other in options:
         bought = plan_memory(changed.groups, changed.arch, other)
+        if bought.kv_tokens <= plan.kv_tokens:
+            continue
         found.append(
             {
                 "change": what,

@@ -95,7 +95,7 @@ def _stage_plan(arch: Architecture, d: Deployment, settled: Limits, weights: Sta
     if d.engine == "sglang":
         pool = _sglang_pool(settled, weights, total, outside)
         kv_tokens = _tokens_of(pool, kv, d, page)
-        chunk = max(min(settled.chunk, kv_tokens), 1)  # no chunk is longer than the pool
+        chunk = min(settled.chunk, kv_tokens) or settled.chunk  # no chunk is longer than the pool, if there is one
         transient = transient_terms(arch, d, settled, chunk)
         transient.append(_reserve(transient))
     else:
@@ -178,11 +178,13 @@ def _problems(
 
 
 def _overflows(peaks: dict[str, float], total: float) -> list[str]:
-    return [
-        f"{phase} peaks at {peak / GIB:.1f} GiB of {total / GIB:.1f}: {(peak - total) / GIB:.1f} too much"
-        for phase, peak in peaks.items()
-        if peak > total
-    ]
+    phase = max(peaks, key=lambda name: peaks[name])
+    over = peaks[phase] - total
+    if over <= 0:
+        return []
+    others = [name for name, peak in peaks.items() if peak > total and name != phase]
+    also = f"; too much in {', '.join(others)} too" if others else ""
+    return [f"{phase} peaks at {peaks[phase] / GIB:.1f} GiB of {total / GIB:.1f}: {over / GIB:.1f} too much{also}"]
 
 
 def _tokens_wanted(d: Deployment) -> int:

@@ -126,7 +126,7 @@ def _chunk(plan: Plan) -> str:
     if memory.deployment.engine == "sglang":
         free = (1 - memory.limits.fraction) * memory.usable_bytes / GIB
         text += f" of about {free:.1f} GiB outside the static fraction {memory.limits.fraction:g}"
-    return f"{text}; the largest chunk that fits as it is: {plan.max_chunk:,}"
+    return f"{text}; " + (f"the largest that fits as it is: {plan.max_chunk:,}" if plan.max_chunk else "none fits")
 
 
 def _speed_and_cost(plan: Plan) -> list[str]:
