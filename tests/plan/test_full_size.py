@@ -16,7 +16,7 @@ from tests.families.headers import header_set
 
 SHARDS = 282
 CPU_SECONDS = 5.0
-"""2.1 s where it was measured. Processor time, because other work may share the cores."""
+"""1.9 s where it was measured. Processor time, because other work may share the cores."""
 
 
 @pytest.mark.slow

@@ -163,8 +163,10 @@ def what_it_buys(model: Model, plan: MemoryPlan) -> list[dict[str, object]]:
     """KV tokens with the next cheaper recipe that gives more of them, and with the next cheaper cache dtype."""
     d, found = plan.deployment, []
     recipes = [(f"recipe {recipe}", model.with_recipe(recipe), d) for recipe in cheaper_recipes(model)]
-    enough = (option for option in recipes if plan_memory(option[1].groups, option[1].arch, d).kv_tokens > plan.kv_tokens)
-    options = list(islice(enough, 1))
+    helpful = (
+        option for option in recipes if plan_memory(option[1].groups, option[1].arch, d).kv_tokens > plan.kv_tokens
+    )
+    options = list(islice(helpful, 1))
     if plan.limits.kv_dtype == "bf16":
         options.append(("kv-dtype fp8", model, replace(d, kv_dtype="fp8")))
     elif d.engine == "vllm" and model.arch.mla is not None and plan.limits.kv_dtype in ("fp8", "fp8_ds_mla"):
