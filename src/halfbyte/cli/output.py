@@ -40,12 +40,12 @@ def command(function: F) -> F:
 
 
 def fail(error: HalfbyteError, as_json: bool) -> None:
+    """The message on stderr, where people and logs look; with --json the document too, for the program that called."""
     if as_json:
         print_json({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
-    else:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
     raise typer.Exit(error.exit_code)
 
 
