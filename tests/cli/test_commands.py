@@ -74,6 +74,7 @@ def test_errors_are_one_json_document_and_exit_1(tmp_path: Path, command: str) -
     assert set(error) == {"kind", "message", "hint"}
     assert error["kind"] == "bad-checkpoint"
     assert "nowhere" in error["message"]
+    assert failed.stderr.splitlines()[0] == f"error: {error['message']}"  # for the log, too
     assert "Traceback" not in failed.stderr
 
 

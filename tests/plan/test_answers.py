@@ -67,6 +67,21 @@ def test_what_the_next_steps_buy() -> None:
     assert bought["kv-dtype fp8"]["kv_tokens"] == pytest.approx(plan.kv_tokens * 92_628 / 53_940, rel=1e-3)
 
 
+def test_a_recipe_that_buys_nothing_is_passed_over() -> None:
+    bf16 = paper("GLM-5.2", "bf16")
+    plan = plan_memory(bf16.groups, bf16.arch, server(bf16, "h100"))
+    fp8 = bf16.with_recipe("fp8-block")
+    assert answers.cheaper_recipes(bf16)[0] == "fp8-block"
+    assert plan_memory(fp8.groups, fp8.arch, plan.deployment).kv_tokens == plan.kv_tokens == 0
+    assert [item["change"] for item in answers.what_it_buys(bf16, plan)] == ["recipe nvfp4-routed-experts"]
+
+
+def test_nothing_is_listed_that_buys_nothing() -> None:
+    plan = plan_memory(GLM.groups, GLM.arch, server(GLM, "h100", gpus=4))
+    assert plan.kv_tokens == 0
+    assert answers.what_it_buys(GLM, plan) == []
+
+
 def test_flags_of_both_engines() -> None:
     plan = plan_memory(GLM.groups, GLM.arch, server(GLM, dp=8, mtp_tokens=3, chunk=32768, fraction=0.9, context=65536))
     text = " ".join(engine_flags(GLM, plan))

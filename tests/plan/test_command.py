@@ -81,6 +81,12 @@ def test_unfit_is_exit_1_with_the_smallest_change(glm: str) -> None:
     assert document["throughput"] == {} == document["cost"]
 
 
+def test_no_chunk_fits_where_nothing_does(glm: str) -> None:
+    result = run(glm, "--recipe", "nvfp4-routed-experts", "--gpu", "h100", "--gpus", "4")
+    assert result.exit_code == 1
+    assert "none fits" in result.output
+
+
 def test_mtp_with_and_without_a_number(glm: str) -> None:
     words = ["--recipe", "nvfp4-routed-experts", "--gpu", "b200", "--json"]
     for given, drafts in ((["--mtp"], 3), (["--mtp", "5"], 5), (["--mtp=1"], 1), ([], 0)):

@@ -16,7 +16,7 @@ from tests.families.headers import header_set
 
 SHARDS = 282
 CPU_SECONDS = 5.0
-"""1.9 s where it was measured. Processor time, because other work may share the cores."""
+"""Processor time, because other work may share the cores; what it took is printed (`-s`)."""
 
 
 @pytest.mark.slow
@@ -40,7 +40,9 @@ def test_glm_5_2_nvfp4(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < CPU_SECONDS
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"planned from the headers in {seconds:.2f} s of processor time")
+    assert seconds < CPU_SECONDS
     document = json.loads(done.stdout)
     assert document["checkpoint_bytes"] == total
     assert document["per_gpu"]["weights_gib"] == pytest.approx(54.6, abs=0.1)  # serving notes 3.1, with absorbed kv_b

@@ -205,6 +205,22 @@ def test_unfit_plans_say_why() -> None:
     assert "1000 sequences want" in greedy.problems[0]
 
 
+def test_one_overflow_is_named_the_largest() -> None:
+    plan = plan_memory(GLM.groups, GLM.arch, server(GLM, fraction=0.99))
+    (problem,) = plan.problems
+    assert problem.startswith("prefill peaks at")
+    assert problem.endswith("over in decode, graph capture as well")
+
+
+def test_without_a_pool_the_buffers_are_those_of_the_chunk_asked_for() -> None:
+    def prefill_bytes(chunk: int) -> float:
+        plan = plan_memory(GLM.groups, GLM.arch, server(GLM, "h100", gpus=4, chunk=chunk))
+        assert plan.kv_tokens == 0
+        return plan.peaks["prefill"]
+
+    assert prefill_bytes(16384) > prefill_bytes(8192)
+
+
 def test_mxfp4_experts_are_padded_by_the_kernel() -> None:
     # gpt-oss-120b on one H100: posted 65.97 GiB loaded from a 60.8 GiB checkpoint
     config = {

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
 from typing import NamedTuple
 
 from halfbyte.errors import HalfbyteError
@@ -161,27 +160,26 @@ def cheaper_recipes(model: Model) -> list[str]:
 
 def what_it_buys(model: Model, plan: MemoryPlan) -> list[dict[str, object]]:
     """KV tokens with the next cheaper recipe that gives more of them, and with the next cheaper cache dtype."""
-    d, found = plan.deployment, []
+    d = plan.deployment
     recipes = [(f"recipe {recipe}", model.with_recipe(recipe), d) for recipe in cheaper_recipes(model)]
-    helpful = (
-        option for option in recipes if plan_memory(option[1].groups, option[1].arch, d).kv_tokens > plan.kv_tokens
-    )
-    options = list(islice(helpful, 1))
+    cache_dtypes = []
     if plan.limits.kv_dtype == "bf16":
-        options.append(("kv-dtype fp8", model, replace(d, kv_dtype="fp8")))
+        cache_dtypes.append(("kv-dtype fp8", model, replace(d, kv_dtype="fp8")))
     elif d.engine == "vllm" and model.arch.mla is not None and plan.limits.kv_dtype in ("fp8", "fp8_ds_mla"):
-        options.append(("kv-dtype nvfp4_ds_mla", model, replace(d, kv_dtype="nvfp4_ds_mla")))
-    for what, changed, other in options:
-        bought = plan_memory(changed.groups, changed.arch, other)
-        if bought.kv_tokens <= plan.kv_tokens:
-            continue
-        found.append(
-            {
-                "change": what,
-                "kv_tokens": bought.kv_tokens,
-                "kv_tokens_more": bought.kv_tokens - plan.kv_tokens,
-                "weights_gib": round(bought.weights_bytes / GIB, 2),
-                "max_concurrency": max_concurrency(changed, bought),
-            }
-        )
+        cache_dtypes.append(("kv-dtype nvfp4_ds_mla", model, replace(d, kv_dtype="nvfp4_ds_mla")))
+    found: list[dict[str, object]] = []
+    for options in (recipes, cache_dtypes):
+        for what, changed, other in options:
+            bought = plan_memory(changed.groups, changed.arch, other)
+            if bought.kv_tokens > plan.kv_tokens:
+                found.append(
+                    {
+                        "change": what,
+                        "kv_tokens": bought.kv_tokens,
+                        "kv_tokens_more": bought.kv_tokens - plan.kv_tokens,
+                        "weights_gib": round(bought.weights_bytes / GIB, 2),
+                        "max_concurrency": max_concurrency(changed, bought),
+                    }
+                )
+                break
     return found

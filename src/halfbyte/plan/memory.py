@@ -183,7 +183,7 @@ def _overflows(peaks: dict[str, float], total: float) -> list[str]:
     if over <= 0:
         return []
     others = [name for name, peak in peaks.items() if peak > total and name != phase]
-    also = f"; too much in {', '.join(others)} too" if others else ""
+    also = f"; over in {', '.join(others)} as well" if others else ""
     return [f"{phase} peaks at {peaks[phase] / GIB:.1f} GiB of {total / GIB:.1f}: {over / GIB:.1f} too much{also}"]
 
 
