@@ -34,7 +34,7 @@ from halfbyte.calibrate.histogram import EDGES, Histogram
 from halfbyte.calibrate.shares import ADDED_ERROR, CEILING, FLOOR, ROUNDING_ERROR, shares
 from halfbyte.data.documents import load as load_documents
 from halfbyte.data.tokenizer import open_tokenizer
-from halfbyte.runtime.values import fake_quantized
+from halfbyte.formats.nvfp4.torch import fake_quantized
 
 FACTORS = (3.0, 10.0, 30.0)
 LENGTH = 512

@@ -41,10 +41,10 @@ def decode_to_bf16(source: Path, out: Path) -> None:
 
     from halfbyte.checkpoint.header import serialize_header
     from halfbyte.checkpoint.inventory import NVFP4, inventory
-    from halfbyte.checkpoint.roles import RoleMap
     from halfbyte.checkpoint.source import Checkpoint
-    from halfbyte.nvfp4.codec import decode
-    from halfbyte.nvfp4.reference import Encoded
+    from halfbyte.formats.nvfp4.codec import decode
+    from halfbyte.formats.nvfp4.reference import Encoded
+    from halfbyte.models.roles import RoleMap
 
     out.mkdir()
     weight_map = {}

@@ -18,15 +18,15 @@ import torch
 from table import ROOT, record, show
 
 from halfbyte.api import quantize
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare.lockstep import Lockstep, Work
 from halfbyte.compare.opening import Opening
 from halfbyte.compare.summary import slices, summary
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import Tokenizer, open_tokenizer
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap, TensorRole
 from halfbyte.progress import Plain
 from halfbyte.search.formats import FP8_BLOCK, NVFP4, Format
 from halfbyte.search.rounded import rounded_copy

@@ -23,9 +23,9 @@ from table import peer, record, show
 
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.source import Shard
-from halfbyte.nvfp4 import reference
-from halfbyte.nvfp4.codec import Encoder, amax, decode, encode
-from halfbyte.nvfp4.reference import Encoded, scale_2_of
+from halfbyte.formats.nvfp4 import reference
+from halfbyte.formats.nvfp4.codec import Encoder, amax, decode, encode
+from halfbyte.formats.nvfp4.reference import Encoded, scale_2_of
 
 SHAPE = (2048, 6144)
 CHUNK_ROWS = 85  # about 1 MB, as the pipeline reads

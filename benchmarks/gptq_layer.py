@@ -20,8 +20,8 @@ import torch
 from table import record, show
 from torch.nn.functional import silu
 
-from halfbyte.quantize.gptq import expert, graph, hessian, matrix, passes, tokens
-from halfbyte.quantize.gptq.settings import Settings
+from halfbyte.quantize.rounding import expert, graph, hessian, matrix, passes, tokens
+from halfbyte.quantize.rounding.settings import Settings
 
 
 class Clock:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.errors import HalfbyteError
-from halfbyte.plan.architecture import Architecture, architecture
+from halfbyte.models.architecture import Architecture, architecture
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.engines import GIB
 from halfbyte.plan.hardware import find_gpu

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from plan_accuracy import DATA, config_of
 
-from halfbyte.plan.architecture import architecture
+from halfbyte.models.architecture import architecture
 from halfbyte.plan.deployment import make_deployment
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.memory import plan_memory

@@ -33,10 +33,10 @@ from transformers import AutoTokenizer
 
 import halfbyte.runtime as runtime
 from halfbyte.checkpoint.inventory import NVFP4, inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import load as load_documents
 from halfbyte.data.tokenizer import open_tokenizer
+from halfbyte.models.roles import RoleMap
 
 ALGORITHMS = {
     "Halfbyte": ("max", "sweep", "gptq"),

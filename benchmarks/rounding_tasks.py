@@ -20,7 +20,7 @@ from tiny_accuracy import LONG, TINY, evaluate, load_decoded
 from transformers import AutoTokenizer
 
 import halfbyte.runtime as runtime
-from halfbyte.statistics.share import share
+from halfbyte.numbers.share import share
 
 VARIANTS = [("BF16", "a16"), *((rounding, mode) for mode in ("a16", "a4-sim") for rounding in ("max", "sweep", "gptq"))]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

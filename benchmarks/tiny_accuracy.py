@@ -24,8 +24,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.nvfp4.codec import decode
-from halfbyte.nvfp4.reference import Encoded
+from halfbyte.formats.nvfp4.codec import decode
+from halfbyte.formats.nvfp4.reference import Encoded
 
 TINY = ROOT / "examples/tiny-glm"
 sys.path.insert(0, str(TINY))

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 SERVER = """
 import json, os, sys, traceback
-import halfbyte.quantize.gptq.run
+import halfbyte.quantize.rounding.experts
 from halfbyte.api import quantize
 quantize(**json.loads(sys.stdin.readline()))
 print("ready", flush=True)

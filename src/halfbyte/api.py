@@ -10,11 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from halfbyte.calibrate.run import CalibrationResult, calibrate
+    from halfbyte.calibrate.calibration import CalibrationResult, calibrate
     from halfbyte.checkpoint.inspect import Inspection, inspect
     from halfbyte.compare import Comparison, compare
     from halfbyte.export import export
-    from halfbyte.gate.run import gate
+    from halfbyte.gate.judge import gate
     from halfbyte.plan.planner import plan
     from halfbyte.quantize.pipeline import quantize
     from halfbyte.quantize.result import QuantizeResult
@@ -40,14 +40,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CalibrationResult": "halfbyte.calibrate.run",
-    "calibrate": "halfbyte.calibrate.run",
+    "CalibrationResult": "halfbyte.calibrate.calibration",
+    "calibrate": "halfbyte.calibrate.calibration",
     "Inspection": "halfbyte.checkpoint.inspect",
     "inspect": "halfbyte.checkpoint.inspect",
     "Comparison": "halfbyte.compare",
     "compare": "halfbyte.compare",
     "export": "halfbyte.export",
-    "gate": "halfbyte.gate.run",
+    "gate": "halfbyte.gate.judge",
     "plan": "halfbyte.plan.planner",
     "QuantizeResult": "halfbyte.quantize.result",
     "quantize": "halfbyte.quantize.pipeline",

@@ -14,7 +14,7 @@ from halfbyte.calibrate.headroom import LEAST_HEADROOM, MOST_ADDED_ERROR, headro
 from halfbyte.calibrate.held_out import held_out
 from halfbyte.calibrate.histogram import EDGES, TOKEN, Histogram
 from halfbyte.calibrate.shares import CEILING, ROUNDING_ERROR, shares
-from halfbyte.runtime.values import fake_quantized, round_activations
+from halfbyte.formats.nvfp4.torch import fake_quantized, round_activations
 
 CPU = torch.device("cpu")
 SEEDS = st.integers(0, 999)

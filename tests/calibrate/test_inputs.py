@@ -10,7 +10,7 @@ from halfbyte.calibrate.coverage import BUCKETS, Coverage, histogram
 from halfbyte.calibrate.inputs import Inputs
 from halfbyte.calibrate.rule import MSE_STEPS, Rule, parse_rule
 from halfbyte.errors import NonFiniteError, UsageError
-from halfbyte.runtime.values import fake_quantized
+from halfbyte.formats.nvfp4.torch import fake_quantized
 
 CPU = torch.device("cpu")
 

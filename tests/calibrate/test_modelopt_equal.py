@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from halfbyte.calibrate.run import CalibrationResult, calibrate
+from halfbyte.calibrate.calibration import CalibrationResult, calibrate
 
 HERE = Path(__file__).parent
 TINY = HERE.parents[1] / "examples/tiny-glm"

@@ -12,9 +12,9 @@ from halfbyte.calibrate.coverage import Coverage
 from halfbyte.calibrate.evidence import findings
 from halfbyte.calibrate.rule import Rule
 from halfbyte.calibrate.watch import Watch
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.data.document import Document
 from halfbyte.data.documents import Documents
+from halfbyte.models.roles import RoleMap
 from halfbyte.stream.executor import Streamed
 from halfbyte.stream.observer import Observer
 

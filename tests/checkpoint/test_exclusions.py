@@ -12,7 +12,8 @@ from families.configs import CONFIGS
 from families.headers import header_set
 from hypothesis import given, settings
 
-from halfbyte.checkpoint.exclusions import (
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.engines.exclusions import (
     ENGINES,
     Engine,
     SplitFusedError,
@@ -21,9 +22,8 @@ from halfbyte.checkpoint.exclusions import (
     exclusion_entries,
     runtime_module,
 )
-from halfbyte.checkpoint.families import Role
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
-from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap, TensorRole
 
 from .files import SETS
 

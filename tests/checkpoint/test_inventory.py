@@ -12,14 +12,14 @@ from families.configs import CONFIGS
 from families.expected import expected
 from families.headers import header_set, role_set
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.header import DTYPE_BYTES
 from halfbyte.checkpoint.inspect import inspect
 from halfbyte.checkpoint.inventory import SCALE_PARTS, Entry, grouped, inventory
 from halfbyte.checkpoint.modelopt import linear_tensors
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap
 
 from .files import write_checkpoint
 

@@ -6,9 +6,9 @@ import pytest
 from families.configs import CONFIGS, config
 from families.headers import header_set, role_set
 
-from halfbyte.checkpoint.families import FAMILIES
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError, UnsupportedError
+from halfbyte.models.families import FAMILIES
+from halfbyte.models.roles import RoleMap
 
 from .files import SETS
 

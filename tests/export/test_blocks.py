@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from halfbyte.export import blocks
-from halfbyte.nvfp4.reference import Encoded, decode
+from halfbyte.formats.nvfp4.reference import Encoded, decode
 
 E2M1_TWICE = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 

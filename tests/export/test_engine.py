@@ -14,11 +14,11 @@ pytest.importorskip("xllamacpp", reason="needs the extra [local]")
 from export.checkpoints import TINY, VOCAB, family_checkpoint, tiny_nvfp4
 from export.engine import Engine
 from halfbyte.api import quantize
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.export import architectures, export
-from halfbyte.nvfp4.codec import decode
-from halfbyte.nvfp4.reference import Encoded
+from halfbyte.formats.nvfp4.codec import decode
+from halfbyte.formats.nvfp4.reference import Encoded
+from halfbyte.models.families import Role
 
 MLA = {
     "kv_lora_rank": 512,

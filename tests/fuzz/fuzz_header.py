@@ -19,9 +19,9 @@ import atheris
 
 with atheris.instrument_imports(include=["halfbyte.checkpoint"]):
     from halfbyte.checkpoint.header import header_length, parse_header, serialize_header
-    from halfbyte.checkpoint.roles import RoleMap
     from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, read_json
     from halfbyte.errors import HalfbyteError
+    from halfbyte.models.roles import RoleMap
 
 GLM = {
     "model_type": "glm_moe_dsa",

@@ -13,8 +13,8 @@ import numpy as np
 
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.nvfp4.codec import decode, encode
-from halfbyte.nvfp4.reference import Encoded
+from halfbyte.formats.nvfp4.codec import decode, encode
+from halfbyte.formats.nvfp4.reference import Encoded
 
 Stored = tuple[str, tuple[int, ...], bytes]
 BF16 = np.dtype(ml_dtypes.bfloat16)

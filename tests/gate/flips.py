@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from halfbyte.errors import HalfbyteError
-from halfbyte.gate.run import gate
+from halfbyte.gate.judge import gate
 
 FILES = ("model-00001-of-00001.safetensors", "model.safetensors.index.json", "config.json", "hf_quant_config.json")
 SYNTAX = b'{}[]",:0123456789.-e\\nulltruefalse/'

@@ -9,10 +9,10 @@ from typing import Any
 from families.configs import config
 from families.headers import header_set
 
-from halfbyte.checkpoint.exclusions import exclusion_entries
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
+from halfbyte.engines.exclusions import exclusion_entries
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap, TensorRole
 
 from .tokenizers import tokenizer_for
 

@@ -164,8 +164,8 @@ def one_dead_expert(d: Draft) -> None:
 @sound(depth="full")
 def four_over_six_scales(d: Draft) -> None:
     """amax / (6 * 256): the largest block scale is 256."""
-    from halfbyte.nvfp4.codec import decode, encode
-    from halfbyte.nvfp4.reference import Encoded
+    from halfbyte.formats.nvfp4.codec import decode, encode
+    from halfbyte.formats.nvfp4.reference import Encoded
 
     for part in ("gate_proj", "up_proj"):
         module = f"model.layers.2.mlp.experts.3.{part}"

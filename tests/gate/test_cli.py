@@ -105,7 +105,7 @@ def test_the_gate_needs_no_torch(folder: Path) -> None:
     program = f"""
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = None  # importing either now raises
-from halfbyte.gate.run import gate
+from halfbyte.gate.judge import gate
 assert gate({str(folder)!r}, depth="full", hardware="b200x8").verdict == "pass"
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=120).returncode == 0

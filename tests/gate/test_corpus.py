@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from halfbyte.gate.judge import gate
 from halfbyte.gate.policy import Policy, parse_policy, shipped_policies
-from halfbyte.gate.run import gate
 
 from .conftest import TINY
 from .corpus import BROKEN, Case

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from halfbyte.errors import UsageError
-from halfbyte.gate.run import gate, verify_decision, write_decision
+from halfbyte.gate.judge import gate, verify_decision, write_decision
 
 from .draft import Draft, flip
 

@@ -12,8 +12,8 @@ import pytest
 
 from halfbyte.errors import UsageError
 from halfbyte.gate.formats import FORMATS, rendered
+from halfbyte.gate.judge import gate
 from halfbyte.gate.registry import all_rules
-from halfbyte.gate.run import gate
 
 from .draft import Draft
 from .test_corpus import policy_with

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from halfbyte.gate.run import gate
+from halfbyte.gate.judge import gate
 
 from .full_size import KINDS, write_full_size
 

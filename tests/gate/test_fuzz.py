@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from halfbyte.gate.run import gate
+from halfbyte.gate.judge import gate
 
 from .draft import Draft, flip
 from .flips import fuzz

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from halfbyte.errors import UsageError
+from halfbyte.gate.judge import gate
 from halfbyte.gate.pools import pool_from
-from halfbyte.gate.run import gate
 
 from .test_corpus import policy_with
 

@@ -8,9 +8,9 @@ import yaml
 
 from halfbyte.errors import UsageError
 from halfbyte.gate.findings import Found
+from halfbyte.gate.judge import gate
 from halfbyte.gate.policy import Policy, load_policy, parse_policy, shipped_policies
 from halfbyte.gate.registry import all_rules, find_rule
-from halfbyte.gate.run import gate
 
 from .draft import Draft
 

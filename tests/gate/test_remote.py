@@ -8,7 +8,7 @@ import pytest
 from halfbyte.checkpoint import remote
 from halfbyte.checkpoint.remote import CONNECTIONS
 from halfbyte.errors import CheckpointError, UsageError
-from halfbyte.gate.run import gate
+from halfbyte.gate.judge import gate
 
 from .draft import Draft, flip
 from .server import Site, serving

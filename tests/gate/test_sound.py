@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from small import small_checkpoint, small_config
 
-from halfbyte.gate.run import gate
+from halfbyte.gate.judge import gate
 from halfbyte.quantize.pipeline import quantize
 
 from .conftest import TINY

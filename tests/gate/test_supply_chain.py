@@ -11,7 +11,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from model_signing import hashing, signing
 
-from halfbyte.gate.run import gate
+from halfbyte.gate.judge import gate
 from halfbyte.gate.template import judge
 
 from .draft import Draft, flip

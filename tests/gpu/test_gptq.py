@@ -10,10 +10,10 @@ from torch import Tensor
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from halfbyte.quantize.gptq import block_cpu, block_cuda
-from halfbyte.quantize.gptq.block import Grid
-from halfbyte.quantize.gptq.matrix import rounded_matrix
-from halfbyte.quantize.gptq.settings import Settings
+from halfbyte.quantize.rounding import block_cpu, block_cuda
+from halfbyte.quantize.rounding.block import Grid
+from halfbyte.quantize.rounding.matrix import rounded_matrix
+from halfbyte.quantize.rounding.settings import Settings
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

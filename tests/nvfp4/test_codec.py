@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 from halfbyte.errors import NonFiniteError, UnsupportedError
-from halfbyte.nvfp4 import codec, reference
-from halfbyte.nvfp4.format import E4M3_MIN
+from halfbyte.formats.nvfp4 import codec, reference
+from halfbyte.formats.nvfp4.format import E4M3_MIN
 
 from .golden import DTYPES, bits
 

@@ -10,8 +10,8 @@ import halfbyte
 
 DECODE_ONE = """
 import numpy as np
-from halfbyte.nvfp4 import codec
-from halfbyte.nvfp4.reference import Encoded
+from halfbyte.formats.nvfp4 import codec
+from halfbyte.formats.nvfp4.reference import Encoded
 print(codec.decode(Encoded(np.full((1, 8), 0x22, np.uint8), np.full((1, 1), 0x38, np.uint8), np.float32(1)))[0, 0])
 """
 
@@ -27,7 +27,7 @@ def test_an_edited_vector_module_is_compiled_anew(tmp_path: Path) -> None:
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
     assert decoded() == "1.0"
-    assert list(package.glob("nvfp4/__pycache__/kernels.decode-*.nbc"))
-    vector = package / "nvfp4" / "vector.py"
+    assert list(package.glob("formats/nvfp4/__pycache__/kernels.decode-*.nbc"))
+    vector = package / "formats" / "nvfp4" / "vector.py"
     vector.write_text(vector.read_text().replace("[0.5] * LANES", "[0.25] * LANES"))
     assert decoded() == "0.5"

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from halfbyte.errors import NonFiniteError
-from halfbyte.nvfp4 import codec, reference
-from halfbyte.nvfp4.format import E2M1, E4M3
-from halfbyte.nvfp4.layout import packed_bytes
-from halfbyte.nvfp4.reference import Encoded
+from halfbyte.formats.nvfp4 import codec, reference
+from halfbyte.formats.nvfp4.format import E2M1, E4M3
+from halfbyte.formats.nvfp4.layout import packed_bytes
+from halfbyte.formats.nvfp4.reference import Encoded
 
 from .golden import bits
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from halfbyte.nvfp4 import codec, reference
-from halfbyte.nvfp4.reference import Encoded
+from halfbyte.formats.nvfp4 import codec, reference
+from halfbyte.formats.nvfp4.reference import Encoded
 
 from .golden import CASES, MODELOPT_BUGS, Case, bits
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 
 from halfbyte.errors import NonFiniteError, UnsupportedError
-from halfbyte.nvfp4 import codec, reference
-from halfbyte.nvfp4.format import SCALE_FIRST, SCALE_LAST
+from halfbyte.formats.nvfp4 import codec, reference
+from halfbyte.formats.nvfp4.format import SCALE_FIRST, SCALE_LAST
 
 from .test_codec import matrices, scale_2s
 

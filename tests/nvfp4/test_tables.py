@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from halfbyte.nvfp4 import kernels, reference
-from halfbyte.nvfp4.format import E4M3, SCALE_FIRST, SCALE_LAST
+from halfbyte.formats.nvfp4 import kernels, reference
+from halfbyte.formats.nvfp4.format import E4M3, SCALE_FIRST, SCALE_LAST
 
 SCALE_2 = {
     "usual": 1.2345e-4,

@@ -6,9 +6,9 @@ from math import prod
 import pytest
 
 from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
-from halfbyte.plan.architecture import architecture
-from halfbyte.plan.formats import stored_bytes
-from halfbyte.plan.paper import paper_tensors
+from halfbyte.formats.sizes import stored_bytes
+from halfbyte.models.architecture import architecture
+from halfbyte.models.paper import paper_tensors
 from halfbyte.plan.recipes import recipe_of_config, storage_by_recipe
 from halfbyte.plan.target import on_paper
 from tests.families.configs import CONFIGS, config

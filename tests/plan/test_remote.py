@@ -87,8 +87,8 @@ def serving(store: Store) -> Iterator[str]:
 
 def checkpoint_files() -> dict[str, bytes]:
     """A small Qwen3-MoE checkpoint in two shards, weights of zeros."""
-    from halfbyte.plan.architecture import architecture
-    from halfbyte.plan.paper import paper_tensors
+    from halfbyte.models.architecture import architecture
+    from halfbyte.models.paper import paper_tensors
 
     assert sum(t.count for t in paper_tensors(architecture(QWEN))) == 18
     layer = "model.layers.0"

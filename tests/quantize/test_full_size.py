@@ -9,7 +9,7 @@ from families.headers import header_set
 from halfbyte.checkpoint.header import DTYPE_BYTES
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.quantize.job import plan_job
-from halfbyte.quantize.recipe import load_recipe
+from halfbyte.recipes.recipe import load_recipe
 
 
 def on_paper(name: str) -> Checkpoint:

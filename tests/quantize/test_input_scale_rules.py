@@ -17,7 +17,7 @@ from halfbyte.cli.main import app
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import UsageError
-from halfbyte.quantize.gptq.store import RoundedExperts
+from halfbyte.quantize.rounding.store import RoundedExperts
 from halfbyte.stream.executor import Streamed
 from halfbyte.stream.observer import Observer
 

@@ -10,8 +10,8 @@ import pytest
 
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.nvfp4.codec import decode
-from halfbyte.nvfp4.reference import Encoded
+from halfbyte.formats.nvfp4.codec import decode
+from halfbyte.formats.nvfp4.reference import Encoded
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = json.loads((ROOT / "tests/golden/tiny_glm_modelopt.json").read_text())

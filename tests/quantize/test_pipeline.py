@@ -8,10 +8,10 @@ import pytest
 from small import FAMILIES, FUSED, small_checkpoint, small_tensors, write_checkpoint
 
 from halfbyte.api import inspect, quantize, verify
-from halfbyte.checkpoint.exclusions import contradictions
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.engines.exclusions import contradictions
+from halfbyte.models.roles import RoleMap
 
 
 def read(checkpoint: Checkpoint, name: str, dtype: type = np.uint8) -> np.ndarray:

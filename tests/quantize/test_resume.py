@@ -15,7 +15,7 @@ from small import small_checkpoint, small_tensors, write_checkpoint
 
 from halfbyte.api import quantize
 from halfbyte.errors import OutputError
-from halfbyte.quantize import run as run_module
+from halfbyte.quantize import threads as run_module
 
 KILLS = 25
 OPTIONS = ["--max-shard-size", "5MB", "--rounding", "sweep", "--workers", "2"]

@@ -13,7 +13,7 @@ from halfbyte.api import quantize, verify
 from halfbyte.cli.main import app
 from halfbyte.errors import NonFiniteError, UsageError
 from halfbyte.quantize import pipeline
-from halfbyte.quantize.gptq.store import RoundedExperts, StoredExpert
+from halfbyte.quantize.rounding.store import RoundedExperts, StoredExpert
 from halfbyte.stream.executor import Streamed
 
 EXPERTS = 8  # two MoE layers of four

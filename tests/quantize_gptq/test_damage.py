@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from halfbyte.api import quantize
 from halfbyte.cli.main import app
 from halfbyte.quantize import pipeline
-from halfbyte.quantize.gptq.openness import FOLDER
-from halfbyte.quantize.gptq.store import RoundedExperts, StoredExpert
 from halfbyte.quantize.journal import Journal
+from halfbyte.quantize.rounding.openness import FOLDER
+from halfbyte.quantize.rounding.store import RoundedExperts, StoredExpert
 
 EXPERTS = [(layer, expert) for layer in (3, 4) for expert in range(4)]
 

@@ -156,7 +156,7 @@ def test_a_damaged_journal_is_begun_anew(here: Path, content: bytes) -> None:
 def test_a_refused_budget_leaves_what_an_interrupted_run_had_rounded(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from halfbyte.quantize.gptq.store import RoundedExperts
+    from halfbyte.quantize.rounding.store import RoundedExperts
 
     put = RoundedExperts.put
 

@@ -7,8 +7,8 @@ import torch
 from stream.models import checkpoint, sequences, whole_logits, whole_model
 
 from halfbyte.quantize.calibrated import Bounds
-from halfbyte.quantize.gptq import openness
-from halfbyte.quantize.gptq.openness import token_weights
+from halfbyte.quantize.rounding import openness
+from halfbyte.quantize.rounding.openness import token_weights
 
 BOUNDS = Bounds(None, None, None, "cpu")
 

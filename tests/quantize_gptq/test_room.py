@@ -22,9 +22,9 @@ from halfbyte.quantize import room as room_module
 from halfbyte.quantize import staging
 from halfbyte.quantize.calibrated import Bounds
 from halfbyte.quantize.job import Job, plan_job
-from halfbyte.quantize.recipe import load_recipe
 from halfbyte.quantize.room import OPEN_SHARDS, activation_bytes, room_for
-from halfbyte.quantize.run import OpenShard
+from halfbyte.quantize.threads import OpenShard
+from halfbyte.recipes.recipe import load_recipe
 from halfbyte.stream import executor
 
 LENGTHS = [60] * 100

@@ -7,17 +7,17 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from halfbyte.errors import NonFiniteError
-from halfbyte.nvfp4 import reference
-from halfbyte.quantize.gptq.block import Grid, round_block
-from halfbyte.quantize.gptq.columns import Rounded, nearest_rounded
-from halfbyte.quantize.gptq.correction import corrected
-from halfbyte.quantize.gptq.expert import RoundedExpert, output_errors, rounded_expert
-from halfbyte.quantize.gptq.factor import damped, factorised
-from halfbyte.quantize.gptq.grid import nearest, packed, shared_scale_2
-from halfbyte.quantize.gptq.hessian import Inputs, cross_moment, four_bits, mixed
-from halfbyte.quantize.gptq.matrix import rounded_matrix
-from halfbyte.quantize.gptq.settings import Settings
-from halfbyte.quantize.gptq.tokens import Tokens
+from halfbyte.formats.nvfp4 import reference
+from halfbyte.quantize.rounding.block import Grid, round_block
+from halfbyte.quantize.rounding.columns import Rounded, nearest_rounded
+from halfbyte.quantize.rounding.correction import corrected
+from halfbyte.quantize.rounding.expert import RoundedExpert, output_errors, rounded_expert
+from halfbyte.quantize.rounding.factor import damped, factorised
+from halfbyte.quantize.rounding.grid import nearest, packed, shared_scale_2
+from halfbyte.quantize.rounding.hessian import Inputs, cross_moment, four_bits, mixed
+from halfbyte.quantize.rounding.matrix import rounded_matrix
+from halfbyte.quantize.rounding.settings import Settings
+from halfbyte.quantize.rounding.tokens import Tokens
 
 
 def normal(seed: int, *shape: int) -> Tensor:

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from halfbyte.api import quantize, verify
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.cli.main import app
+from halfbyte.improve.finished import Finished
 from halfbyte.progress import Silent
-from halfbyte.quantize.gptq.store import RoundedExperts
-from halfbyte.quantize.improve.finished import Finished
 from halfbyte.quantize.job import plan_job
-from halfbyte.quantize.recipe import load_recipe
 from halfbyte.quantize.room import exchange_bytes
+from halfbyte.quantize.rounding.store import RoundedExperts
+from halfbyte.recipes.recipe import load_recipe
 
 from .material import SMALL_SHARDS, check_loads, copied, evidence, made, write_data
 
@@ -161,7 +161,7 @@ def test_replaced_shards_are_let_go_of_and_disk_need_is_as_computed(
         put(self, *arguments)
         weighed()
 
-    from halfbyte.quantize.improve import exchange
+    from halfbyte.improve import exchange
 
     place = exchange.put_in_place
 

@@ -14,11 +14,12 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.cli.main import app
 from halfbyte.compare.evidence import describes, shard_hashes
 from halfbyte.errors import OutputError
-from halfbyte.gate import run as gate_module
+from halfbyte.gate import judge as gate_module
+from halfbyte.improve import exchange
+from halfbyte.improve import shard_by_shard as run
 from halfbyte.quantize import verify as verify_module
-from halfbyte.quantize.gptq.store import RoundedExperts
-from halfbyte.quantize.improve import exchange, run
 from halfbyte.quantize.journal import Journal
+from halfbyte.quantize.rounding.store import RoundedExperts
 
 from .material import check_loads, copied, evidence, made, write_data
 

@@ -16,7 +16,7 @@ from small import small_tensors, write_checkpoint
 from stream.models import CHANGES, checkpoint
 
 from halfbyte.api import quantize, verify
-from halfbyte.gate.run import gate
+from halfbyte.gate.judge import gate
 
 from .material import check_loads, copied, evidence, write_data
 

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from halfbyte.api import quantize
 from halfbyte.checkpoint.inventory import NVFP4, inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.nvfp4 import reference
+from halfbyte.formats.nvfp4 import reference
+from halfbyte.models.roles import RoleMap
 
 FAMILIES = ("GLM-5.2", "DeepSeek-V3-BF16", "GLM-4.7", "Qwen3-30B-A3B", "Mixtral-8x7B-v0.1", "MiniMax-M2.5-BF16")
 CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass

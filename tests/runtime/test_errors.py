@@ -62,7 +62,7 @@ def test_a_block_scale_of_zero_is_a_block_of_zeros(folder: Path) -> None:
 
 
 def runtime_values(matrices: object) -> torch.Tensor:
-    from halfbyte.runtime import values
+    from halfbyte.formats.nvfp4 import torch as values
 
     return values.decode(matrices.codes, matrices.scales, torch.float32)  # type: ignore[attr-defined]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import halfbyte.runtime as runtime
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.models.roles import RoleMap
 from halfbyte.runtime.packed import PackedExperts, PackedLinear
 from halfbyte.runtime.quantizer import packed_modules
 from runtime.models import FAMILIES, decoded, load, logits, quantized, read

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from halfbyte.nvfp4 import reference
-from halfbyte.nvfp4.format import E4M3
-from halfbyte.runtime import values
+from halfbyte.formats.nvfp4 import reference
+from halfbyte.formats.nvfp4 import torch as values
+from halfbyte.formats.nvfp4.format import E4M3
 from halfbyte.runtime.backends import dot
 from halfbyte.runtime.backends.decode import decode_into
 

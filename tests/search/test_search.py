@@ -10,17 +10,17 @@ import yaml
 from compare.models import data, pair
 
 from halfbyte.api import quantize
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare import compare
 from halfbyte.errors import OutputError, UnsupportedError, UsageError
-from halfbyte.nvfp4.codec import decode, encode
-from halfbyte.quantize.recipe import Recipe, load_recipe
+from halfbyte.formats.nvfp4.codec import decode, encode
+from halfbyte.models.families import Role
+from halfbyte.recipes.recipe import Recipe, load_recipe
 from halfbyte.search import search
+from halfbyte.search.best_recipe import budget_bytes
 from halfbyte.search.formats import FP8_BLOCK, NVFP4
 from halfbyte.search.groups import groups_of, recipe_of
 from halfbyte.search.rounded import rounded_copy
-from halfbyte.search.run import budget_bytes
 
 
 @pytest.fixture(scope="module")

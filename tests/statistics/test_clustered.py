@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfbyte.statistics.clustered import Estimate, clustered_mean
-from halfbyte.statistics.student import t_quantile, two_sided_p
+from halfbyte.numbers.clustered import Estimate, clustered_mean
+from halfbyte.numbers.student import t_quantile, two_sided_p
 
 TABLE = {1: 12.7062047, 2: 4.30265273, 3: 3.18244631, 5: 2.57058184, 10: 2.22813885, 30: 2.04227246, 1000: 1.96233908}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from halfbyte.statistics.share import share
+from halfbyte.numbers.share import share
 
 
 def test_against_printed_values() -> None:

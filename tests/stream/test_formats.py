@@ -12,10 +12,10 @@ from small import small_tensors, write_checkpoint
 import halfbyte.runtime
 from halfbyte.api import quantize
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import UsageError
-from halfbyte.runtime import values
+from halfbyte.formats.nvfp4 import torch as values
+from halfbyte.models.roles import RoleMap
 from halfbyte.stream.formats import decoded
 from halfbyte.stream.reader import read_now
 from stream.models import CHANGES, checkpoint, sequences, streamed_logits, whole_logits

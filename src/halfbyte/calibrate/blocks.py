@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from halfbyte.calibrate.histogram import BINS, SHIFT, TOKEN, Histogram
-from halfbyte.nvfp4.format import BLOCK_SIZE
+from halfbyte.formats.nvfp4.format import BLOCK_SIZE
 
 CPU_ELEMENTS, GPU_ELEMENTS = 1 << 20, 1 << 26
 """Counted at a time: an expert's rows come in parts of few rows, each of which would cost as many small kernels."""

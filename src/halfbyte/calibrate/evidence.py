@@ -20,8 +20,8 @@ from halfbyte.calibrate.rule import Rule
 from halfbyte.calibrate.scales import expert_statistics, group_modules, scale_values
 from halfbyte.calibrate.shares import CEILING, shares
 from halfbyte.calibrate.watch import Watch
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.data.documents import Documents
+from halfbyte.models.roles import RoleMap
 
 SCHEMA = 2
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from halfbyte.calibrate.rule import MSE_STEPS, Rule
 from halfbyte.errors import NonFiniteError
-from halfbyte.nvfp4.format import AMAX_TO_SCALE_2
-from halfbyte.runtime.values import fake_quantized
+from halfbyte.formats.nvfp4.format import AMAX_TO_SCALE_2
+from halfbyte.formats.nvfp4.torch import fake_quantized
 
 SHIFT = 16
 """Bits of a float32 magnitude that its bin ignores: 128 bins an octave, so that a percentile errs by at most 0.8 %."""

@@ -13,7 +13,7 @@ Where `input_scale` is a power of two, these limits are edges of the histograms 
 from dataclasses import dataclass
 
 from halfbyte.calibrate.histogram import Histogram
-from halfbyte.nvfp4.format import E2M1_MAX, E4M3_MAX
+from halfbyte.formats.nvfp4.format import E2M1_MAX, E4M3_MAX
 
 CEILING = E2M1_MAX * E4M3_MAX
 FLOOR = E2M1_MAX * 2.0**-6

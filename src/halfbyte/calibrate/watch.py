@@ -12,7 +12,7 @@ from halfbyte.calibrate.blocks import Blocks, Split
 from halfbyte.calibrate.histogram import Histogram
 from halfbyte.calibrate.inputs import Inputs, Seen
 from halfbyte.calibrate.rule import Rule
-from halfbyte.nvfp4.format import BLOCK_SIZE
+from halfbyte.formats.nvfp4.format import BLOCK_SIZE
 from halfbyte.stream.observer import Observer
 
 GATE_UP, DOWN = "gate_up_proj", "down_proj"

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.inventory import grouped, inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.models.roles import RoleMap
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from halfbyte.checkpoint.families import Role
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
 from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap, TensorRole
 
 SCALE_PARTS = ("weight_scale", "weight_scale_2", "input_scale", "weight_scale_inv")
 LINEAR_PARTS = frozenset({"weight", *SCALE_PARTS})

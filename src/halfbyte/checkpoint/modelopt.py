@@ -7,7 +7,7 @@ Sources: nvidia-modelopt 0.47 unified export; the keys each loader demands were 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from halfbyte.nvfp4.layout import BLOCK_SIZE, packed_bytes
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE, packed_bytes
 
 Algorithm = Literal["NVFP4", "W4A16_NVFP4"]
 

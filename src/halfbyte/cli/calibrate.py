@@ -9,7 +9,7 @@ from halfbyte.cli.output import Json, command, print_json, print_table, shown_pr
 from halfbyte.cli.quantize import parse_size
 
 if TYPE_CHECKING:
-    from halfbyte.calibrate.run import CalibrationResult
+    from halfbyte.calibrate.calibration import CalibrationResult
 
 SHOWN_EXPERTS = 20
 
@@ -44,7 +44,7 @@ def calibrate(
 
     Example: halfbyte calibrate ./GLM-5.2 --data our-domain.jsonl -o scales.json --max-length 2048 --memory-budget 30GB
     """
-    from halfbyte.calibrate.run import calibrate as run
+    from halfbyte.calibrate.calibration import calibrate as run
 
     def show(result: "CalibrationResult") -> None:
         print_json(result.as_json()) if json_output else _print(result)

@@ -76,8 +76,8 @@ def _judge(
     workers: int | None,
 ) -> int:
     from halfbyte.gate.formats import FORMATS, rendered
-    from halfbyte.gate.run import gate as run
-    from halfbyte.gate.run import write_decision
+    from halfbyte.gate.judge import gate as run
+    from halfbyte.gate.judge import write_decision
 
     if form not in FORMATS:
         raise UsageError(f"unknown format {form[:40]!r}", hint=f"known: {', '.join(FORMATS)}")
@@ -108,7 +108,7 @@ def _judge(
 
 def _verify(recorded: Path, target: str | None, policy: str | None) -> int:
     """0, 1 or 3 as the decision says, if it still holds; 1 if it does not."""
-    from halfbyte.gate.run import verify_decision
+    from halfbyte.gate.judge import verify_decision
 
     with shown_progress() as progress:
         again, different = verify_decision(recorded, target, policy=policy, progress=progress)

@@ -11,7 +11,7 @@ from typing import Any
 from halfbyte.checkpoint.source import Checkpoint, read_json
 from halfbyte.checkpoint.writer import hash_file, write_whole
 from halfbyte.errors import CheckpointError
-from halfbyte.quantize.improving import improving
+from halfbyte.evidence.improving import improving
 from halfbyte.quantize.side_files import EVIDENCE, json_bytes
 
 KEY = ("base", "candidate", "data_sha256", "recall_sha256")

@@ -18,8 +18,8 @@ from halfbyte.compare.tokens import TokenMeasures
 from halfbyte.data.document import Document
 from halfbyte.data.tokenizer import Tokenizer
 from halfbyte.errors import UsageError
-from halfbyte.statistics.clustered import Estimate, clustered_mean
-from halfbyte.statistics.share import share
+from halfbyte.numbers.clustered import Estimate, clustered_mean
+from halfbyte.numbers.share import share
 
 PROBES = 8
 """Probes of each length and language."""

@@ -9,7 +9,7 @@ import numpy as np
 from halfbyte.compare.tokens import TOP_K, TokenMeasures
 from halfbyte.data.document import Document
 from halfbyte.errors import UsageError
-from halfbyte.statistics.clustered import Estimate, clustered_mean, exp
+from halfbyte.numbers.clustered import Estimate, clustered_mean, exp
 
 FIRST_BIN = 128
 """Positions below it are one bin; the bins after it double."""

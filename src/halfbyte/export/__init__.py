@@ -1,6 +1,6 @@
 """Checkpoints as GGUF for llama.cpp, losslessly: codes and block scales rearranged, never requantized."""
 
-from halfbyte.export.run import Exported, export
+from halfbyte.export.gguf import Exported, export
 from halfbyte.export.verify import Verified, verify_gguf
 
 __all__ = ["Exported", "Verified", "export", "verify_gguf"]

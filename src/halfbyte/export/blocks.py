@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.nvfp4.format import BLOCK_SIZE
-from halfbyte.nvfp4.kernels import jit
+from halfbyte.formats.nvfp4.format import BLOCK_SIZE
+from halfbyte.formats.nvfp4.kernels import jit
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint32]

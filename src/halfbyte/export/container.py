@@ -17,7 +17,6 @@ import numpy as np
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFType, GGUFWriter, LlamaFileType, Metadata, size_label
 from yaml import YAMLError
 
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.export.architectures import Architecture
@@ -25,6 +24,7 @@ from halfbyte.export.hyperparameters import add_hyperparameters
 from halfbyte.export.mapping import Mapping, Planned
 from halfbyte.export.quantization import WEIGHT_ONLY
 from halfbyte.export.tokenizer import add_tokenizer
+from halfbyte.models.roles import RoleMap
 
 ALIGNMENT = 32
 """Bytes to which the data section and every tensor are padded (`general.alignment` when it is not said)."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from gguf import ExpertGatingFuncType, GGUFWriter, RopeScalingType
 
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.models.roles import RoleMap
 
 Config = dict[str, Any]
 

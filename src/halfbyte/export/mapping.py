@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import MODEL_ARCH, GGMLQuantizationType, TensorNameMap, get_tensor_name_map
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import NVFP4, Entry, inventory
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.export import pieces
@@ -23,6 +21,8 @@ from halfbyte.export.architectures import Architecture
 from halfbyte.export.blocks import ELEMENTS
 from halfbyte.export.pieces import Piece
 from halfbyte.export.scales import scale_vector
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap, TensorRole
 
 DTYPES = {
     "bf16": GGMLQuantizationType.BF16,

@@ -4,7 +4,7 @@ from typing import Any
 
 from halfbyte.checkpoint.source import Checkpoint, read_json
 from halfbyte.errors import CheckpointError, UnsupportedError
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 
 WEIGHT_ONLY = "W4A16_NVFP4"
 ALGORITHMS = ("NVFP4", WEIGHT_ONLY)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from halfbyte.export import blocks
-from halfbyte.nvfp4.format import BLOCK_SIZE
+from halfbyte.formats.nvfp4.format import BLOCK_SIZE
 
 Bytes = npt.NDArray[np.uint8]
 

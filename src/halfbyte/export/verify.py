@@ -19,9 +19,9 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.export.direct import DirectReader, Scratch
+from halfbyte.export.gguf import make_plan
 from halfbyte.export.mapping import Planned
 from halfbyte.export.pieces import Piece
-from halfbyte.export.run import make_plan
 from halfbyte.export.stream import read_piece
 from halfbyte.progress import Progress, Silent
 

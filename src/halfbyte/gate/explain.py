@@ -3,15 +3,15 @@
 from collections import Counter, defaultdict
 from typing import Any
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import plural, printable
-from halfbyte.plan.architecture import Architecture, architecture, text_config
-from halfbyte.plan.paper import PaperTensor, paper_tensors
+from halfbyte.models.architecture import Architecture, architecture, text_config
+from halfbyte.models.families import Role
+from halfbyte.models.paper import PaperTensor, paper_tensors
+from halfbyte.models.roles import RoleMap
 
 Key = tuple[Role, int | None, str | None]
 MOST_LAYERS = 10_000

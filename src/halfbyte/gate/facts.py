@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halfbyte.checkpoint.exclusions import ENGINES, Engine
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import NVFP4, Entry
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.engines.exclusions import ENGINES, Engine
 from halfbyte.gate.findings import Found
 from halfbyte.gate.policy import Policy
 from halfbyte.gate.registry import Depth
 from halfbyte.gate.target import FileInfo, Files
-from halfbyte.plan.architecture import Architecture
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap
 from halfbyte.progress import Progress
 
 if TYPE_CHECKING:

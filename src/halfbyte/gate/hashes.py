@@ -8,9 +8,9 @@ from typing import Any
 
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import CheckpointError
+from halfbyte.evidence.improving import in_flight
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.target import LocalFiles
-from halfbyte.quantize.improving import in_flight
 
 FINGERPRINTED = (".json", ".jinja", ".model", ".py")
 """Endings of side files that decide what is loaded; they are part of the fingerprint, prose is not."""

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.nvfp4.kernels import jit
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.kernels import jit
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 
 CODE_BYTES = BLOCK_SIZE // 2
 

@@ -12,11 +12,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from halfbyte.checkpoint.exclusions import Engine
-from halfbyte.checkpoint.families import Role
+from halfbyte.engines.exclusions import Engine
 from halfbyte.errors import UsageError
 from halfbyte.gate.findings import Finding, Found, Severity
 from halfbyte.gate.registry import Depth, Rule, all_rules
+from halfbyte.models.families import Role
 
 DEFAULT_POLICY = "default"
 POLICY_LIMIT_BYTES = 1_000_000

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from halfbyte.checkpoint.exclusions import Engine, contradictions
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import QUANTIZED, Entry
-from halfbyte.checkpoint.roles import TensorRole
+from halfbyte.engines.exclusions import Engine, contradictions
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
+from halfbyte.models.families import Role
+from halfbyte.models.roles import TensorRole
 
 GROUP_SIZE = 16
 MIXED = "MIXED_PRECISION"

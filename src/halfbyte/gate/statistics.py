@@ -10,12 +10,12 @@ import numpy.typing as npt
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.errors import HalfbyteError
+from halfbyte.formats.nvfp4.codec import decode
+from halfbyte.formats.nvfp4.format import SCALE_FIRST, SCALE_LAST
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.reference import Encoded
 from halfbyte.gate import kernels
 from halfbyte.gate.facts import Facts
-from halfbyte.nvfp4.codec import decode
-from halfbyte.nvfp4.format import SCALE_FIRST, SCALE_LAST
-from halfbyte.nvfp4.layout import BLOCK_SIZE
-from halfbyte.nvfp4.reference import Encoded
 from halfbyte.quantize.linears import split
 from halfbyte.quantize.rows import DTYPES
 

@@ -6,7 +6,7 @@ ranks that share attention heads. All activations are BF16 unless a formula says
 
 from collections.abc import Iterator
 
-from halfbyte.plan.architecture import Architecture
+from halfbyte.models.architecture import Architecture
 from halfbyte.plan.deployment import Deployment, layout
 from halfbyte.plan.engines import GIB, MIB, Limits
 from halfbyte.plan.terms import CAPTURE, DECODE, PREFILL, SERVING, Term

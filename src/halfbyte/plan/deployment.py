@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from halfbyte.errors import UsageError
-from halfbyte.plan.architecture import Architecture
+from halfbyte.models.architecture import Architecture
 from halfbyte.plan.hardware import Gpu
 
 Engine = Literal["sglang", "vllm"]

@@ -7,7 +7,7 @@ named. Figures marked "posted" come from `observed-memory.jsonl`.
 from dataclasses import dataclass
 
 from halfbyte.errors import UsageError
-from halfbyte.plan.architecture import Architecture
+from halfbyte.models.architecture import Architecture
 from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.hardware import Gpu
 

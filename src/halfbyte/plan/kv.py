@@ -7,7 +7,7 @@ spreads tokens over ranks: vLLM divides everything, SGLang the latent only.
 
 from dataclasses import dataclass
 
-from halfbyte.plan.architecture import Architecture
+from halfbyte.models.architecture import Architecture
 from halfbyte.plan.deployment import Deployment, draft_layers, layout
 from halfbyte.plan.engines import (
     INDEX_SCALE_BYTES,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from halfbyte.models.architecture import Architecture
 from halfbyte.plan.activations import graph_term, transient_terms
-from halfbyte.plan.architecture import Architecture
 from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.engines import (
     GIB,

@@ -11,14 +11,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.families import Role
-from halfbyte.checkpoint.roles import TensorRole
 from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
-from halfbyte.plan.architecture import Architecture, text_config
-from halfbyte.plan.formats import INT4_GROUP, stored_bytes
-from halfbyte.plan.paper import PaperTensor, paper_tensors
+from halfbyte.formats.sizes import INT4_GROUP, stored_bytes
+from halfbyte.models.architecture import Architecture, text_config
+from halfbyte.models.families import Role
+from halfbyte.models.paper import PaperTensor, paper_tensors
+from halfbyte.models.roles import TensorRole
 from halfbyte.plan.weight_groups import WeightGroup
-from halfbyte.quantize.recipe import load_recipe, shipped_recipes
+from halfbyte.recipes.recipe import load_recipe, shipped_recipes
 
 MLPS = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP)
 KEPT_PROJECTIONS = ("weights_proj", "eh_proj")

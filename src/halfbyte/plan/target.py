@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.collection import no_garbage_collection
-from halfbyte.checkpoint.families import FAMILIES
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, read_json
 from halfbyte.errors import CheckpointError, UnsupportedError
-from halfbyte.plan.architecture import Architecture, architecture, text_config
+from halfbyte.models.architecture import Architecture, architecture, text_config
+from halfbyte.models.families import FAMILIES
+from halfbyte.models.roles import RoleMap
 from halfbyte.plan.recipes import groups_on_paper, recipe_of_config, storage_by_recipe
 from halfbyte.plan.weight_groups import WeightGroup, groups_of_checkpoint
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Tensor
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ projections of latent attention, indexer, router, norms, `eh_proj`; and K/V proj
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from halfbyte.checkpoint.families import Role
-from halfbyte.plan.architecture import Architecture
+from halfbyte.formats.sizes import stored_bytes
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.families import Role
 from halfbyte.plan.deployment import Deployment, Layout, layout
 from halfbyte.plan.engines import GIB
-from halfbyte.plan.formats import stored_bytes
 from halfbyte.plan.weight_groups import WeightGroup
 
 REPLICATED_ROLES = (Role.INDEXER, Role.ROUTER, Role.NORM, Role.MTP)

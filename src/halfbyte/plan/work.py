@@ -8,8 +8,8 @@ to top_k) it is sum over e of 1 - (1 - f_e) ** tokens: skewed routing touches fe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from halfbyte.checkpoint.families import Role
-from halfbyte.plan.architecture import Architecture
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.families import Role
 from halfbyte.plan.deployment import layout
 from halfbyte.plan.hardware import Gpu, Operand
 from halfbyte.plan.kv import kv_stage

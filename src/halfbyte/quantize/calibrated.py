@@ -15,7 +15,7 @@ from halfbyte.errors import DataError, HalfbyteError, UsageError
 from halfbyte.progress import Progress
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, from_file, parse_input_scale
 from halfbyte.quantize.journal import STAGING
-from halfbyte.quantize.recipe import Recipe
+from halfbyte.recipes.recipe import Recipe
 
 CALIBRATION = "calibration.json"
 ACTIVATIONS = "activations"
@@ -120,7 +120,7 @@ def calibrated_scales(
     src: Path, dst: Path, data: Sequence[str], bounds: Bounds, progress: Progress | None
 ) -> InputScales:
     """Scales measured on `data`. Goes on after a kill, and is done at once if an earlier run had finished it."""
-    from halfbyte.calibrate.run import calibrate  # needs torch; the rest of quantize does not
+    from halfbyte.calibrate.calibration import calibrate  # needs torch; the rest of quantize does not
 
     work = dst / STAGING
     with our_option_names():

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from typing import Any
 
 from halfbyte import __version__
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import NVFP4
-from halfbyte.nvfp4.codec import Measure
+from halfbyte.formats.nvfp4.codec import Measure
+from halfbyte.models.families import Role
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job
 

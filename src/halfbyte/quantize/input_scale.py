@@ -16,9 +16,9 @@ import numpy as np
 
 from halfbyte.calibrate.file import EVIDENCE_KEY
 from halfbyte.checkpoint.header import header_length, parse_header
-from halfbyte.checkpoint.roles import TensorRole
 from halfbyte.errors import CheckpointError, InputScaleError
-from halfbyte.nvfp4.format import AMAX_TO_SCALE_2
+from halfbyte.formats.nvfp4.format import AMAX_TO_SCALE_2
+from halfbyte.models.roles import TensorRole
 
 DEFAULT_INPUT_SCALE = "1"
 _AMAX_ENDINGS = (".weight", ".input_amax", ".amax", ".input_quantizer._amax", ".input_quantizer.amax")

@@ -7,17 +7,17 @@ any tensor straight to its final offset.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from halfbyte.checkpoint.exclusions import contradictions, exclusion_entries
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import QUANTIZED, Entry, inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.engines.exclusions import contradictions, exclusion_entries
 from halfbyte.errors import RecipeError, UnsupportedError
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard, lay_out
 from halfbyte.quantize.linears import Linear, check_complete, check_quantizable, split
-from halfbyte.quantize.recipe import Recipe
 from halfbyte.quantize.units import units_of
+from halfbyte.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

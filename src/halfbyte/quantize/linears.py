@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from math import prod
 
-from halfbyte.checkpoint.families import GLU
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
 from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.models.families import GLU
+from halfbyte.models.roles import RoleMap, TensorRole
 
 FLOAT_DTYPES = ("BF16", "F16", "F32")
 

@@ -19,8 +19,9 @@ from halfbyte import __version__
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.errors import HalfbyteError, NonFiniteError, OutputError, UsageError
-from halfbyte.nvfp4.codec import Measure
-from halfbyte.nvfp4.codec import Rounding as EncoderRounding
+from halfbyte.formats.nvfp4.codec import Measure
+from halfbyte.formats.nvfp4.codec import Rounding as EncoderRounding
+from halfbyte.improve.shard_by_shard import improve as improve_checkpoint
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.calibrated import (
     ACTIVATIONS,
@@ -32,19 +33,18 @@ from halfbyte.quantize.calibrated import (
     measured_scales,
 )
 from halfbyte.quantize.evidence import File, evidence, model_card, role_table
-from halfbyte.quantize.gptq.settings import OnData
-from halfbyte.quantize.gptq.stage import FALLBACK, DataRounding, round_on_data, rounded_layers, task_on_data
-from halfbyte.quantize.gptq.store import FOLDER
-from halfbyte.quantize.improve.run import improve as improve_checkpoint
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
 from halfbyte.quantize.journal import STAGING, Journal, fingerprint_of, has_journal
-from halfbyte.quantize.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.room import check_room, room_for
-from halfbyte.quantize.run import Results, Run
+from halfbyte.quantize.rounding.settings import OnData
+from halfbyte.quantize.rounding.stage import FALLBACK, DataRounding, round_on_data, rounded_layers, task_on_data
+from halfbyte.quantize.rounding.store import FOLDER
 from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, json_bytes, metadata_files
 from halfbyte.quantize.staging import check_apart, publish, write_staged
+from halfbyte.quantize.threads import Results, Run
+from halfbyte.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe
 from halfbyte.stream.snapshot import STATE
 
 Rounding = Literal["max", "sweep", "weighted-sweep", "gptq"]

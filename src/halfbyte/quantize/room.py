@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.calibrate.histogram import BINS
-from halfbyte.checkpoint.families import Role
+from halfbyte.models.families import Role
 from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds
-from halfbyte.quantize.gptq.store import FOLDER, experts_of
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
 from halfbyte.quantize.layout import OutputShard
+from halfbyte.quantize.rounding.store import FOLDER, experts_of
 from halfbyte.quantize.staging import check_free
 
 OPEN_SHARDS = 4

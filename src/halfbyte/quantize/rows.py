@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from halfbyte.checkpoint.source import Checkpoint, Tensor
-from halfbyte.nvfp4.codec import BF16, Weight
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.codec import BF16, Weight
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 
 CHUNK_BYTES = 1 << 20
 """Source bytes handled at a time: about the second-level cache, so that encoding reads from there."""

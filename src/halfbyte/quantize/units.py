@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from halfbyte.checkpoint.families import GLU, Role
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.roles import SHARED_SCALE, TensorRole
 from halfbyte.checkpoint.source import Tensor
+from halfbyte.models.families import GLU, Role
+from halfbyte.models.roles import SHARED_SCALE, TensorRole
 from halfbyte.quantize.linears import Kept, Linear
 
 

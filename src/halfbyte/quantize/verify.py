@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 
 from halfbyte.checkpoint.inventory import NVFP4, Entry, inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint, Tensor, read_json
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import NonFiniteError
-from halfbyte.nvfp4 import kernels
-from halfbyte.nvfp4.codec import Encoder, Measure, Rounding, amax
-from halfbyte.nvfp4.format import SCALE_LAST
-from halfbyte.nvfp4.layout import BLOCK_SIZE
-from halfbyte.nvfp4.reference import scale_2_of
+from halfbyte.evidence.improving import allows, improving
+from halfbyte.formats.nvfp4 import kernels
+from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
+from halfbyte.formats.nvfp4.format import SCALE_LAST
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.reference import scale_2_of
+from halfbyte.models.roles import RoleMap
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.improving import allows, improving
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
 from halfbyte.quantize.side_files import EVIDENCE

@@ -10,14 +10,14 @@ import numpy as np
 
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.checkpoint.writer import ShardWriter
-from halfbyte.nvfp4 import kernels
-from halfbyte.nvfp4.codec import Encoder, Measure, Rounding, amax
-from halfbyte.nvfp4.layout import BLOCK_SIZE
-from halfbyte.nvfp4.reference import Encoded, scale_2_of
-from halfbyte.quantize.gptq.store import RoundedExperts
+from halfbyte.formats.nvfp4 import kernels
+from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.reference import Encoded, scale_2_of
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.linears import Linear
+from halfbyte.quantize.rounding.store import RoundedExperts
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
 from halfbyte.quantize.units import Unit, is_whole_expert
 

@@ -11,7 +11,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from halfbyte.checkpoint.modelopt import Algorithm
 from halfbyte.errors import CheckpointError, UnsupportedError
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.runtime.options import Options
 
 RUNTIME_KEYS = ("backend", "activations")

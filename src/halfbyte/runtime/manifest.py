@@ -13,11 +13,11 @@ import torch
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import NVFP4, QUANTIZED, inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap
 from halfbyte.runtime.replace import is_quantized
 from halfbyte.runtime.runtime import logger
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from halfbyte.errors import UnsupportedError
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.runtime.runtime import Runtime
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 from transformers.quantizers.base import HfQuantizer
 
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.errors import UnsupportedError
+from halfbyte.models.roles import RoleMap
 from halfbyte.runtime.backends import choose
 from halfbyte.runtime.conversion import with_scales
 from halfbyte.runtime.files import open_files

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers.integrations.moe import _default_apply_gate
 
-from halfbyte.checkpoint.exclusions import SplitFusedError, excluded, runtime_module
-from halfbyte.checkpoint.families import Role
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
+from halfbyte.engines.exclusions import SplitFusedError, excluded, runtime_module
 from halfbyte.errors import CheckpointError, UnknownTensorError, UnsupportedError
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap, TensorRole
 from halfbyte.runtime.packed import PackedExperts, PackedLinear
 from halfbyte.runtime.runtime import Runtime
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from torch import Tensor, cat, from_numpy
 
-from halfbyte.checkpoint.families import Role
-from halfbyte.checkpoint.roles import TensorRole
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare.layers import BaseChoices, CandidateChoices
 from halfbyte.compare.lockstep import Difference, Lockstep, Work
 from halfbyte.compare.opening import Opening
+from halfbyte.models.families import Role
+from halfbyte.models.roles import TensorRole
 from halfbyte.progress import Progress
 from halfbyte.search.formats import Format
 from halfbyte.search.groups import Group

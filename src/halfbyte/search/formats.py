@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from halfbyte.checkpoint.inventory import FP8_TILE
-from halfbyte.nvfp4.codec import Weight, amax, decode, encode
-from halfbyte.nvfp4.layout import BLOCK_SIZE
-from halfbyte.nvfp4.reference import scale_2_of
+from halfbyte.formats.nvfp4.codec import Weight, amax, decode, encode
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.reference import scale_2_of
 
 Decoded = npt.NDArray[np.float32]
 

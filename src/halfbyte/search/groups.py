@@ -6,14 +6,14 @@ Engines read one precision per layer's routed experts and fuse pairs of linears,
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import QUANTIZED, inventory
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import UnsupportedError
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.models.families import Role
+from halfbyte.models.roles import RoleMap, TensorRole
 from halfbyte.quantize.linears import split
-from halfbyte.quantize.recipe import Recipe
+from halfbyte.recipes.recipe import Recipe
 from halfbyte.search.formats import Format
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.roles import RoleMap, TensorRole
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.checkpoint.writer import ShardWriter
+from halfbyte.models.roles import RoleMap, TensorRole
 from halfbyte.quantize.linears import FLOAT_DTYPES, Linear, split
 from halfbyte.quantize.rows import DTYPES
 from halfbyte.quantize.units import sharing, unit_key

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.families import FAMILIES, GLU, Role
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.roles import RoleMap
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
+from halfbyte.models.families import FAMILIES, GLU, Role
+from halfbyte.models.roles import RoleMap
 
 CACHE_SCALES = ("k_scale", "v_scale")
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import QUANTIZED, Entry
 from halfbyte.errors import CheckpointError, UnsupportedError, UsageError
+from halfbyte.models.families import Role
 from halfbyte.stream.contents import Contents
 from halfbyte.stream.formats import decoded
 from halfbyte.stream.reader import read_now

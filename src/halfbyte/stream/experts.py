@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from halfbyte.runtime import values
+from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.routing import ExpertRows
 from halfbyte.stream.rows import Rows

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from halfbyte.checkpoint.inventory import FP8, FP8_BLOCK, FP8_TILE, NVFP4, Entry
 from halfbyte.errors import UnsupportedError
-from halfbyte.nvfp4 import kernels
-from halfbyte.runtime import values
+from halfbyte.formats.nvfp4 import kernels
+from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.runtime.runtime import check_positive, check_scales
 
 Raw = dict[str, Tensor]

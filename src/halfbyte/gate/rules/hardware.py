@@ -9,7 +9,7 @@ from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural, printable
 from halfbyte.gate.pools import Pool, pools_of
 from halfbyte.gate.registry import rule
-from halfbyte.plan.architecture import Architecture
+from halfbyte.models.architecture import Architecture
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.memory import MemoryPlan, plan_memory

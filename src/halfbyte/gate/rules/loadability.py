@@ -5,7 +5,6 @@ Facts of vLLM 0.33 and SGLang 0.5.23, with `checkpoint.exclusions`, the code tha
 
 from collections.abc import Iterator
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import NVFP4, QUANTIZED
 from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG
 from halfbyte.gate.facts import Facts, reported
@@ -21,6 +20,7 @@ from halfbyte.gate.quantization import (
     wants_input_scales,
 )
 from halfbyte.gate.registry import rule
+from halfbyte.models.families import Role
 
 CONFIG = "config.json"
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from statistics import median
 from typing import TYPE_CHECKING
 
-from halfbyte.checkpoint.families import Role
 from halfbyte.checkpoint.inventory import QUANTIZED
-from halfbyte.checkpoint.roles import SHARED_SCALE
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.policy import Bounds
 from halfbyte.gate.registry import rule
+from halfbyte.models.families import Role
+from halfbyte.models.roles import SHARED_SCALE
 
 if TYPE_CHECKING:
     from halfbyte.gate.statistics import TensorStatistics
@@ -181,7 +181,7 @@ def _rates(facts: Facts, kind: str, limit: float, what: str) -> Iterator[Found]:
     "scales",
 )
 def unused_range(facts: Facts) -> Iterator[Found]:
-    from halfbyte.nvfp4.format import E4M3, E4M3_MAX
+    from halfbyte.formats.nvfp4.format import E4M3, E4M3_MAX
 
     limit, count = facts.policy.numerics.unused_range, 0
     for found in facts.statistics:

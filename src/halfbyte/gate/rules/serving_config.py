@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from halfbyte.checkpoint.families import indexer_layers
 from halfbyte.checkpoint.inventory import NVFP4
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, printable
 from halfbyte.gate.registry import rule
-from halfbyte.nvfp4.layout import BLOCK_SIZE
+from halfbyte.models.families import indexer_layers
 
 CONFIG = "config.json"
 REQUIRED_KEYS = ("architectures", "num_experts_per_tok")

@@ -13,10 +13,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from halfbyte.nvfp4 import kernels, vector
-from halfbyte.nvfp4.format import BLOCK_SIZE, E4M3
-from halfbyte.nvfp4.kernels import jit
-from halfbyte.nvfp4.vector import I16, I32, LANES, load, splat
+from halfbyte.formats.nvfp4 import kernels, vector
+from halfbyte.formats.nvfp4.format import BLOCK_SIZE, E4M3
+from halfbyte.formats.nvfp4.kernels import jit
+from halfbyte.formats.nvfp4.vector import I16, I32, LANES, load, splat
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from halfbyte.runtime import values
+from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.runtime.backends.reference import per_row
 from halfbyte.runtime.packed import Matrices
 

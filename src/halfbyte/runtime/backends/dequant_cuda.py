@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear as dense
 
-from halfbyte.runtime import values
+from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.runtime.backends.reference import per_row
 from halfbyte.runtime.packed import Matrices
 

@@ -12,9 +12,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from halfbyte.nvfp4.format import E4M3
-from halfbyte.nvfp4.kernels import jit
-from halfbyte.nvfp4.vector import F32, I8, I64, LANES, broadcast, doubled_codes, load, tree_fold
+from halfbyte.formats.nvfp4.format import E4M3
+from halfbyte.formats.nvfp4.kernels import jit
+from halfbyte.formats.nvfp4.vector import F32, I8, I64, LANES, broadcast, doubled_codes, load, tree_fold
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -21,7 +21,7 @@ from humming.tune import get_heuristics_config
 from torch import Tensor, nn
 
 from halfbyte.errors import UnsupportedError
-from halfbyte.runtime import values
+from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.runtime.backends import glue
 from halfbyte.runtime.packed import Matrices, PackedExperts, PackedLinear, PackedModule
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from halfbyte.runtime import values
+from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.runtime.packed import Matrices, PackedExperts, PackedLinear, PackedModule
 
 

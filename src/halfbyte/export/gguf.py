@@ -1,0 +1,165 @@
+"""`halfbyte export`: a ModelOpt NVFP4 or unquantized checkpoint as GGUF, losslessly, in constant memory."""
+
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from gguf import GGMLQuantizationType, GGUFWriter
+
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.errors import HalfbyteError, OutputError, UsageError
+from halfbyte.export.architectures import Architecture, architecture_of
+from halfbyte.export.container import Layout, lay_out, open_writer
+from halfbyte.export.mapping import Mapper, Mapping
+from halfbyte.export.quantization import algorithm_of
+from halfbyte.export.stream import Step, steps, stream
+from halfbyte.export.unfinished import Unfinished, partial
+from halfbyte.models.roles import RoleMap
+from halfbyte.progress import Progress, Silent
+
+FORMAT = 1
+"""Part of every fingerprint: raise it when the same input would give other bytes, so that no old run is continued."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """files: in order, the first is the one to load. dropped: tensors llama.cpp has no use for. zero_scale_blocks:
+    NVFP4 blocks with a scale of 0 over codes that are not 0; they are zero in every engine and were kept as they are.
+    resumed_bytes: what an earlier, interrupted run had already written."""
+
+    files: list[str]
+    bytes: int
+    architecture: str
+    tensors: int
+    nvfp4_tensors: int
+    dropped: list[str] = field(default_factory=list)
+    zero_scale_blocks: int = 0
+    resumed_bytes: int = 0
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about an export but the tensors' bytes. `writer` holds metadata and tensor infos."""
+
+    architecture: Architecture
+    mapping: Mapping
+    writer: GGUFWriter
+
+
+def export(
+    path: str | Path,
+    out: str | Path,
+    *,
+    max_shard_size: int | None = None,
+    overwrite: bool = False,
+    tokenizer_pre: str | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Exported:
+    """Write the checkpoint folder `path` as GGUF file `out`, or as a series of files of at most `max_shard_size` bytes.
+
+    A killed run goes on where it was when the same call is made again. tokenizer_pre: llama.cpp's name of the
+    tokenizer's splitting rule, where it is not recognised. Peak memory does not depend on the checkpoint's size.
+    Raises CheckpointError (damaged, incomplete), UnsupportedError (what llama.cpp cannot hold or run), OutputError
+    (exists, no space, another run).
+    """
+    started, out, progress = time.monotonic(), Path(out), progress or Silent()
+    workers = workers or min(8, (os.cpu_count() or 1) + 2)  # they mostly wait for the disk
+    _check_destination(out)
+    with Checkpoint.open(path) as checkpoint:
+        plan = make_plan(checkpoint, tokenizer_pre, max_shard_size)
+        layout = lay_out(plan.writer, plan.mapping.tensors, out)
+        _refuse_existing(layout, out, overwrite)
+        _check_space(layout, out)
+        todo = steps(layout)
+        target = Unfinished(out, layout.paths, layout.sizes, _fingerprint(checkpoint, layout, todo), discard=overwrite)
+        resumed = sum(step.bytes for step in todo[: target.done])
+        progress.start("export", sum(step.bytes for step in todo), resumed)
+        silenced = _fill(checkpoint, layout, todo, target, progress, workers)
+    tensors = plan.mapping.tensors
+    return Exported(
+        files=[str(path) for path in layout.paths],
+        bytes=layout.bytes,
+        architecture=plan.architecture.name,
+        tensors=len(tensors),
+        nvfp4_tensors=sum(tensor.type == GGMLQuantizationType.NVFP4 for tensor in tensors),
+        dropped=plan.mapping.dropped,
+        zero_scale_blocks=silenced,
+        resumed_bytes=resumed,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def make_plan(checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shard_size: int | None = None) -> Plan:
+    """What the export of a checkpoint holds. Reads headers, scalar scales and tokenizer, no weights."""
+    roles = RoleMap(checkpoint.config)
+    architecture = architecture_of(roles.family.model_type)
+    algorithm = algorithm_of(checkpoint)
+    mapper = Mapper(checkpoint, roles, architecture)
+    mapping = mapper.map()
+    writer = open_writer(
+        checkpoint, roles, architecture, mapping, mapper.blocks, algorithm, tokenizer_pre, max_shard_size
+    )
+    return Plan(architecture, mapping, writer)
+
+
+def _fill(
+    checkpoint: Checkpoint, layout: Layout, todo: list[Step], target: Unfinished, progress: Progress, workers: int
+) -> int:
+    try:
+        for file, header in enumerate(layout.headers):
+            target.write(file, memoryview(header), 0)
+        silenced = stream(checkpoint, todo, target, progress, workers)
+    except OutputError:
+        target.interrupt()
+        raise
+    except HalfbyteError:
+        target.abandon()  # the source is at fault: there is nothing to go on with
+        raise
+    except BaseException:
+        target.interrupt()
+        raise
+    target.finish()
+    return silenced
+
+
+def _check_destination(out: Path) -> None:
+    if out.suffix != ".gguf":
+        raise UsageError(f"{out}: the output must be named *.gguf")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent}: no such folder", hint="create it first")
+
+
+def _refuse_existing(layout: Layout, out: Path, overwrite: bool) -> None:
+    series = sorted(out.parent.glob(f"{out.stem}-?????-of-?????.gguf"))
+    existing = [path for path in dict.fromkeys([out, *layout.paths, *series]) if path.exists()]
+    if existing and not overwrite:
+        raise OutputError(f"{existing[0]}: exists", hint="choose another name, or give --overwrite")
+
+
+def _check_space(layout: Layout, out: Path) -> None:
+    held = sum(partial(path).stat().st_blocks * 512 for path in layout.paths if partial(path).exists())
+    free, wanted = shutil.disk_usage(out.parent).free, layout.bytes - held
+    if wanted > free:
+        raise OutputError(
+            f"{out}: needs {wanted / 1e9:.2f} GB more, the file system has {free / 1e9:.2f} GB free",
+            hint="free some space, or choose another disk",
+        )
+
+
+def _fingerprint(checkpoint: Checkpoint, layout: Layout, todo: list[Step]) -> str:
+    digest = sha256(repr((FORMAT, [path.name for path in layout.paths])).encode())
+    digest.update(repr([(step.file, step.offset) for step in todo]).encode())
+    for name, shard in checkpoint.shards.items():
+        digest.update(repr((name, shard.bytes, shard.mtime_ns)).encode())
+    for header in layout.headers:
+        digest.update(header)
+    return digest.hexdigest()

@@ -1,0 +1,184 @@
+"""`gate`: open the target, collect the facts, ask every rule, decide."""
+
+import json
+import re
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from halfbyte.engines.exclusions import ENGINES, Engine
+from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
+from halfbyte.gate.decision import Decision, differences, ordered, read_decision
+from halfbyte.gate.facts import Facts, Options
+from halfbyte.gate.findings import Finding, Found, printable
+from halfbyte.gate.hashes import checkpoint_hashes, hash_shards
+from halfbyte.gate.policy import DEFAULT_POLICY, Policy, load_policy
+from halfbyte.gate.reading import DECISION_NAME, read_facts
+from halfbyte.gate.registry import DEPTHS, Depth, Rule, all_rules, reaches
+from halfbyte.gate.target import open_target
+from halfbyte.progress import Progress, Silent
+
+CLUSTER_LIMIT_BYTES = 256_000_000
+
+
+def gate(
+    target: str | Path,
+    *,
+    policy: str | Path | Policy = DEFAULT_POLICY,
+    engine: str | None = None,
+    hardware: str | None = None,
+    cluster: str | Path | None = None,
+    depth: str = "headers",
+    source: str | Path | None = None,
+    workers: int | None = None,
+    today: date | None = None,
+    progress: Progress | None = None,
+    bom: str | Path | None = None,
+) -> Decision:
+    """Judge one checkpoint by a policy.
+
+    target: folder, hub name or https:// base URL. depth: `headers`, `scales` (block scales and scalars) or `full`
+    (codes, hashes, and the source where given). bom: where to write a CycloneDX bill of materials.
+    Raises UsageError for options that cannot be, CheckpointError if there is nothing to judge or the server fails.
+    """
+    chosen = policy if isinstance(policy, Policy) else load_policy(policy)
+    if depth not in DEPTHS:
+        raise UsageError(f"unknown depth {depth[:40]!r}", hint=f"known: {', '.join(DEPTHS)}")
+    asked: Depth = next(known for known in DEPTHS if known == depth)
+    engines, version = engine_from(engine)
+    options = Options(
+        depth=asked,
+        engines=engines,
+        engine_version=version,
+        hardware=hardware,
+        cluster=read_cluster(cluster) if cluster is not None else None,
+        source=str(source) if source is not None else None,
+        workers=workers,
+        policy_folder=Path(policy).parent if isinstance(policy, str | Path) and Path(policy).is_file() else Path(),
+    )
+    if today is not None:
+        options = replace(options, today=today)
+    files = open_target(str(target))
+    try:
+        if files.remote and depth != "headers":
+            raise UsageError(f"{files.where}: depth {depth} reads weights", hint="download it, or use --depth headers")
+        facts = read_facts(files, chosen, options, progress or Silent())
+        if depth == "full":
+            hash_shards(facts)
+        findings = judge(facts)
+        if bom is not None:
+            from halfbyte.gate.bom import write_bom
+
+            write_bom(facts, Path(bom))
+        recorded = {
+            "engine": engine,
+            "hardware": hardware,
+            "cluster": str(cluster) if cluster is not None else None,
+            "depth": depth,
+            "source": str(source) if source is not None else None,
+        }
+        return Decision(findings, chosen, str(policy), checkpoint_hashes(facts), recorded)
+    finally:
+        files.close()
+
+
+def judge(facts: Facts) -> tuple[Finding, ...]:
+    """Every rule's findings under the policy, hardest first."""
+    found: list[Finding] = []
+    for one in all_rules().values():
+        if facts.policy.applies(one) and reaches(facts.options.depth, one.needs):
+            found += [facts.policy.finding(one, item, facts.options.today) for item in _asked(one, facts)]
+    return ordered(found)
+
+
+def _asked(rule: Rule, facts: Facts) -> list[Found]:
+    """What a rule says. A rule that fails has not been passed: the gate stays closed, and says so."""
+    try:
+        return list(rule.check(facts))
+    except (UsageError, UnsupportedError):
+        raise
+    except HalfbyteError as error:
+        return [Found(printable(error.message, 500))]
+    except Exception as error:  # a bug of ours must not open the gate, nor hide what the other rules found
+        return [Found(f"the rule itself failed, please report it: {type(error).__name__}: {printable(str(error))}")]
+
+
+def engine_from(text: str | None) -> tuple[tuple[Engine, ...], str | None]:
+    """`sglang`, `vllm@0.33`: the engine and its version. Raises UsageError."""
+    if text is None:
+        return (), None
+    name, at, version = text.partition("@")
+    for engine in ENGINES:
+        if name.strip().lower() == engine:
+            if at and not re.match(r"v?\d", version):
+                raise UsageError(f"{version[:40]!r} is no version of {engine}", hint="for instance sglang@0.5.23")
+            return (engine,), version or None
+    raise UsageError(f"unknown engine {name[:40]!r}", hint=f"known: {', '.join(ENGINES)}, with or without @VERSION")
+
+
+def read_cluster(path: str | Path) -> dict[str, Any]:
+    """The nodes of a cluster. Raises UsageError naming the file."""
+    try:
+        if Path(path).stat().st_size > CLUSTER_LIMIT_BYTES:
+            raise UsageError(f"{path}: too large for a list of nodes")
+        document = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: cannot be read as nodes: {str(error)[:200]}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{path}: not a JSON object", hint="write it with kubectl get nodes -o json")
+    return document
+
+
+def write_decision(decision: Decision, target: str | Path) -> Path | None:
+    """Leave gate.json beside the weights, where `deploy` looks for it. None where that is not possible or not right:
+    a remote target, a folder that cannot be written, one whose signature covers every file."""
+    folder = Path(target)
+    signature = decision.policy.supply_chain.signature.file
+    if not folder.is_dir() or (folder / signature).exists():
+        return None
+    try:
+        decision.write(folder / DECISION_NAME)
+    except HalfbyteError:
+        return None
+    return folder / DECISION_NAME
+
+
+def verify_decision(
+    path: str | Path,
+    target: str | Path | None = None,
+    *,
+    policy: str | Path | None = None,
+    today: date | None = None,
+    progress: Progress | None = None,
+) -> tuple[Decision, list[str]]:
+    """Make a recorded decision again, with its own options, and say why it no longer holds (nothing, if it does).
+
+    target, policy: instead of the recorded ones, where files moved. Raises UsageError as `gate` does.
+    """
+    recorded = read_decision(path)
+    options, checkpoint = recorded["options"], recorded["checkpoint"]
+    again = gate(
+        target if target is not None else _recorded_target(checkpoint, Path(path)),
+        policy=policy if policy is not None else str(recorded["policy"].get("source")),
+        engine=_text(options, "engine"),
+        hardware=_text(options, "hardware"),
+        cluster=_text(options, "cluster"),
+        depth=_text(options, "depth") or "headers",
+        source=_text(options, "source"),
+        today=today,
+        progress=progress,
+    )
+    return again, differences(recorded, json.loads(json.dumps(again.as_json())))
+
+
+def _recorded_target(checkpoint: dict[str, Any], path: Path) -> str:
+    """A decision that lies beside its checkpoint belongs to that one, wherever the folder was moved."""
+    if (path.parent / "config.json").is_file():
+        return str(path.parent)
+    return str(checkpoint.get("target"))
+
+
+def _text(options: dict[str, Any], key: str) -> str | None:
+    value = options.get(key)
+    return str(value) if value is not None else None

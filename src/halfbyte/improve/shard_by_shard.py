@@ -1,0 +1,198 @@
+"""`quantize --improve`: experts rounded on data take the place of a finished checkpoint's, shard by shard.
+
+The source runs through the model as with `--rounding gptq`. Each rounded expert waits in `DST/.halfbyte/experts`; as
+soon as all of a shard are there, the shard is replaced (`exchange`). Between two renames DST is a whole checkpoint,
+some experts old and some new, and `halfbyte.json` says so.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from halfbyte import __version__
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.writer import write_whole
+from halfbyte.errors import HalfbyteError, OutputError
+from halfbyte.improve.checks import checked_hashes, nothing_to_do
+from halfbyte.improve.document import improved, rest_of
+from halfbyte.improve.exchange import Exchange
+from halfbyte.improve.finished import Finished
+from halfbyte.improve.store import ImprovedExperts
+from halfbyte.progress import Progress, Silent
+from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds, calibration_documents, our_option_names
+from halfbyte.quantize.evidence import model_card
+from halfbyte.quantize.input_scale import InputScales
+from halfbyte.quantize.job import Job, check_covered, plan_job
+from halfbyte.quantize.journal import Journal, fingerprint_of
+from halfbyte.quantize.layout import OutputShard
+from halfbyte.quantize.result import QuantizeResult
+from halfbyte.quantize.room import check_room, room_to_improve
+from halfbyte.quantize.rounding.stage import DataRounding, rounded_layers, task_on_data
+from halfbyte.quantize.rounding.store import FOLDER, experts_of
+from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, json_bytes
+from halfbyte.quantize.staging import check_apart
+from halfbyte.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from halfbyte.quantize.rounding.experts import Task
+
+WHOLE_SHARDS = 5_000_000_000
+"""Any size does: the units lie where the finished checkpoint has them."""
+
+
+def improve(
+    src: Path,
+    dst: Path,
+    recipe: Recipe,
+    data: Sequence[str],
+    bounds: Bounds,
+    *,
+    input_scales: InputScales | None,
+    workers: int,
+    dry_run: bool,
+    overwrite: bool,
+    force: bool,
+    progress: Progress | None,
+    on_done: Callable[[QuantizeResult], None] | None,
+) -> QuantizeResult:
+    """Round the routed experts of the finished checkpoint `dst` on `data`, from its source `src`.
+
+    Whatever else `dst` holds keeps its bytes; so do the input scales, if none are given. overwrite: forget an
+    unfinished run of another job. on_done: see `quantize`. Raises HalfbyteError; `dst` then loads as before.
+    """
+    began = time.monotonic()
+    progress = progress or Silent()
+    check_apart(src, dst)
+    finished = Finished.open(dst)
+    finished.check_recipe(recipe)
+    with Checkpoint.open(src) as source:
+        finished.check_source_sizes(source)
+        job = finished.lay_out(plan_job(source, recipe, WHOLE_SHARDS, force))
+        if input_scales is not None:
+            check_covered(job, input_scales)
+        layers = rounded_layers(job)
+        targets = _targets(job, layers, input_scales)
+        documents = calibration_documents(src, data, bounds)
+        lengths = [len(document.ids) for document in documents.documents]
+        room = room_to_improve(job, source.config, targets, lengths, bounds, layers)
+
+        def result(replaced: int, resumed: int = 0) -> QuantizeResult:
+            document = Finished.open(dst).document
+            scale = document.get("input_scale")
+            return QuantizeResult.of(
+                job,
+                source,
+                dst,
+                began,
+                resumed_shards=resumed,
+                rounding="gptq",
+                input_scale=scale.get("description") if isinstance(scale, dict) else None,
+                roles=document["roles"],
+                warnings=job.warnings + _stale(dst),
+                dry_run=dry_run,
+                replaced_shards=replaced,
+                room=room if dry_run else None,
+            )
+
+        if dry_run:
+            return result(len(targets))
+        task = task_on_data(src, documents, job, layers, "gptq", bounds)
+        journal = _journal(dst, source, recipe, task, input_scales, overwrite)
+        try:
+            if nothing_to_do(finished.document, task, input_scales):
+                done = result(0)
+            else:
+                check_room(dst, job, room, on_data=True)
+                hashes = checked_hashes(finished, source, journal, workers, progress)
+                experts = ImprovedExperts(dst, task.key, layers, targets)
+                about = {"rounding": "gptq", "data": task.about_data}
+                exchange = Exchange(
+                    source, dst, journal, experts, targets, hashes, input_scales, workers, progress, about
+                )
+                resumed = exchange.resume()
+                rounding = _round(task, exchange, experts, progress)
+                _finish(finished, job, exchange, DataRounding(experts, rounding, rest_of(finished.document)))
+                done = result(len(targets), resumed)
+            if on_done is not None:
+                on_done(done)
+            journal.drop()
+        except BaseException as error:
+            _give_up(error, journal)
+            raise
+    return done
+
+
+def _stale(dst: Path) -> list[str]:
+    """What stands beside the weights and is about other bytes by now."""
+    decided = (dst / "gate.json").exists()
+    return ["gate.json decides about the bytes before: run `halfbyte gate` again"] if decided else []
+
+
+def _targets(job: Job, layers: set[int], input_scales: InputScales | None) -> list[OutputShard]:
+    """The shards that change."""
+    scaled = input_scales is not None
+    return [
+        shard
+        for shard in job.shards
+        if experts_of(shard, layers) or (scaled and any(unit.linears for unit in shard.units))
+    ]
+
+
+def _journal(
+    dst: Path, source: Checkpoint, recipe: Recipe, task: "Task", input_scales: InputScales | None, overwrite: bool
+) -> Journal:
+    """Locks `dst` against other runs; from here on a plain quantize refuses it too."""
+    fingerprint = fingerprint_of(
+        {
+            "improve": __version__,
+            "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
+            "config": source.config,
+            "recipe": recipe.model_dump(mode="json"),
+            "experts": task.key,
+            "input_scale": None if input_scales is None else [input_scales.description, input_scales.sha256],
+        }
+    )
+    return Journal.open(dst, fingerprint, discard=overwrite)
+
+
+def _round(task: "Task", exchange: Exchange, experts: ImprovedExperts, progress: Progress) -> dict[str, Any]:
+    """The pass over the model. Returns its evidence; every shard is replaced afterwards."""
+    from halfbyte.quantize.rounding.experts import round_experts
+
+    work = experts.folder.parent / ACTIVATIONS
+    experts.on_complete = exchange.replace
+    with our_option_names():
+        evidence = round_experts(task, work, experts, progress)
+    missing = exchange.missing()
+    if missing:
+        raise OutputError(
+            f"{experts.folder}: {len(missing)} shard(s) lack experts that the pass had rounded, first {missing[0]}",
+            hint="run the same command again: it finds what is missing and rounds only that again",
+        )
+    return evidence
+
+
+def _finish(finished: Finished, job: Job, exchange: Exchange, rounding: DataRounding) -> None:
+    """Evidence and card of the improved checkpoint; the evidence last, as it ends the run."""
+    document = improved(
+        Finished.open(finished.folder).document,
+        job,
+        exchange.hashes,
+        exchange.results,
+        rounding.evidence(job),
+        exchange.input_scales,
+    )
+    source_card = finished.folder / SOURCE_CARD
+    card = source_card.read_bytes().decode("utf-8", "replace") if source_card.exists() else None
+    write_whole(finished.folder / CARD, model_card(document, card).encode())
+    write_whole(finished.folder / EVIDENCE, json_bytes(document))
+
+
+def _give_up(error: BaseException, journal: Journal) -> None:
+    """Keep what the same command can go on from; a refusal leaves nothing behind."""
+    started = journal.shards or any((journal.folder / FOLDER).glob("*.json"))
+    if isinstance(error, HalfbyteError) and not started:
+        journal.drop()
+    else:
+        journal.close()

@@ -1,0 +1,1 @@
+"""What is known about model families: one file each."""

@@ -1,0 +1,149 @@
+"""The rounding pass: calibration data through the model, layer after layer on the layers already rounded."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.activations import ACT2FN
+
+from halfbyte import __version__
+from halfbyte.calibrate.calibration import DEFAULT_MIN_TOKENS
+from halfbyte.calibrate.coverage import Coverage
+from halfbyte.calibrate.evidence import SCHEMA, findings
+from halfbyte.calibrate.file import write_scales
+from halfbyte.calibrate.rule import parse_rule
+from halfbyte.checkpoint.modelopt import Algorithm
+from halfbyte.checkpoint.writer import output_error, write_whole
+from halfbyte.data.documents import Documents
+from halfbyte.errors import UnsupportedError
+from halfbyte.progress import Progress
+from halfbyte.quantize.calibrated import CALIBRATION, Bounds
+from halfbyte.quantize.rounding.openness import token_weights
+from halfbyte.quantize.rounding.rounder import Rounder
+from halfbyte.quantize.rounding.settings import OnData, Settings
+from halfbyte.quantize.rounding.store import RoundedExperts
+from halfbyte.stream.executor import Streamed
+from halfbyte.stream.snapshot import STATE
+
+KEY = "job"
+"""File in the work folder: whose pass its state is of."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be rounded, and on which data. key: equal for tasks that give the same rounded experts."""
+
+    src: Path
+    documents: Documents
+    layers: set[int]
+    bounds: Bounds
+    settings: Settings
+    key: str
+
+    @property
+    def about_data(self) -> dict[str, Any]:
+        """For the evidence."""
+        documents = self.documents
+        return {"documents": len(documents.documents), "tokens": documents.tokens, "sha256": documents.sha256}
+
+
+def task_for(
+    src: Path, documents: Documents, layers: set[int], rounding: OnData, algorithm: Algorithm, bounds: Bounds
+) -> Task:
+    """The task of rounding the routed experts of `layers` on `documents`."""
+    settings = Settings.of(rounding, algorithm)
+    return Task(src, documents, layers, bounds, settings, _key(src, documents.sha256, layers, bounds, settings))
+
+
+def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progress) -> dict[str, Any]:
+    """Round the task's routed experts into `store`. Goes on after a kill, expert by expert.
+
+    work: folder for activations. Returns the evidence: data, settings, coverage. Raises HalfbyteError.
+    """
+    bounds, settings = task.bounds, task.settings
+    _check_what_is_there(work, store, progress)
+    write_whole(work / KEY, task.key.encode())
+    sequences = [torch.from_numpy(document.ids) for document in task.documents.documents]
+    weights = token_weights(task.src, sequences, settings.certain, task.key, bounds, work, progress)
+    with Streamed.open(
+        task.src, device=bounds.device, memory_budget=bounds.memory_budget, work=work, progress=progress
+    ) as model:
+        lengths, act = [len(ids) for ids in sequences], _activation(model.config)
+        rounder = Rounder(model.num_experts, task.layers, lengths, act, settings, store, weights)
+        model.start(sequences, key=f"gptq {SCHEMA} {task.key}")
+        model.restore(rounder)
+        while model.next_layer < model.layers:
+            model.step(rounder)
+            rounder.settle()
+        counts = {layer: [one.tokens for one in seen.gate_up] for layer, seen in rounder.layers.items()}
+        coverage = Coverage(DEFAULT_MIN_TOKENS, counts)
+        sampling = {"tokens": bounds.tokens, "max_length": bounds.length, "seed": 0, "pack": False}
+        scales = findings(
+            rounder, model.roles, task.documents, coverage, parse_rule(bounds.amax), sampling, model="rounded"
+        )
+        write_scales(work / CALIBRATION, *scales)
+        model.finish()
+    return {
+        "method": settings.method,
+        "data": task.about_data,
+        "settings": settings.as_json(),
+        "layers": sorted(task.layers),
+        "coverage": coverage.as_json(),
+    }
+
+
+def _check_what_is_there(work: Path, store: RoundedExperts, progress: Progress) -> None:
+    """Damaged experts are rounded again. The inputs of a finished layer are gone: then the pass begins anew, through
+    the experts that are sound, which ends in the same bytes."""
+    finished = _finished_layers(work, store.key)
+    unsound = store.unsound(finished, progress)
+    if not unsound:
+        return
+    again = any(layer < finished for layer, _ in unsound)
+    layer, expert = unsound[0]
+    progress.note(
+        f"{len(unsound)} of the rounded experts in {store.folder} missing or damaged, first layer {layer}, expert "
+        f"{expert}: rounded again{', after the layers before them ran again' if again else ''}"
+    )
+    if again:
+        (work / STATE).unlink(missing_ok=True)
+
+
+def _finished_layers(work: Path, key: str) -> int:
+    """That the pass of this job has behind it; what another one left in its folder is forgotten."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(work, error) from None
+    try:
+        if (work / KEY).read_text() == key:
+            return int(json.loads((work / STATE).read_text())["layers"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        pass
+    (work / STATE).unlink(missing_ok=True)
+    return 0
+
+
+def _activation(config: Any) -> Any:
+    name = getattr(config, "hidden_act", None)
+    if name not in ACT2FN:
+        raise UnsupportedError(f"hidden_act {name!r}: not an activation that can be computed")
+    return ACT2FN[name]
+
+
+def _key(src: Path, data: str, layers: set[int], bounds: Bounds, settings: Settings) -> str:
+    """Equal for runs that give the same rounded experts; the memory budget is no part of it."""
+    files = sorted([*src.glob("*.safetensors"), src / "config.json"])
+    document = {
+        "halfbyte": __version__,
+        "torch": torch.__version__,
+        "source": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        "data": data,
+        "layers": sorted(layers),
+        "device": bounds.device,
+        "settings": settings.as_json(),
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Recipe and policy files: typed, one reader."""
