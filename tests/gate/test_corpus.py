@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from halfbyte.gate.judge import gate
-from halfbyte.gate.policy import Policy, parse_policy, shipped_policies
+from halfbyte.gate.policy import Policy
+from halfbyte.gate.policy_file import parse_policy, shipped_policies
 
 from .conftest import TINY
 from .corpus import BROKEN, Case

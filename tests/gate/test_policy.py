@@ -7,10 +7,12 @@ import pytest
 import yaml
 
 from halfbyte.errors import UsageError
+from halfbyte.gate.catalogue import all_rules, find_rule
 from halfbyte.gate.findings import Found
 from halfbyte.gate.judge import gate
-from halfbyte.gate.policy import Policy, load_policy, parse_policy, shipped_policies
-from halfbyte.gate.registry import all_rules, find_rule
+from halfbyte.gate.judging import finding
+from halfbyte.gate.policy import Policy
+from halfbyte.gate.policy_file import load_policy, parse_policy, shipped_policies
 
 from .draft import Draft
 
@@ -91,9 +93,9 @@ FOUND = Found("auto_map", file="config.json")
 
 
 def test_a_waiver_holds_until_its_last_day() -> None:
-    assert waived("2026-11-23").finding(REMOTE_CODE, FOUND, TODAY).waived
-    assert not waived("2026-11-23").finding(REMOTE_CODE, FOUND, TODAY).refuses
-    late = waived("2026-11-22").finding(REMOTE_CODE, FOUND, TODAY)
+    assert finding(waived("2026-11-23"), REMOTE_CODE, FOUND, TODAY).waived
+    assert not finding(waived("2026-11-23"), REMOTE_CODE, FOUND, TODAY).refuses
+    late = finding(waived("2026-11-22"), REMOTE_CODE, FOUND, TODAY)
     assert late.refuses
     assert "expired on 2026-11-22" in late.found.message
 
@@ -101,19 +103,19 @@ def test_a_waiver_holds_until_its_last_day() -> None:
 def test_an_expired_waiver_refuses_even_what_was_a_warning() -> None:
     text = "rules: {supply.remote-code: {severity: warn}}\n"
     text += "waivers: [{rule: supply.remote-code, owner: o, reason: r, expires: 2020-01-01}]"
-    assert policy(text).finding(REMOTE_CODE, FOUND, TODAY).refuses
-    assert not policy(text.splitlines()[0]).finding(REMOTE_CODE, FOUND, TODAY).refuses
+    assert finding(policy(text), REMOTE_CODE, FOUND, TODAY).refuses
+    assert not finding(policy(text.splitlines()[0]), REMOTE_CODE, FOUND, TODAY).refuses
 
 
 def test_a_waiver_covers_what_it_matches() -> None:
-    assert waived("2999-01-01", "config.*").finding(REMOTE_CODE, FOUND, TODAY).waived
-    assert waived("2999-01-01", "tokenizer*").finding(REMOTE_CODE, FOUND, TODAY).refuses
+    assert finding(waived("2999-01-01", "config.*"), REMOTE_CODE, FOUND, TODAY).waived
+    assert finding(waived("2999-01-01", "tokenizer*"), REMOTE_CODE, FOUND, TODAY).refuses
 
 
 def test_missing_evidence_leaves_it_open_unless_the_policy_only_warns() -> None:
     rule, found = find_rule("evidence.exists"), Found("none", missing=True)
-    assert policy("").finding(rule, found, TODAY).undecided
-    warned = policy("rules: {evidence.exists: {severity: warn}}").finding(rule, found, TODAY)
+    assert finding(policy(""), rule, found, TODAY).undecided
+    warned = finding(policy("rules: {evidence.exists: {severity: warn}}"), rule, found, TODAY)
     assert (warned.undecided, warned.severity) == (False, "warn")
 
 

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
 import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints
-from halfbyte.chat.engine import Delta, Sampling, Summary
+from halfbyte.chat.answer import Delta, Sampling, Summary
 from halfbyte.chat.glm_format import GlmFormat
 from halfbyte.errors import CheckpointError
 from halfbyte.runtime import attention

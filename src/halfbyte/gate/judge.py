@@ -9,13 +9,17 @@ from typing import Any
 
 from halfbyte.engines.exclusions import ENGINES, Engine
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
+from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.decision import Decision, differences, ordered, read_decision
+from halfbyte.gate.depths import DEPTHS, Depth, reaches
 from halfbyte.gate.facts import Facts, Options
 from halfbyte.gate.findings import Finding, Found, printable
 from halfbyte.gate.hashes import checkpoint_hashes, hash_shards
-from halfbyte.gate.policy import DEFAULT_POLICY, Policy, load_policy
+from halfbyte.gate.judging import applies, finding
+from halfbyte.gate.policy import DEFAULT_POLICY, Policy
+from halfbyte.gate.policy_file import load_policy
 from halfbyte.gate.reading import DECISION_NAME, read_facts
-from halfbyte.gate.registry import DEPTHS, Depth, Rule, all_rules, reaches
+from halfbyte.gate.registry import Rule
 from halfbyte.gate.target import open_target
 from halfbyte.progress import Progress, Silent
 
@@ -87,8 +91,8 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
     """Every rule's findings under the policy, hardest first."""
     found: list[Finding] = []
     for one in all_rules().values():
-        if facts.policy.applies(one) and reaches(facts.options.depth, one.needs):
-            found += [facts.policy.finding(one, item, facts.options.today) for item in _asked(one, facts)]
+        if applies(facts.policy, one) and reaches(facts.options.depth, one.needs):
+            found += [finding(facts.policy, one, item, facts.options.today) for item in _asked(one, facts)]
     return ordered(found)
 
 
