@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from halfbyte.engines.exclusions import Engine
 from halfbyte.gate.depths import Depth
 from halfbyte.gate.findings import Found, Severity
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 
 DEFAULT_POLICY = "default"
 _PLAIN = ("bf16", "f16", "f32")

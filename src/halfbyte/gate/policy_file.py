@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from halfbyte.errors import UsageError
 from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.policy import Bounds, Evidence, Policy, RuleSetting, Signature, Waiver
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 
 POLICY_LIMIT_BYTES = 1_000_000
 

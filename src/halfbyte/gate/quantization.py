@@ -7,8 +7,7 @@ from halfbyte.checkpoint.inventory import QUANTIZED, Entry
 from halfbyte.engines.exclusions import Engine, contradictions
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
-from halfbyte.models.families import Role
-from halfbyte.models.roles import TensorRole
+from halfbyte.models.roles import Role, TensorRole
 
 GROUP_SIZE = 16
 MIXED = "MIXED_PRECISION"

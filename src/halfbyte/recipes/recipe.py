@@ -14,8 +14,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from halfbyte.checkpoint.modelopt import Algorithm
 from halfbyte.errors import RecipeError
-from halfbyte.models.families import MLA, Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 
 DEFAULT_RECIPE = "nvfp4-routed-experts"
 Format = Literal["nvfp4", "keep"]
@@ -92,7 +92,7 @@ class Recipe(_Strict):
         """Why an engine could not load a checkpoint made by this recipe; empty if both can."""
         quantized = self._quantized_roles()
         problems = []
-        if Role.ATTENTION in quantized and roles.family.attention is MLA:
+        if Role.ATTENTION in quantized and roles.arch.mla is not None:
             problems.append("attention: kv_b_proj is absorbed per head at load, SGLang's MLA path takes no NVFP4")
         reasons = {
             Role.INDEXER: "vLLM and SGLang fuse wk with weights_proj in BF16; NVFP4 scales are unknown keys there",

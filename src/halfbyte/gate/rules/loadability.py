@@ -20,7 +20,7 @@ from halfbyte.gate.quantization import (
     wants_input_scales,
 )
 from halfbyte.gate.registry import rule
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 
 CONFIG = "config.json"
 

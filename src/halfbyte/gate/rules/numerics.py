@@ -10,8 +10,7 @@ from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.gate.policy import Bounds
 from halfbyte.gate.registry import rule
-from halfbyte.models.families import Role
-from halfbyte.models.roles import SHARED_SCALE
+from halfbyte.models.roles import SHARED_SCALE, Role
 
 SMALLEST_NORMAL, LARGEST = 2.0**-126, 2.0**127
 MOST_FINDINGS = 20
