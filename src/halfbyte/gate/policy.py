@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from halfbyte.engines.exclusions import Engine
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import EngineName
 from halfbyte.gate.depths import Depth
 from halfbyte.gate.findings import Found, Severity
 from halfbyte.models.families import Role
@@ -123,7 +124,7 @@ class Policy(_Strict):
     name: str = Field(min_length=1)
     description: str = ""
     required_depth: Depth = "headers"
-    engines: tuple[Engine, ...] = ("sglang", "vllm")
+    engines: tuple[EngineName, ...] = tuple(sorted(ENGINES))
     model: Model = Model()
     formats: Formats = Formats()
     numerics: Numerics = Numerics()
