@@ -11,15 +11,14 @@ from typing import Any
 from halfbyte.checkpoint.inventory import NVFP4, Entry
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.engines.exclusions import ENGINES, Engine
-from halfbyte.gate.depths import Depth
 from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
-from halfbyte.gate.policy import Policy
 from halfbyte.gate.target import FileInfo, Files
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.families import Role
 from halfbyte.models.roles import RoleMap
 from halfbyte.progress import Progress
+from halfbyte.recipes.policy import Depth, Policy
 
 
 @dataclass(frozen=True)
