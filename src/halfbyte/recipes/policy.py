@@ -20,7 +20,9 @@ Severity = Literal["deny", "warn", "info"]
 Depth = Literal["headers", "scales", "full"]
 """How much of a checkpoint is read: the headers, the scales too, or every byte."""
 _PLAIN = ("bf16", "f16", "f32")
-_FORMATS = {role: ("nvfp4", *_PLAIN) if role is Role.ROUTED_EXPERT else _PLAIN for role in Role}
+_FORMATS: dict[Role, tuple[str, ...]] = {
+    role: ("nvfp4", *_PLAIN) if role is Role.ROUTED_EXPERT else _PLAIN for role in Role
+}
 
 
 class Bounds(Table):
