@@ -1,6 +1,6 @@
 """Engines that answer on this machine, and what each needs installed."""
 
-from importlib.util import find_spec
+import importlib.util
 from typing import Literal
 
 LocalName = Literal["llama.cpp", "transformers"]
@@ -14,4 +14,4 @@ EXTRAS: dict[LocalName, str] = {LLAMA_CPP: "halfbyte[local]", TRANSFORMERS: "hal
 
 
 def installed(name: LocalName) -> bool:
-    return all(find_spec(module) is not None for module in LOCAL[name])
+    return all(importlib.util.find_spec(module) is not None for module in LOCAL[name])

@@ -12,15 +12,14 @@ from halfbyte.checkpoint.inventory import NVFP4, Entry
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
-from halfbyte.gate.depths import Depth
 from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
-from halfbyte.gate.policy import Policy
 from halfbyte.gate.target import FileInfo, Files
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.families import Role
 from halfbyte.models.roles import RoleMap
 from halfbyte.progress import Progress
+from halfbyte.recipes.policy import Depth, Policy
 
 
 @dataclass(frozen=True)
