@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("formats",),
     ("numbers",),
-    ("errors", "progress", "process"),
+    ("errors", "progress", "process", "validation"),
 )
 
 DOORS: dict[str, tuple[str, ...]] = {
@@ -164,7 +164,7 @@ def test_no_model_type_stands_outside_models() -> None:
 
 @MOVING
 def test_no_engine_stands_outside_engines() -> None:
-    from halfbyte.engines.exclusions import ENGINES
+    from halfbyte.engines.catalogue import ENGINES
 
     assert outside(("engines", "models"), set(ENGINES)) == []
 
@@ -175,7 +175,19 @@ def test_no_stored_dtype_stands_outside_formats() -> None:
     assert outside(("formats",), words) == []
 
 
-CORE = ("errors", "progress", "process", "numbers", "formats", "models", "checkpoint", "engines", "evidence", "recipes")
+CORE = (
+    "errors",
+    "progress",
+    "process",
+    "validation",
+    "numbers",
+    "formats",
+    "models",
+    "checkpoint",
+    "engines",
+    "evidence",
+    "recipes",
+)
 CORE_VERBS = ("quantize", "gate", "plan", "cli", "api")
 NEEDS_TORCH = ("formats.nvfp4.torch", "quantize.rounding", "quantize.calibrated")
 

@@ -11,8 +11,7 @@ from halfbyte.gate.catalogue import all_rules, find_rule
 from halfbyte.gate.findings import Found
 from halfbyte.gate.judge import gate
 from halfbyte.gate.judging import finding
-from halfbyte.gate.policy import Policy
-from halfbyte.gate.policy_file import load_policy, parse_policy, shipped_policies
+from halfbyte.recipes.policy import Policy, load_policy
 
 from .draft import Draft
 
@@ -21,13 +20,15 @@ TODAY = date(2026, 11, 23)
 
 
 def policy(text: str) -> Policy:
-    return parse_policy("version: 1\nname: p\n" + text, "p.yaml")
+    read = Policy.parsed("version: 1\nname: p\n" + text, "p.yaml")
+    read.check_rules(all_rules(), "p.yaml")
+    return read
 
 
 @pytest.mark.parametrize("name", ["default", "research", "glm-5.2-nvfp4-production"])
 def test_shipped_policies_load_and_name_themselves(name: str) -> None:
-    assert load_policy(name).name == name
-    assert name in shipped_policies()
+    assert load_policy(name, all_rules()).name == name
+    assert name in Policy.shipped()
 
 
 @pytest.mark.parametrize(
@@ -69,19 +70,19 @@ def test_mistakes_are_named(text: str, words: str, hint: str | None) -> None:
 @pytest.mark.parametrize("text", ["version: 2\nname: p\n", "name: p\n", "version: 1\n", "[1]", ""])
 def test_version_and_name_are_demanded(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_policy(text, "p.yaml")
+        Policy.parsed(text, "p.yaml")
 
 
 def test_unknown_policies_get_a_suggestion() -> None:
     with pytest.raises(UsageError) as raised:
-        load_policy("defualt")
+        load_policy("defualt", all_rules())
     assert raised.value.hint == "did you mean 'default'?"
 
 
 def test_the_hash_is_of_the_meaning() -> None:
-    one = parse_policy("version: 1\nname: p\ndescription: x # y\n", "a")
-    other = parse_policy("description: x\nname: p\nversion: 1\n", "b")
-    assert one.sha256() == other.sha256() != parse_policy("version: 1\nname: q\n", "a").sha256()
+    one = Policy.parsed("version: 1\nname: p\ndescription: x # y\n", "a")
+    other = Policy.parsed("description: x\nname: p\nversion: 1\n", "b")
+    assert one.sha256() == other.sha256() != Policy.parsed("version: 1\nname: q\n", "a").sha256()
 
 
 def waived(expires: str, match: str = "*") -> Policy:
@@ -136,6 +137,6 @@ def test_every_rule_says_why() -> None:
 
 
 def test_a_policy_survives_its_own_dump() -> None:
-    for name in shipped_policies():
-        loaded = load_policy(name)
-        assert parse_policy(yaml.safe_dump(loaded.model_dump(mode="json")), name) == loaded
+    for name in Policy.shipped():
+        loaded = load_policy(name, all_rules())
+        assert Policy.parsed(yaml.safe_dump(loaded.model_dump(mode="json")), name) == loaded

@@ -1,9 +1,10 @@
-"""How much of a checkpoint is read: the headers, the scales too, or every byte."""
+"""The depths of reading, in order."""
 
-from typing import Literal
+from typing import get_args
 
-Depth = Literal["headers", "scales", "full"]
-DEPTHS: tuple[Depth, ...] = ("headers", "scales", "full")
+from halfbyte.recipes.policy import Depth
+
+DEPTHS: tuple[Depth, ...] = get_args(Depth)
 
 
 def reaches(depth: Depth, needed: Depth) -> bool:

@@ -7,21 +7,21 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from halfbyte.engines.exclusions import ENGINES, Engine
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import EngineName
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
 from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.decision import Decision, differences, ordered, read_decision
-from halfbyte.gate.depths import DEPTHS, Depth, reaches
+from halfbyte.gate.depths import DEPTHS, reaches
 from halfbyte.gate.facts import Facts, Options
 from halfbyte.gate.findings import Finding, Found, printable
 from halfbyte.gate.hashes import checkpoint_hashes, hash_shards
 from halfbyte.gate.judging import applies, finding
-from halfbyte.gate.policy import DEFAULT_POLICY, Policy
-from halfbyte.gate.policy_file import load_policy
 from halfbyte.gate.reading import DECISION_NAME, read_facts
 from halfbyte.gate.registry import Rule
 from halfbyte.gate.target import open_target
 from halfbyte.progress import Progress, Silent
+from halfbyte.recipes.policy import DEFAULT_POLICY, Depth, Policy, load_policy
 
 CLUSTER_LIMIT_BYTES = 256_000_000
 
@@ -46,7 +46,7 @@ def gate(
     (codes, hashes, and the source where given). bom: where to write a CycloneDX bill of materials.
     Raises UsageError for options that cannot be, CheckpointError if there is nothing to judge or the server fails.
     """
-    chosen = policy if isinstance(policy, Policy) else load_policy(policy)
+    chosen = policy if isinstance(policy, Policy) else load_policy(policy, all_rules())
     if depth not in DEPTHS:
         raise UsageError(f"unknown depth {depth[:40]!r}", hint=f"known: {', '.join(DEPTHS)}")
     asked: Depth = next(known for known in DEPTHS if known == depth)
@@ -108,7 +108,7 @@ def _asked(rule: Rule, facts: Facts) -> list[Found]:
         return [Found(f"the rule itself failed, please report it: {type(error).__name__}: {printable(str(error))}")]
 
 
-def engine_from(text: str | None) -> tuple[tuple[Engine, ...], str | None]:
+def engine_from(text: str | None) -> tuple[tuple[EngineName, ...], str | None]:
     """`sglang`, `vllm@0.33`: the engine and its version. Raises UsageError."""
     if text is None:
         return (), None

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from halfbyte.gate.depths import Depth
 from halfbyte.gate.facts import Facts
-from halfbyte.gate.findings import Found, Severity
+from halfbyte.gate.findings import Found
+from halfbyte.recipes.policy import Depth, Severity
 
 Check = Callable[[Facts], Iterable[Found]]
 

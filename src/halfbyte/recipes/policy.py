@@ -2,58 +2,60 @@
 
 import hashlib
 import json
+from collections.abc import Collection, Iterator
 from datetime import date
-from fnmatch import fnmatchcase
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from halfbyte.engines.exclusions import Engine
-from halfbyte.gate.depths import Depth
-from halfbyte.gate.findings import Found, Severity
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import EngineName
+from halfbyte.errors import UsageError
 from halfbyte.models.roles import Role
+from halfbyte.recipes.reading import Table, WrittenFile
+from halfbyte.validation import nearest
 
 DEFAULT_POLICY = "default"
+Severity = Literal["deny", "warn", "info"]
+Depth = Literal["headers", "scales", "full"]
+"""How much of a checkpoint is read: the headers, the scales too, or every byte."""
 _PLAIN = ("bf16", "f16", "f32")
+_FORMATS: dict[Role, tuple[str, ...]] = {
+    role: ("nvfp4", *_PLAIN) if role is Role.ROUTED_EXPERT else _PLAIN for role in Role
+}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Bounds(_Strict):
+class Bounds(Table):
     """Inclusive; a bound that is absent does not bind."""
 
     min: float | None = None
     max: float | None = None
 
 
-class RuleSetting(_Strict):
+class RuleSetting(Table):
     """severity: instead of the rule's own. enabled: false leaves the rule out altogether."""
 
     severity: Severity | None = None
     enabled: bool = True
 
 
-class Formats(_Strict):
+class Formats(Table):
     """Allowed storage formats by role, as `halfbyte inspect` names them. mtp: of every tensor of an MTP layer."""
 
-    roles: dict[Role, tuple[str, ...]] = {
-        Role.ROUTED_EXPERT: ("nvfp4", *_PLAIN),
-        **{role: _PLAIN for role in Role if role is not Role.ROUTED_EXPERT},
-    }
+    roles: dict[Role, tuple[str, ...]] = Field(default_factory=lambda: dict(_FORMATS))
     mtp: tuple[str, ...] = _PLAIN
     unquantized_expert_layers: int | None = Field(default=None, ge=0)
     bits_per_weight: Bounds = Bounds()
 
 
-class Model(_Strict):
+class ModelConfig(Table):
     """What the checkpoint must be a checkpoint of: values that config.json must have."""
 
-    config: dict[str, int | float | str | bool | None] = {}
+    config: dict[str, int | float | str | bool | None] = Field(default_factory=dict)
 
 
-class Numerics(_Strict):
+class Numerics(Table):
     """Limits. Shares are of a tensor's blocks (or codes), ratios are to the median of a layer's experts."""
 
     weight_scale_2: Bounds = Bounds(min=1e-12, max=4)
@@ -67,7 +69,7 @@ class Numerics(_Strict):
     source_error: float = Field(default=0.25, gt=0)
 
 
-class Hardware(_Strict):
+class Hardware(Table):
     """required: without --hardware or --cluster the decision stays open. fallback: capability majors below Blackwell's
     on which weight-only serving is accepted. tensor_parallel, context: what the plan must fit with."""
 
@@ -77,7 +79,7 @@ class Hardware(_Strict):
     context: int | None = Field(default=None, ge=1)
 
 
-class Signature(_Strict):
+class Signature(Table):
     """OpenSSF model-signing. public_key: PEM file of the signer, relative to the policy file."""
 
     required: bool = False
@@ -85,12 +87,12 @@ class Signature(_Strict):
     public_key: str | None = None
 
 
-class SupplyChain(_Strict):
+class SupplyChain(Table):
     licences: tuple[str, ...] | None = None
     signature: Signature = Signature()
 
 
-class Evidence(_Strict):
+class WantedEvidence(Table):
     """One comparison or evaluation that must exist, for these very shards. slices: names that must be covered."""
 
     kind: Literal["compare", "evaluate"]
@@ -103,7 +105,7 @@ class Evidence(_Strict):
     min_context: int | None = Field(default=None, ge=1)
 
 
-class Waiver(_Strict):
+class Waiver(Table):
     """Accepts what one rule says, until `expires` (inclusive). match: glob on the tensor, module or file to blame."""
 
     rule: str
@@ -112,28 +114,48 @@ class Waiver(_Strict):
     expires: date
     match: str = "*"
 
-    def covers(self, rule: str, found: Found) -> bool:
-        return self.rule == rule and fnmatchcase(found.subject, self.match)
 
-
-class Policy(_Strict):
+class Policy(WrittenFile):
     """A whole policy. required_depth: a shallower run leaves the decision open."""
+
+    what: ClassVar = "policy"
+    plural: ClassVar = "policies"
+    folder: ClassVar = "policies"
+    error: ClassVar = UsageError
 
     version: Literal[1]
     name: str = Field(min_length=1)
     description: str = ""
     required_depth: Depth = "headers"
-    engines: tuple[Engine, ...] = ("sglang", "vllm")
-    model: Model = Model()
+    engines: tuple[EngineName, ...] = tuple(sorted(ENGINES))
+    model: ModelConfig = ModelConfig()
     formats: Formats = Formats()
     numerics: Numerics = Numerics()
     hardware: Hardware = Hardware()
     supply_chain: SupplyChain = SupplyChain()
-    evidence: tuple[Evidence, ...] = ()
-    rules: dict[str, RuleSetting] = {}
+    evidence: tuple[WantedEvidence, ...] = ()
+    rules: dict[str, RuleSetting] = Field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
 
     def sha256(self) -> str:
         """Digest of the policy's meaning: comments and the order of keys do not count."""
         document = self.model_dump(mode="json")
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def check_rules(self, known: Collection[str], where: str) -> None:
+        """Raise UsageError for a rule that is not known, with the nearest that is."""
+        for section, id in self._rules():
+            if id not in known:
+                hint = nearest(id, list(known)) or "halfbyte gate --explain all lists the rules"
+                raise UsageError(f"{where}: {section}: no rule is called {id[:80]!r}", hint=hint)
+
+    def _rules(self) -> Iterator[tuple[str, str]]:
+        yield from (("rules", id) for id in self.rules)
+        yield from (("waivers", waiver.rule) for waiver in self.waivers)
+
+
+def load_policy(name_or_file: str | Path, rules: Collection[str]) -> Policy:
+    """A shipped policy by name, or a file by path. rules: all that a policy can speak of. Raises UsageError."""
+    policy = Policy.named(name_or_file)
+    policy.check_rules(rules, str(name_or_file))
+    return policy
