@@ -29,7 +29,7 @@ class LlamaCpp:
             self._server = xllamacpp.Server(settings)
         except RuntimeError as error:
             raise CheckpointError(f"{file}: llama.cpp cannot load it: {error}") from None
-        self.label = LLAMA_CPP
+        self.label: str = LLAMA_CPP
 
     def stream(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], sampling: Sampling
