@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from halfbyte.gate.catalogue import all_rules
-from halfbyte.models.families import FAMILIES
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
