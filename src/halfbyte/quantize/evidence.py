@@ -12,7 +12,7 @@ from typing import Any
 from halfbyte import __version__
 from halfbyte.checkpoint.inventory import NVFP4
 from halfbyte.formats.nvfp4.codec import Measure
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job
 
