@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
+from halfbyte.engines.sglang_faults import FAULTS
 from halfbyte.engines.sources import BUFFERS
 from halfbyte.errors import UsageError
 from halfbyte.models.architecture import Architecture
@@ -16,6 +17,7 @@ SLIDING_SHARE = 0.8
 
 
 class Sglang(Engine):
+    faults = FAULTS
     name = "sglang"
     title = "SGLang"
     read = "0.5.23"
