@@ -7,7 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from halfbyte.engines.exclusions import ENGINES, Engine
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import EngineName
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
 from halfbyte.evidence.decision import DecisionDocument, JudgedWith
 from halfbyte.evidence.names import DECISION
@@ -109,7 +110,7 @@ def _asked(rule: Rule, facts: Facts) -> list[Found]:
         return [Found(f"the rule itself failed, please report it: {type(error).__name__}: {printable(str(error))}")]
 
 
-def engine_from(text: str | None) -> tuple[tuple[Engine, ...], str | None]:
+def engine_from(text: str | None) -> tuple[tuple[EngineName, ...], str | None]:
     """`sglang`, `vllm@0.33`: the engine and its version. Raises UsageError."""
     if text is None:
         return (), None
