@@ -25,8 +25,8 @@ from halfbyte.compare.opening import Opening
 from halfbyte.compare.summary import slices, summary
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import Tokenizer, open_tokenizer
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models import roles_of
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Plain
 from halfbyte.search.formats import FP8_BLOCK, NVFP4, Format
 from halfbyte.search.rounded import rounded_copy
@@ -52,7 +52,7 @@ def by_role(*roles: Role, but: tuple[str, ...] = ()) -> Callable[[TensorRole], b
 
 def bytes_of(chosen: Callable[[TensorRole], bool], form: Format) -> int:
     with Checkpoint.open(TINY) as source:
-        entries = inventory(source.tensors.values(), RoleMap(source.config))
+        entries = inventory(source.tensors.values(), roles_of(source.config))
         return sum(
             form.bytes((entry.shape[0], entry.shape[1]))
             if len(entry.shape) == 2 and chosen(entry.role)

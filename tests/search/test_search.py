@@ -14,7 +14,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare import compare
 from halfbyte.errors import OutputError, UnsupportedError, UsageError
 from halfbyte.formats.nvfp4.codec import decode, encode
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.recipes.recipe import Recipe
 from halfbyte.search import search
 from halfbyte.search.best_recipe import budget_bytes

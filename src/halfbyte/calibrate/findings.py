@@ -22,7 +22,7 @@ from halfbyte.calibrate.shares import CEILING, shares
 from halfbyte.calibrate.watch import Watch
 from halfbyte.data.documents import Documents
 from halfbyte.evidence.calibration import CalibratedInput, Calibration, CoverageRecord, DataReport
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
 
 SCHEMA = 2
 

@@ -12,8 +12,8 @@ from typing import Any
 from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 
 SCALE_PARTS = ("weight_scale", "weight_scale_2", "input_scale", "weight_scale_inv")
 LINEAR_PARTS = frozenset({"weight", *SCALE_PARTS})

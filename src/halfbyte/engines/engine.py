@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Literal
 from halfbyte.engines.server import Gpu, Layout, Limits, Server
 from halfbyte.errors import UsageError
 from halfbyte.models.architecture import Architecture
-from halfbyte.models.families import Role
-from halfbyte.models.roles import TensorRole
+from halfbyte.models.roles import Role, TensorRole
 
 EngineName = Literal["vllm", "sglang"]
 

@@ -21,8 +21,8 @@ from halfbyte.export.architectures import Architecture
 from halfbyte.export.blocks import ELEMENTS
 from halfbyte.export.pieces import Piece
 from halfbyte.export.scales import scale_vector
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 
 DTYPES = {
     "bf16": GGMLQuantizationType.BF16,

@@ -9,8 +9,7 @@ from halfbyte.engines.engine import EngineName
 from halfbyte.engines.exclusions import contradictions, looked_up
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
-from halfbyte.models.families import Role
-from halfbyte.models.roles import TensorRole
+from halfbyte.models.roles import Role, TensorRole
 
 GROUP_SIZE = 16
 MIXED = "MIXED_PRECISION"

@@ -18,7 +18,7 @@ from halfbyte.evidence.dossier import (
     TensorRow,
 )
 from halfbyte.formats.nvfp4.codec import Measure
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job
 

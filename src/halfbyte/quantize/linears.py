@@ -7,8 +7,8 @@ from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
-from halfbyte.models.families import GLU
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import GLU, TensorRole
 
 FLOAT_DTYPES = ("BF16", "F16", "F32")
 

@@ -28,7 +28,7 @@ from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.formats.nvfp4.format import SCALE_LAST
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.reference import scale_2_of
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
@@ -89,7 +89,7 @@ def verify(
     progress = progress or Silent()
     with Checkpoint.open(src) as source, Checkpoint.open(dst) as output:
         dossier = Dossier.read(Path(dst) / DOSSIER) if (Path(dst) / DOSSIER).exists() else None
-        roles = RoleMap(source.config)
+        roles = roles_of(source.config)
         stored = {entry.name: entry for entry in inventory(output.tensors.values(), roles)}
         linears, kept = split(inventory(source.tensors.values(), roles), roles)
         wanted = {f"{linear.role.module}.weight": linear.source for linear in linears}

@@ -12,7 +12,7 @@ from pydantic import Field
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.errors import UsageError
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.recipes.reading import Table, WrittenFile
 from halfbyte.validation import nearest
 

@@ -16,8 +16,8 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from halfbyte.checkpoint.inventory import NVFP4, QUANTIZED, inventory
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role
 from halfbyte.runtime.replace import is_quantized
 from halfbyte.runtime.runtime import logger
 

@@ -10,8 +10,8 @@ from transformers.integrations.moe import _default_apply_gate
 from halfbyte.engines.engine import SplitFusedError
 from halfbyte.engines.vllm import VLLM
 from halfbyte.errors import CheckpointError, UnknownTensorError, UnsupportedError
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.runtime.packed import PackedExperts, PackedLinear
 from halfbyte.runtime.runtime import Runtime
 

@@ -13,8 +13,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare.layers import BaseChoices, CandidateChoices
 from halfbyte.compare.lockstep import Difference, Lockstep, Work
 from halfbyte.compare.opening import Opening
-from halfbyte.models.families import Role
-from halfbyte.models.roles import TensorRole
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Progress
 from halfbyte.search.formats import Format
 from halfbyte.search.groups import Group

@@ -14,7 +14,8 @@ from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.checkpoint.writer import ShardWriter
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models import roles_of
+from halfbyte.models.roles import TensorRole
 from halfbyte.quantize.linears import FLOAT_DTYPES, Linear, split
 from halfbyte.quantize.rows import DTYPES
 from halfbyte.quantize.units import sharing, unit_key
@@ -24,7 +25,7 @@ from halfbyte.search.formats import Decoded, Format
 def rounded_copy(source: Checkpoint, folder: Path, chosen: Callable[[TensorRole], bool], form: Format) -> None:
     """Write the copy into new `folder`. chosen: asked for every matrix of the model. Raises HalfbyteError."""
     folder.mkdir(parents=True)
-    roles = RoleMap(source.config)
+    roles = roles_of(source.config)
     linears, _ = split(inventory(source.tensors.values(), roles), roles)
     picked = [linear for linear in linears if chosen(linear.role)]
     decoded = _decoded(source, picked, form)

@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from halfbyte.checkpoint.inventory import QUANTIZED, Entry
 from halfbyte.errors import CheckpointError, UnsupportedError, UsageError
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.stream.contents import Contents
 from halfbyte.stream.formats import decoded
 from halfbyte.stream.reader import read_now
