@@ -42,9 +42,7 @@ def test_what_kernels_pad_or_refuse_is_warned_of(engine: str, version: str) -> N
 
 
 def test_only_what_is_packed_is_checked() -> None:
-    sixteen = server(air("bf16"), gpus=16)
-    for recipe in ("bf16", "fp8-block"):
-        check_cuts(air(recipe).groups, air(recipe).arch, sixteen)
+    check_cuts(air("bf16").groups, air("bf16").arch, server(air("bf16"), gpus=16))
     with pytest.raises(UsageError, match="shared_expert"):
         check_cuts(air("nvfp4-experts-and-shared").groups, air().arch, server(air(), gpus=16, tp=16, ep=16))
 
@@ -52,3 +50,11 @@ def test_only_what_is_packed_is_checked() -> None:
 def test_numbers_of_ranks_that_keep_blocks_whole() -> None:
     assert whole_cuts(1408) == [1, 2, 4, 8, 11, 22, 44, 88]
     assert whole_cuts(2048)[:8] == [1, 2, 4, 8, 16, 32, 64, 128]
+
+
+def test_fp8_tiles_are_cut_by_vllm_and_refused_by_sglang() -> None:
+    model = air("fp8-block")
+    with pytest.raises(UsageError, match="cuts a tile of 128: SGLang"):
+        check_cuts(model.groups, model.arch, server(model, gpus=4))
+    for d in (server(model, gpus=4, engine="vllm"), server(model, gpus=4, ep=4), server(model, "mi300x", gpus=4)):
+        check_cuts(model.groups, model.arch, d)

@@ -12,6 +12,11 @@ ROW_PARALLEL = ("down_proj", "o_proj")
 """Linears whose columns, and so whose blocks of 16, tensor parallelism cuts."""
 
 
+FP8_TILE = 128
+"""Rows and columns under one scale of FP8 blocks. SGLang refuses experts whose width on a rank is no multiple (fp8.py,
+0.5.23, but for AITER on ROCm); vLLM 0.33 refines the grid of scales instead (`weight_scale_refine`, fp8.py)."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """Columns of a packed matrix on one rank, of `columns` over `ranks`."""
@@ -26,6 +31,10 @@ class Cut:
     @property
     def splits_a_block(self) -> bool:
         return self.columns % self.ranks != 0 or self.columns // self.ranks % BLOCK_SIZE != 0
+
+    @property
+    def splits_a_tile(self) -> bool:
+        return self.columns % self.ranks != 0 or self.columns // self.ranks % FP8_TILE != 0
 
     @property
     def off_the_kernels_step(self) -> bool:

@@ -166,6 +166,10 @@ class Engine(ABC):
     def copies_kv_b(self, plain: bool) -> bool:
         """Whether it keeps BF16 copies of kv_b_proj for absorbed attention. plain: kv_b_proj is stored in 16 bits."""
 
+    def takes_cut_tiles(self, gpu: Gpu) -> bool:
+        """Whether experts in FP8 blocks may be cut inside a tile of 128 x 128."""
+        return True
+
     @abstractmethod
     def vision_ranks(self, dense: int) -> int:
         """Ranks that share a vision tower, of `dense` that share a dense MLP."""

@@ -151,6 +151,10 @@ class Sglang(Engine):
         """Contiguous BF16 w_kc and w_vc beside kv_b_proj, whatever its format."""
         return True
 
+    def takes_cut_tiles(self, gpu: Gpu) -> bool:
+        """`Fp8MoEMethod.create_weights` stops; AITER pads."""
+        return gpu.platform == "rocm"
+
     def vision_ranks(self, dense: int) -> int:
         return 1
 
