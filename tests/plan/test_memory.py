@@ -300,7 +300,8 @@ def test_any_server_is_a_sum() -> None:
         try:
             plan = plan_memory(model.groups, model.arch, d)
         except UsageError as error:  # Qwen3-235B-A22B in FP8 blocks: experts of 1,536 over eight ranks of SGLang
-            assert "cuts a tile of 128" in error.message
+            if "cuts a tile of 128" not in error.message:
+                raise
             continue
         for phase, peak in plan.peaks.items():
             assert peak == sum(term.bytes for term in plan.terms if phase in term.phases)
