@@ -154,7 +154,6 @@ def outside(floors: tuple[str, ...], words: set[str]) -> list[str]:
     ]
 
 
-@MOVING
 def test_no_model_type_stands_outside_models() -> None:
     from halfbyte.models import FAMILIES
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
+from halfbyte.engines.vllm_faults import FAULTS
 from halfbyte.errors import UsageError
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Support
@@ -16,6 +17,7 @@ RUN_KV_DTYPES = {"bf16": "bfloat16"}
 
 
 class Vllm(Engine):
+    faults = FAULTS
     name = "vllm"
     title = "vLLM"
     read = "0.33.0"

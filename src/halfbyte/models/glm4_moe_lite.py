@@ -36,12 +36,14 @@ FAMILY = deepseek_v3.FAMILY.but(
     read=read,
     engines={
         "vllm": Support(
+            file="glm4_moe_lite",
             reasoning_parser="glm45",
             tool_parser="glm47",
             asks_router=False,
             router_known=Known("read", "vLLM main of late 2026, glm4_moe_lite.py: its MoE is Glm4MoE of glm4_moe.py"),
         ),
         "sglang": Support(
+            file="glm4_moe_lite",
             reasoning_parser="glm45",
             tool_parser="glm47",
             asks_router=False,

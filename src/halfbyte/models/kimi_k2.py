@@ -19,12 +19,14 @@ FAMILY = deepseek_v3.FAMILY.but(
     computed_as="deepseek_v3",
     engines={
         "vllm": Support(
+            file="deepseek_v2",
             reasoning_parser="kimi_k2",
             tool_parser="kimi_k2",
             asks_router=False,
             router_known=Known("read", f"vLLM 0.33.0: {_SAME}"),
         ),
         "sglang": Support(
+            file="deepseek_v2",
             reasoning_parser="kimi_k2",
             tool_parser="kimi_k2",
             asks_router=False,
