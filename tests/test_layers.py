@@ -158,7 +158,8 @@ def test_no_model_type_stands_outside_models() -> None:
     from halfbyte.models import FAMILIES
 
     assert len(FAMILIES) > 5
-    assert outside(("models",), set(FAMILIES)) == []
+    # an engine's faults name files of that engine, which it calls after model types
+    assert outside(("models", "engines"), set(FAMILIES)) == []
 
 
 @MOVING
