@@ -6,8 +6,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.source import INDEX_NAME
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 Shards = Mapping[str, Sequence[str]]
 

@@ -9,13 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
-import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints
 from halfbyte.chat.engine import Delta, Sampling, Summary
 from halfbyte.chat.glm_format import GlmFormat
 from halfbyte.errors import CheckpointError
-from halfbyte.runtime import attention
-
-assert halfbyte.runtime
+from halfbyte.modules import attention
 
 
 class Transformers:
@@ -24,6 +21,9 @@ class Transformers:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder", hint="transformers takes a checkpoint folder")
+        import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints, so not before it is needed
+
+        assert halfbyte.runtime
         cuda = torch.cuda.is_available()
         dtype = torch.bfloat16 if cuda else torch.float32
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)

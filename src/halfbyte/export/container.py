@@ -22,8 +22,8 @@ from halfbyte.errors import CheckpointError
 from halfbyte.export.architectures import Architecture
 from halfbyte.export.hyperparameters import add_hyperparameters
 from halfbyte.export.mapping import Mapping, Planned
-from halfbyte.export.quantization import WEIGHT_ONLY
 from halfbyte.export.tokenizer import add_tokenizer
+from halfbyte.formats.modelopt import WEIGHT_ONLY
 from halfbyte.models.roles import RoleMap
 
 ALIGNMENT = 32

@@ -8,9 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halfbyte.checkpoint.inventory import NVFP4, Entry
+from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.engines.exclusions import ENGINES, Engine
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.gate.findings import Found
 from halfbyte.gate.policy import Policy
 from halfbyte.gate.registry import Depth

@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halfbyte.engines.exclusions import Engine
 from halfbyte.errors import UsageError
+from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
 from halfbyte.gate.findings import Finding, Found, Severity
 from halfbyte.gate.registry import Depth, Rule, all_rules
 from halfbyte.models.families import Role
 
 DEFAULT_POLICY = "default"
 POLICY_LIMIT_BYTES = 1_000_000
-_PLAIN = ("bf16", "f16", "f32")
+_PLAIN = (BF16, F16, F32)
 
 
 class _Strict(BaseModel):
@@ -45,7 +46,7 @@ class Formats(_Strict):
     """Allowed storage formats by role, as `halfbyte inspect` names them. mtp: of every tensor of an MTP layer."""
 
     roles: dict[Role, tuple[str, ...]] = {
-        Role.ROUTED_EXPERT: ("nvfp4", *_PLAIN),
+        Role.ROUTED_EXPERT: (NVFP4, *_PLAIN),
         **{role: _PLAIN for role in Role if role is not Role.ROUTED_EXPERT},
     }
     mtp: tuple[str, ...] = _PLAIN

@@ -1,16 +1,16 @@
 """The quantization blocks as each engine reads them, held against what is stored."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from halfbyte.checkpoint.inventory import QUANTIZED, Entry
+from halfbyte.checkpoint.inventory import Entry
 from halfbyte.engines.exclusions import Engine, contradictions
+from halfbyte.formats.catalogue import QUANTIZED
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
 from halfbyte.models.families import Role
 from halfbyte.models.roles import TensorRole
 
-GROUP_SIZE = 16
 MIXED = "MIXED_PRECISION"
 NESTED_KEYS = ("group_size", "kv_cache_quant_algo", "exclude_modules")
 ALGORITHMS: dict[Engine, frozenset[str]] = {
@@ -27,35 +27,13 @@ _NEVER_ASKED = {Role.ROUTER, Role.EMBEDDING, Role.NORM, Role.MTP}
 _INDEXER_PLAIN = ("wk", "weights_proj")
 
 
-def exclusions_of(block: dict[str, Any]) -> list[str] | None:
-    """The list of unquantized modules, under whichever of its names; None if there is none or it is no list of text."""
-    for key in ("ignore", "modules_to_not_convert", "exclude_modules"):
-        value = block.get(key)
-        if value is not None:
-            return value if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else None
-    return None
-
-
-def group_sizes_of(block: dict[str, Any]) -> Iterator[Any]:
-    """Every group size that a block states."""
-    if block.get("group_size") is not None:
-        yield block["group_size"]
-    groups = block.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict) and weights.get("group_size") is not None:
-            yield weights["group_size"]
-
-
 def wants_input_scales(facts: Facts, engine: Engine) -> bool:
     """Whether an engine quantizes activations with the checkpoint's `input_scale`."""
     name = (facts.algorithm or "").upper()
     if name not in ("NVFP4", "NVFP4_AWQ"):
         return False
-    groups = (facts.quantization or {}).get("config_groups")
-    if engine == "vllm" and isinstance(groups, dict) and groups:
-        return any(not isinstance(g, dict) or g.get("input_activations", "absent") is not None for g in groups.values())
-    return True
+    block = QuantizationBlock(facts.quantization or {})
+    return engine != "vllm" or block.quantizes_activations(if_absent=True)
 
 
 def misread_exclusions(facts: Facts, entries: Sequence[str]) -> Iterator[tuple[str, str | None]]:

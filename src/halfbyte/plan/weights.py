@@ -7,7 +7,7 @@ projections of latent attention, indexer, router, norms, `eh_proj`; and K/V proj
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from halfbyte.formats.sizes import stored_bytes
+from halfbyte.formats.catalogue import BF16, F16, MXFP4, NVFP4, NVFP4_WEIGHT_ONLY, stored_bytes
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.families import Role
 from halfbyte.plan.deployment import Deployment, Layout, layout
@@ -81,7 +81,7 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
             stage.replicated += size
         if group.role is Role.ROUTED_EXPERT and group.layer is not None:
             expert_layers[group.layer] = expert_layers.get(group.layer, 0.0) + size
-            stage.nvfp4_experts += size if group.format in ("nvfp4", "nvfp4-w4a16") else 0.0
+            stage.nvfp4_experts += size if group.format in (NVFP4, NVFP4_WEIGHT_ONLY) else 0.0
         if group.projection == "kv_b_proj" and len(group.shape) == 2 and _copies_kv_b(d, group):
             stage.absorbed += 2 * group.parameters / ranks.attention
     if arch.tied_embeddings and d.pp > 1:
@@ -95,7 +95,7 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
 
 def _copies_kv_b(d: Deployment, group: WeightGroup) -> bool:
     """SGLang keeps contiguous BF16 w_kc and w_vc beside kv_b_proj; vLLM makes BF16 copies of a quantized one only."""
-    return d.engine == "sglang" or group.format not in ("bf16", "f16")
+    return d.engine == "sglang" or group.format not in (BF16, F16)
 
 
 def _outside(group: WeightGroup, found: list[StageWeights]) -> StageWeights:
@@ -133,14 +133,14 @@ def _expert_bytes(group: WeightGroup, ranks: Layout, d: Deployment) -> float:
 
     Source: vLLM `Mxfp4MoEMethod.create_weights` (Marlin and TRT-LLM kernels); SGLang rounds alike.
     """
-    if group.format != "mxfp4" or len(group.shape) != 2:
+    if group.format != MXFP4 or len(group.shape) != 2:
         return group.bytes / (ranks.expert_width * ranks.expert_count)
     rows, columns = group.shape
     width_is_rows = group.projection in ("gate_proj", "up_proj")
     width, hidden = (rows, columns) if width_is_rows else (columns, rows)
     width, hidden = _round_up(width // ranks.expert_width, 128), _round_up(hidden, 256)
     shape = (width, hidden) if width_is_rows else (hidden, width)
-    return group.count / ranks.expert_count * stored_bytes(shape, "mxfp4")
+    return group.count / ranks.expert_count * stored_bytes(shape, MXFP4)
 
 
 def _round_up(value: int, step: int) -> int:

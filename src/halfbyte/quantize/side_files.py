@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG, hf_quant_config, quantization_config
 from halfbyte.checkpoint.source import INDEX_NAME, JSON_LIMIT_BYTES
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.modelopt import HF_QUANT_CONFIG, hf_quant_config, quantization_config
 from halfbyte.quantize.job import Job
 
 EVIDENCE = "halfbyte.json"

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from halfbyte.checkpoint.modelopt import Algorithm
 from halfbyte.errors import RecipeError
+from halfbyte.formats.modelopt import Algorithm
 from halfbyte.models.families import MLA, Role
 from halfbyte.models.roles import RoleMap, TensorRole
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from halfbyte.errors import UnsupportedError
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.runtime.runtime import Runtime
 
@@ -78,7 +79,7 @@ class PackedLinear(PackedModule):
         self._packed("weight", torch.uint8, self.out_features, self.in_features // 2)
         self._packed("weight_scale", torch.float8_e4m3fn, self.out_features, self.in_features // BLOCK_SIZE)
         self._packed("weight_scale_2", torch.float32)
-        if runtime.algorithm == "NVFP4":
+        if runtime.algorithm == WITH_ACTIVATIONS:
             self._packed("input_scale", torch.float32)
         self.bias = linear.bias
 
@@ -127,7 +128,7 @@ class PackedExperts(PackedModule):
             self._packed(name, torch.uint8, self.num_experts, rows, columns // 2)
             self._packed(f"{name}_scale", torch.float8_e4m3fn, self.num_experts, rows, columns // BLOCK_SIZE)
             self._packed(f"{name}_scale_2", torch.float32, *scalars)
-            if runtime.algorithm == "NVFP4":
+            if runtime.algorithm == WITH_ACTIVATIONS:
                 self._packed(f"{name}_input_scale", torch.float32, *scalars)
 
     @property

@@ -12,6 +12,7 @@ from torch import nn
 from transformers.quantizers.base import HfQuantizer
 
 from halfbyte.errors import UnsupportedError
+from halfbyte.formats.nvfp4.torch import check_positive, check_scales
 from halfbyte.models.roles import RoleMap
 from halfbyte.runtime.backends import choose
 from halfbyte.runtime.conversion import with_scales
@@ -20,7 +21,7 @@ from halfbyte.runtime.manifest import check_files
 from halfbyte.runtime.options import Options
 from halfbyte.runtime.packed import PackedModule
 from halfbyte.runtime.replace import replace_modules
-from halfbyte.runtime.runtime import Runtime, check_positive, check_scales, logger
+from halfbyte.runtime.runtime import Runtime, logger
 
 
 class ModelOptQuantizer(HfQuantizer):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from statistics import median
 from typing import TYPE_CHECKING
 
-from halfbyte.checkpoint.inventory import QUANTIZED
+from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.policy import Bounds

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from halfbyte.errors import UnsupportedError, UsageError
-from halfbyte.runtime.attention.forward import Family, SparseAttention, why_not
-from halfbyte.runtime.attention.latent_cache import as_latent
-from halfbyte.runtime.attention.options import AttentionOptions
-from halfbyte.runtime.attention.rotary import rotate_halves, rotate_interleaved
-from halfbyte.runtime.attention.visibility import visibility
+from halfbyte.modules.attention.forward import Family, SparseAttention, why_not
+from halfbyte.modules.attention.latent_cache import as_latent
+from halfbyte.modules.attention.options import AttentionOptions
+from halfbyte.modules.attention.rotary import rotate_halves, rotate_interleaved
+from halfbyte.modules.attention.visibility import visibility
 
 FAMILIES = {
     "glm_moe_dsa": Family(index_rotate=rotate_interleaved, shares=True),
