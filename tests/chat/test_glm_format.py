@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfbyte.chat.engine import Answer
+from halfbyte.chat.answer import Answer
 from halfbyte.chat.glm_format import GlmFormat
 
 CASES = {

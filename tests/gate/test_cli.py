@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from halfbyte.cli.main import app
-from halfbyte.gate.registry import all_rules
+from halfbyte.gate.catalogue import all_rules
 
 from .draft import Draft
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from halfbyte.gate.judge import gate
-from halfbyte.gate.policy import Policy, parse_policy, shipped_policies
+from halfbyte.recipes.policy import Policy
 
 from .conftest import TINY
 from .corpus import BROKEN, Case
@@ -15,10 +15,10 @@ from .draft import Draft
 
 def policy_with(changes: dict | None) -> Policy:
     """The default policy with some sections changed."""
-    document = yaml.safe_load(shipped_policies()["default"].read_text("utf-8"))
+    document = yaml.safe_load(Policy.shipped()["default"].read_text("utf-8"))
     for key, value in (changes or {}).items():
         document[key] = {**document[key], **value} if isinstance(document.get(key), dict) else value
-    return parse_policy(yaml.safe_dump(document), "test")
+    return Policy.parsed(yaml.safe_dump(document), "test")
 
 
 def options_of(case: Case) -> dict:

@@ -11,9 +11,9 @@ import junitparser
 import pytest
 
 from halfbyte.errors import UsageError
+from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.formats import FORMATS, rendered
 from halfbyte.gate.judge import gate
-from halfbyte.gate.registry import all_rules
 
 from .draft import Draft
 from .test_corpus import policy_with

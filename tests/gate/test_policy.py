@@ -7,10 +7,11 @@ import pytest
 import yaml
 
 from halfbyte.errors import UsageError
+from halfbyte.gate.catalogue import all_rules, find_rule
 from halfbyte.gate.findings import Found
 from halfbyte.gate.judge import gate
-from halfbyte.gate.policy import Policy, load_policy, parse_policy, shipped_policies
-from halfbyte.gate.registry import all_rules, find_rule
+from halfbyte.gate.judging import finding
+from halfbyte.recipes.policy import Policy, load_policy
 
 from .draft import Draft
 
@@ -19,13 +20,15 @@ TODAY = date(2026, 11, 23)
 
 
 def policy(text: str) -> Policy:
-    return parse_policy("version: 1\nname: p\n" + text, "p.yaml")
+    read = Policy.parsed("version: 1\nname: p\n" + text, "p.yaml")
+    read.check_rules(all_rules(), "p.yaml")
+    return read
 
 
 @pytest.mark.parametrize("name", ["default", "research", "glm-5.2-nvfp4-production"])
 def test_shipped_policies_load_and_name_themselves(name: str) -> None:
-    assert load_policy(name).name == name
-    assert name in shipped_policies()
+    assert load_policy(name, all_rules()).name == name
+    assert name in Policy.shipped()
 
 
 @pytest.mark.parametrize(
@@ -67,19 +70,19 @@ def test_mistakes_are_named(text: str, words: str, hint: str | None) -> None:
 @pytest.mark.parametrize("text", ["version: 2\nname: p\n", "name: p\n", "version: 1\n", "[1]", ""])
 def test_version_and_name_are_demanded(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_policy(text, "p.yaml")
+        Policy.parsed(text, "p.yaml")
 
 
 def test_unknown_policies_get_a_suggestion() -> None:
     with pytest.raises(UsageError) as raised:
-        load_policy("defualt")
+        load_policy("defualt", all_rules())
     assert raised.value.hint == "did you mean 'default'?"
 
 
 def test_the_hash_is_of_the_meaning() -> None:
-    one = parse_policy("version: 1\nname: p\ndescription: x # y\n", "a")
-    other = parse_policy("description: x\nname: p\nversion: 1\n", "b")
-    assert one.sha256() == other.sha256() != parse_policy("version: 1\nname: q\n", "a").sha256()
+    one = Policy.parsed("version: 1\nname: p\ndescription: x # y\n", "a")
+    other = Policy.parsed("description: x\nname: p\nversion: 1\n", "b")
+    assert one.sha256() == other.sha256() != Policy.parsed("version: 1\nname: q\n", "a").sha256()
 
 
 def waived(expires: str, match: str = "*") -> Policy:
@@ -91,9 +94,9 @@ FOUND = Found("auto_map", file="config.json")
 
 
 def test_a_waiver_holds_until_its_last_day() -> None:
-    assert waived("2026-11-23").finding(REMOTE_CODE, FOUND, TODAY).waived
-    assert not waived("2026-11-23").finding(REMOTE_CODE, FOUND, TODAY).refuses
-    late = waived("2026-11-22").finding(REMOTE_CODE, FOUND, TODAY)
+    assert finding(waived("2026-11-23"), REMOTE_CODE, FOUND, TODAY).waived
+    assert not finding(waived("2026-11-23"), REMOTE_CODE, FOUND, TODAY).refuses
+    late = finding(waived("2026-11-22"), REMOTE_CODE, FOUND, TODAY)
     assert late.refuses
     assert "expired on 2026-11-22" in late.found.message
 
@@ -101,19 +104,19 @@ def test_a_waiver_holds_until_its_last_day() -> None:
 def test_an_expired_waiver_refuses_even_what_was_a_warning() -> None:
     text = "rules: {supply.remote-code: {severity: warn}}\n"
     text += "waivers: [{rule: supply.remote-code, owner: o, reason: r, expires: 2020-01-01}]"
-    assert policy(text).finding(REMOTE_CODE, FOUND, TODAY).refuses
-    assert not policy(text.splitlines()[0]).finding(REMOTE_CODE, FOUND, TODAY).refuses
+    assert finding(policy(text), REMOTE_CODE, FOUND, TODAY).refuses
+    assert not finding(policy(text.splitlines()[0]), REMOTE_CODE, FOUND, TODAY).refuses
 
 
 def test_a_waiver_covers_what_it_matches() -> None:
-    assert waived("2999-01-01", "config.*").finding(REMOTE_CODE, FOUND, TODAY).waived
-    assert waived("2999-01-01", "tokenizer*").finding(REMOTE_CODE, FOUND, TODAY).refuses
+    assert finding(waived("2999-01-01", "config.*"), REMOTE_CODE, FOUND, TODAY).waived
+    assert finding(waived("2999-01-01", "tokenizer*"), REMOTE_CODE, FOUND, TODAY).refuses
 
 
 def test_missing_evidence_leaves_it_open_unless_the_policy_only_warns() -> None:
     rule, found = find_rule("evidence.exists"), Found("none", missing=True)
-    assert policy("").finding(rule, found, TODAY).undecided
-    warned = policy("rules: {evidence.exists: {severity: warn}}").finding(rule, found, TODAY)
+    assert finding(policy(""), rule, found, TODAY).undecided
+    warned = finding(policy("rules: {evidence.exists: {severity: warn}}"), rule, found, TODAY)
     assert (warned.undecided, warned.severity) == (False, "warn")
 
 
@@ -134,6 +137,6 @@ def test_every_rule_says_why() -> None:
 
 
 def test_a_policy_survives_its_own_dump() -> None:
-    for name in shipped_policies():
-        loaded = load_policy(name)
-        assert parse_policy(yaml.safe_dump(loaded.model_dump(mode="json")), name) == loaded
+    for name in Policy.shipped():
+        loaded = load_policy(name, all_rules())
+        assert Policy.parsed(yaml.safe_dump(loaded.model_dump(mode="json")), name) == loaded

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from halfbyte.gate import target
+from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.judge import gate
-from halfbyte.gate.registry import all_rules
 
 from .corpus import BROKEN, EXPERT, compared, of_these_shards
 from .draft import Draft

@@ -9,7 +9,7 @@ from families.headers import header_set
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.formats.dtypes import DTYPE_BYTES
 from halfbyte.quantize.job import plan_job
-from halfbyte.recipes.recipe import load_recipe
+from halfbyte.recipes.recipe import Recipe
 
 
 def on_paper(name: str) -> Checkpoint:
@@ -32,7 +32,7 @@ def on_paper(name: str) -> Checkpoint:
     ],
 )
 def test_glm_5_2_becomes_as_large_as_published(recipe: str, total_bytes: int) -> None:
-    job = plan_job(on_paper("GLM-5.2"), load_recipe(recipe), 5_000_000_000)
+    job = plan_job(on_paper("GLM-5.2"), Recipe.named(recipe), 5_000_000_000)
     assert job.source_bytes == 1_506_659_919_872
     assert job.output_bytes - sum(len(shard.header) for shard in job.shards) == total_bytes
     assert max(shard.bytes for shard in job.shards) < 5_100_000_000
@@ -47,14 +47,14 @@ def test_glm_5_2_becomes_as_large_as_published(recipe: str, total_bytes: int) ->
 def test_every_family_plans_with_every_shipped_recipe(name: str) -> None:
     source = on_paper(name)
     for recipe in ("nvfp4-routed-experts", "nvfp4-mlp"):
-        job = plan_job(source, load_recipe(recipe), 5_000_000_000)
+        job = plan_job(source, Recipe.named(recipe), 5_000_000_000)
         packed = sum(linear.source.bytes for linear in job.linears())
         assert 0.85 < packed / job.source_bytes < 0.99
         assert job.output_bytes < 0.4 * job.source_bytes
 
 
 def test_a_fused_checkpoint_gives_the_same_files_as_a_per_expert_one() -> None:
-    recipe = load_recipe("nvfp4-routed-experts")
+    recipe = Recipe.named("nvfp4-routed-experts")
     fused = plan_job(on_paper("Qwen3-30B-A3B-fused"), recipe, 5_000_000_000)
     apart = plan_job(on_paper("Qwen3-30B-A3B"), recipe, 5_000_000_000)
     names = [{name for shard in job.shards for name in shard.offsets} for job in (fused, apart)]

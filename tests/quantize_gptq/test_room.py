@@ -24,7 +24,7 @@ from halfbyte.quantize.calibrated import Bounds
 from halfbyte.quantize.job import Job, plan_job
 from halfbyte.quantize.room import OPEN_SHARDS, activation_bytes, room_for
 from halfbyte.quantize.threads import OpenShard
-from halfbyte.recipes.recipe import load_recipe
+from halfbyte.recipes.recipe import Recipe
 from halfbyte.stream import executor
 
 LENGTHS = [60] * 100
@@ -78,7 +78,7 @@ class Watching:
 
 def job_of(shard_bytes: int) -> tuple[Job, dict[str, Any]]:
     with Checkpoint.open(checkpoint()) as source:
-        return plan_job(source, load_recipe("nvfp4-routed-experts"), shard_bytes), source.config
+        return plan_job(source, Recipe.named("nvfp4-routed-experts"), shard_bytes), source.config
 
 
 @pytest.mark.parametrize("budget", [None, 3_000_000_000])

@@ -19,7 +19,7 @@ from halfbyte.progress import Silent
 from halfbyte.quantize.job import plan_job
 from halfbyte.quantize.room import exchange_bytes
 from halfbyte.quantize.rounding.store import RoundedExperts
-from halfbyte.recipes.recipe import load_recipe
+from halfbyte.recipes.recipe import Recipe
 
 from .material import SMALL_SHARDS, check_loads, copied, evidence, made, write_data
 
@@ -173,7 +173,7 @@ def test_replaced_shards_are_let_go_of_and_disk_need_is_as_computed(
     monkeypatch.setattr(exchange, "put_in_place", place_weighed)
     improve(out, data, progress=Weighing())
     with Checkpoint.open(checkpoint()) as source:
-        job = Finished.open(sweep).lay_out(plan_job(source, load_recipe("nvfp4-routed-experts"), SMALL_SHARDS))
+        job = Finished.open(sweep).lay_out(plan_job(source, Recipe.named("nvfp4-routed-experts"), SMALL_SHARDS))
         shards_with_experts = [shard for shard in job.shards if any(unit.linears for unit in shard.units)]
         assert most == exchange_bytes(shards_with_experts, {3, 4}, lambda packed: packed)
     assert not held

@@ -17,7 +17,7 @@ from halfbyte.formats import fp8_block
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.nvfp4.codec import decode, encode
 from halfbyte.models.families import Role
-from halfbyte.recipes.recipe import Recipe, load_recipe
+from halfbyte.recipes.recipe import Recipe
 from halfbyte.search import search
 from halfbyte.search.best_recipe import budget_bytes
 from halfbyte.search.groups import groups_of, recipe_of
@@ -77,7 +77,7 @@ def test_recipe_fits_the_budget_and_quantizes_the_choice(
     source: Path, found: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     result, file = found
-    recipe = load_recipe(file)
+    recipe = Recipe.named(file)
     assert recipe.name == "mine"
     written = quantize(source, tmp_path / "out", recipe=recipe)
     assert written.bytes_out <= result["budget_bytes"]

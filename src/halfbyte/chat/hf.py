@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
-from halfbyte.chat.engine import Delta, Sampling, Summary
+from halfbyte.chat.answer import Delta, Sampling, Summary
 from halfbyte.chat.glm_format import GlmFormat
 from halfbyte.errors import CheckpointError
 from halfbyte.modules import attention

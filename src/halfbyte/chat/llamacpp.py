@@ -10,7 +10,7 @@ from typing import Any
 
 import xllamacpp
 
-from halfbyte.chat.engine import Delta, Sampling, Summary
+from halfbyte.chat.answer import Delta, Sampling, Summary
 from halfbyte.errors import CheckpointError, HalfbyteError
 
 

@@ -11,7 +11,7 @@ from halfbyte.cli.output import Json, command, print_json, shown_progress
 from halfbyte.errors import UsageError
 
 if TYPE_CHECKING:
-    from halfbyte.chat.engine import Answer, Delta, Engine, Sampling, Summary
+    from halfbyte.chat.answer import Answer, Delta, Engine, Sampling, Summary
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
@@ -41,7 +41,8 @@ def chat(
 
     Example: halfbyte chat ./glm-nvfp4 --prompt "Why is the sky blue?"
     """
-    from halfbyte.chat.engine import Sampling, load
+    from halfbyte.chat.answer import Sampling
+    from halfbyte.chat.engine import load
 
     if prompt is not None and messages is not None:
         raise UsageError("--prompt and --messages exclude each other")
@@ -87,7 +88,7 @@ def _answer(
     sampling: "Sampling",
     as_json: bool,
 ) -> "Answer":
-    from halfbyte.chat.engine import Answer, Delta
+    from halfbyte.chat.answer import Answer, Delta
 
     answer, shown = Answer(), _Shown(sys.stdout.isatty())
     for piece in model.stream(conversation, tools, sampling):

@@ -120,7 +120,7 @@ def _verify(recorded: Path, target: str | None, policy: str | None) -> int:
 
 
 def _explain(id: str) -> None:
-    from halfbyte.gate.registry import all_rules, find_rule
+    from halfbyte.gate.catalogue import all_rules, find_rule
 
     if id == "all":
         print("| rule | severity | depth | why |\n|---|---|---|---|")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from halfbyte import __version__
 from halfbyte.errors import OutputError, UsageError
 from halfbyte.gate.findings import SEVERITIES, Finding
-from halfbyte.gate.policy import Policy
+from halfbyte.recipes.policy import Policy
 
 Verdict = Literal["pass", "refused", "undecided"]
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "refused": 1, "undecided": 3}

@@ -1,28 +1,25 @@
 """What is known about one checkpoint, collected once; rules only look. Damage is a fact here, not an exception."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.engines.exclusions import ENGINES, Engine
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.gate.findings import Found
-from halfbyte.gate.policy import Policy
-from halfbyte.gate.registry import Depth
+from halfbyte.gate.measures import TensorStatistics
 from halfbyte.gate.target import FileInfo, Files
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.families import Role
 from halfbyte.models.roles import RoleMap
 from halfbyte.progress import Progress
-
-if TYPE_CHECKING:
-    from halfbyte.gate.statistics import TensorStatistics
+from halfbyte.recipes.policy import Depth, Policy
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Facts:
     """config, index, evidence...: parsed files, empty where absent or unreadable (then `problems` says so).
 
     problems: rule id -> what reading came across. tensors: all that the headers hold. entries: logical tensors.
-    roles, arch: None where config.json does not describe a known model.
+    roles, arch: None where config.json does not describe a known model. measured: what `statistics.statistics` read.
     """
 
     files: Files
@@ -79,6 +76,7 @@ class Facts:
     arch: Architecture | None = None
     entries: list[Entry] = field(default_factory=list)
     problems: dict[str, list[Found]] = field(default_factory=dict)
+    measured: list[TensorStatistics] | None = None
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -122,13 +120,6 @@ class Facts:
         return found
 
     @cached_property
-    def statistics(self) -> "list[TensorStatistics]":
-        """Of every packed linear; read on first use, in constant memory."""
-        from halfbyte.gate.statistics import measure  # numba
-
-        return measure(self)
-
-    @cached_property
     def source(self) -> Checkpoint | None:
         """The unquantized checkpoint, where one was given. Raises CheckpointError."""
         return Checkpoint.open(self.options.source) if self.options.source is not None else None
@@ -157,7 +148,3 @@ class Facts:
 def reported(facts: Facts, rule: str) -> Iterator[Found]:
     """What reading noted for a rule."""
     yield from facts.problems.get(rule, ())
-
-
-def first_of(items: Iterable[Entry]) -> Entry:
-    return next(iter(items))

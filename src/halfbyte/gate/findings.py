@@ -1,10 +1,11 @@
 """What rules say. A rule yields `Found`; the policy makes a `Finding` of it: severity, waiver."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
-Severity = Literal["deny", "warn", "info"]
-SEVERITIES: tuple[Severity, ...] = ("deny", "warn", "info")
+from halfbyte.recipes.policy import Severity
+
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,18 @@ from typing import Any
 
 from halfbyte.engines.exclusions import ENGINES, Engine
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
+from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.decision import Decision, differences, ordered, read_decision
+from halfbyte.gate.depths import DEPTHS, reaches
 from halfbyte.gate.facts import Facts, Options
 from halfbyte.gate.findings import Finding, Found, printable
 from halfbyte.gate.hashes import checkpoint_hashes, hash_shards
-from halfbyte.gate.policy import DEFAULT_POLICY, Policy, load_policy
+from halfbyte.gate.judging import applies, finding
 from halfbyte.gate.reading import DECISION_NAME, read_facts
-from halfbyte.gate.registry import DEPTHS, Depth, Rule, all_rules, reaches
+from halfbyte.gate.registry import Rule
 from halfbyte.gate.target import open_target
 from halfbyte.progress import Progress, Silent
+from halfbyte.recipes.policy import DEFAULT_POLICY, Depth, Policy, load_policy
 
 CLUSTER_LIMIT_BYTES = 256_000_000
 
@@ -42,7 +45,7 @@ def gate(
     (codes, hashes, and the source where given). bom: where to write a CycloneDX bill of materials.
     Raises UsageError for options that cannot be, CheckpointError if there is nothing to judge or the server fails.
     """
-    chosen = policy if isinstance(policy, Policy) else load_policy(policy)
+    chosen = policy if isinstance(policy, Policy) else load_policy(policy, all_rules())
     if depth not in DEPTHS:
         raise UsageError(f"unknown depth {depth[:40]!r}", hint=f"known: {', '.join(DEPTHS)}")
     asked: Depth = next(known for known in DEPTHS if known == depth)
@@ -87,8 +90,8 @@ def judge(facts: Facts) -> tuple[Finding, ...]:
     """Every rule's findings under the policy, hardest first."""
     found: list[Finding] = []
     for one in all_rules().values():
-        if facts.policy.applies(one) and reaches(facts.options.depth, one.needs):
-            found += [facts.policy.finding(one, item, facts.options.today) for item in _asked(one, facts)]
+        if applies(facts.policy, one) and reaches(facts.options.depth, one.needs):
+            found += [finding(facts.policy, one, item, facts.options.today) for item in _asked(one, facts)]
     return ordered(found)
 
 

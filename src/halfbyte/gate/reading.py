@@ -19,9 +19,9 @@ from halfbyte.gate.explain import explain_tensors
 from halfbyte.gate.facts import Facts, Options, ShardFacts
 from halfbyte.gate.findings import plural, printable
 from halfbyte.gate.merging import merge
-from halfbyte.gate.policy import Policy
 from halfbyte.gate.target import Files
 from halfbyte.progress import Progress
+from halfbyte.recipes.policy import Policy
 
 EVIDENCE_NAME = "halfbyte.json"
 DECISION_NAME = "gate.json"

@@ -1,19 +1,13 @@
-"""The rules by id. A rule is a function from facts to findings, with a default severity and a reason to exist."""
+"""What a rule is, and where rules register: from facts to findings, with a default severity and a reason to exist."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal
 
-from halfbyte.errors import UsageError
-from halfbyte.gate.findings import Found, Severity
+from halfbyte.gate.facts import Facts
+from halfbyte.gate.findings import Found
+from halfbyte.recipes.policy import Depth, Severity
 
-if TYPE_CHECKING:
-    from halfbyte.gate.facts import Facts
-
-Depth = Literal["headers", "scales", "full"]
-DEPTHS: tuple[Depth, ...] = ("headers", "scales", "full")
-Check = Callable[["Facts"], Iterable[Found]]
+Check = Callable[[Facts], Iterable[Found]]
 
 
 @dataclass(frozen=True)
@@ -43,24 +37,3 @@ def rule(id: str, severity: Severity, rationale: str, needs: Depth = "headers") 
         return check
 
     return register
-
-
-def all_rules() -> dict[str, Rule]:
-    """Every rule, in the order of the groups' files."""
-    import halfbyte.gate.rules  # noqa: F401  the groups register themselves
-
-    return RULES
-
-
-def find_rule(id: str) -> Rule:
-    """A rule by id. Raises UsageError with the nearest known id."""
-    rules = all_rules()
-    if id not in rules:
-        near = get_close_matches(id, rules, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "halfbyte gate --explain all lists them"
-        raise UsageError(f"no rule is called {id[:80]!r}", hint=hint)
-    return rules[id]
-
-
-def reaches(depth: Depth, needed: Depth) -> bool:
-    return DEPTHS.index(depth) >= DEPTHS.index(needed)

@@ -2,7 +2,6 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,38 +17,18 @@ from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.reference import Encoded
 from halfbyte.gate import kernels
 from halfbyte.gate.facts import Facts
+from halfbyte.gate.measures import TensorStatistics
 from halfbyte.quantize.linears import split
 
 PIECE_BYTES = 1 << 20
 NAN_BYTES = (0x7F, 0xFF)
 
 
-@dataclass
-class TensorStatistics:
-    """One packed linear. Counts are of block scales; from `codes` on, None or empty unless the codes were read.
-
-    largest: the largest scale byte. codes: histogram over the 16 codes. zero_blocks: all codes zero. lost_blocks:
-    codes that are not, under a scale of zero. source_error: ‖w - decoded‖ / ‖w‖ against the source.
-    """
-
-    entry: Entry
-    blocks: int = 0
-    nan: int = 0
-    negative: int = 0
-    zero: int = 0
-    smallest: int = 0
-    saturated: int = 0
-    largest: int = 0
-    scale_2: float = 0.0
-    input_scale: float | None = None
-    codes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    zero_blocks: int = 0
-    lost_blocks: int = 0
-    source_error: float | None = None
-
-    @property
-    def module(self) -> str:
-        return self.entry.role.module
+def statistics(facts: Facts) -> list[TensorStatistics]:
+    """Of every packed linear; read on first use, in constant memory."""
+    if facts.measured is None:
+        facts.measured = measure(facts)
+    return facts.measured
 
 
 def measure(facts: Facts) -> list[TensorStatistics]:

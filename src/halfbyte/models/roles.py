@@ -8,19 +8,10 @@ an indexer on a layer that shares its selection, experts on a dense layer.
 from typing import Any, NamedTuple
 
 from halfbyte.errors import CheckpointError, UnknownTensorError, UnsupportedError
+from halfbyte.formats.catalogue import NUMBER_PARTS, SCALE_PARTS
 from halfbyte.models.families import FAMILIES, GLU, INDEXER, Family, Role, dense_layers, indexer_layers
 
-PARTS = (
-    "weight",
-    "bias",
-    "weight_scale",
-    "weight_scale_2",
-    "input_scale",
-    "weight_scale_inv",
-    "k_scale",
-    "v_scale",
-    "e_score_correction_bias",
-)
+PARTS = (*NUMBER_PARTS, *SCALE_PARTS, "bias", "k_scale", "v_scale", "e_score_correction_bias")
 """What may follow a module's path: the tensors of one linear in any of the formats we read."""
 
 _KNOWN_PARTS = frozenset(PARTS)

@@ -30,7 +30,7 @@ from halfbyte.models.families import Role
 from halfbyte.models.paper import PaperTensor, paper_tensors
 from halfbyte.models.roles import TensorRole
 from halfbyte.plan.weight_groups import WeightGroup
-from halfbyte.recipes.recipe import load_recipe, shipped_recipes
+from halfbyte.recipes.recipe import Recipe
 
 MLPS = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP)
 UNQUANTIZED = BF16
@@ -87,12 +87,12 @@ def storage_by_recipe(name_or_file: str) -> Storage:
     paper = PAPER_RECIPES.get(name_or_file)
     if paper is not None:
         return paper.storage
-    if name_or_file not in shipped_recipes() and not Path(name_or_file).is_file():
-        known = sorted([*PAPER_RECIPES, *shipped_recipes()])
+    if name_or_file not in Recipe.shipped() and not Path(name_or_file).is_file():
+        known = sorted([*PAPER_RECIPES, *Recipe.shipped()])
         near = get_close_matches(name_or_file, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise RecipeError(f"no recipe and no file is called {name_or_file[:200]!r}", hint=hint)
-    recipe = load_recipe(name_or_file)
+    recipe = Recipe.named(name_or_file)
     packed = format_of(recipe.algorithm).name
 
     def storage(tensor: PaperTensor, arch: Architecture) -> str:
@@ -117,7 +117,7 @@ def recipe_of_config(config: dict[str, Any]) -> str:
         method, algorithm = str(block.stated.get("quant_method", "")), str(block.stated.get("quant_algo", ""))
         raise UnsupportedError(
             f"quantization_config of method {method[:40]!r} {algorithm[:40]!r} is not one of the paper recipes",
-            hint=f"name one with --recipe: {', '.join(sorted([*PAPER_RECIPES, *shipped_recipes()]))}",
+            hint=f"name one with --recipe: {', '.join(sorted([*PAPER_RECIPES, *Recipe.shipped()]))}",
         )
     if form.name in PUBLISHED:
         return PUBLISHED[form.name]

@@ -44,7 +44,7 @@ from halfbyte.quantize.rounding.store import FOLDER
 from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, json_bytes, metadata_files
 from halfbyte.quantize.staging import check_apart, publish, write_staged
 from halfbyte.quantize.threads import Results, Run
-from halfbyte.recipes.recipe import DEFAULT_RECIPE, Recipe, load_recipe
+from halfbyte.recipes.recipe import DEFAULT_RECIPE, Recipe
 from halfbyte.stream.snapshot import STATE
 
 Rounding = Literal["max", "sweep", "weighted-sweep", "gptq"]
@@ -93,7 +93,7 @@ def quantize(
     Raises HalfbyteError; then `dst` is as it was, but for a `.halfbyte` folder from which the next run resumes.
     """
     began = time.monotonic()
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    chosen = recipe if isinstance(recipe, Recipe) else Recipe.named(recipe)
     if rounding not in get_args(Rounding):
         raise UsageError(f"--rounding {rounding}: wanted {' or '.join(get_args(Rounding))}")
     method: OnData | None = None if rounding == "max" or rounding == "sweep" else rounding

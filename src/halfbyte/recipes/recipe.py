@@ -4,18 +4,15 @@ What the engines cannot load is refused here, before any work, with the reason; 
 SGLang 0.5.23. One precision per layer's experts holds by construction: a recipe cannot name an expert.
 """
 
-from difflib import get_close_matches
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from halfbyte.errors import RecipeError
 from halfbyte.formats.modelopt import Algorithm
 from halfbyte.models.families import MLA, Role
 from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.recipes.reading import Table, WrittenFile
 
 DEFAULT_RECIPE = "nvfp4-routed-experts"
 Format = Literal["nvfp4", "keep"]
@@ -32,18 +29,19 @@ def _layer_numbers(value: Any) -> Any:
     return tuple(sorted(numbers))
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+LayerNumbers = Annotated[
+    tuple[int, ...], BeforeValidator(_layer_numbers, json_schema_input_type=int | str | list[int | str])
+]
 
 
-class Override(_Strict):
+class Override(Table):
     """Other formats for some layers."""
 
-    layers: Annotated[tuple[int, ...], BeforeValidator(_layer_numbers)]
+    layers: LayerNumbers
     roles: dict[Role, Format]
 
 
-class Layers(_Strict):
+class Layers(Table):
     """keep_first / keep_last: decoder layers at either end that are left as they are, counted by layer number."""
 
     keep_first: int = Field(default=0, ge=0)
@@ -51,8 +49,13 @@ class Layers(_Strict):
     overrides: tuple[Override, ...] = ()
 
 
-class Recipe(_Strict):
+class Recipe(WrittenFile):
     """Which roles become NVFP4. Roles that are not named are kept; MTP layers are kept unless `mtp` says otherwise."""
+
+    what: ClassVar = "recipe"
+    plural: ClassVar = "recipes"
+    folder: ClassVar = "shipped"
+    error: ClassVar = RecipeError
 
     version: Literal[1]
     name: str = Field(min_length=1)
@@ -61,6 +64,15 @@ class Recipe(_Strict):
     roles: dict[Role, Format]
     layers: Layers = Layers()
     mtp: Format = "keep"
+
+    @classmethod
+    def parsed(cls, text: str, where: str) -> Self:
+        recipe = super().parsed(text, where)
+        if Role.NORM in recipe._quantized_roles():
+            raise RecipeError(f"{where}: roles.norm: norms have one dimension and cannot be NVFP4")
+        if not recipe._quantized_roles():
+            raise RecipeError(f"{where}: quantizes nothing", hint="give at least one role the format nvfp4")
+        return recipe
 
     def quantizes(self, role: TensorRole, num_layers: int) -> bool:
         """Whether this recipe turns the linear `role` into NVFP4."""
@@ -105,69 +117,3 @@ class Recipe(_Strict):
         if self.mtp == "nvfp4":
             problems.append(f"mtp: {reasons[Role.MTP]}")
         return problems
-
-
-def shipped_recipes() -> dict[str, Any]:
-    """Name -> file of the recipes that come with Halfbyte."""
-    folder = resources.files("halfbyte.recipes") / "shipped"
-    return {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
-
-
-def load_recipe(name_or_file: str | Path) -> Recipe:
-    """A shipped recipe by name, or a recipe file by path. Raises RecipeError with a suggestion."""
-    shipped = shipped_recipes()
-    name = str(name_or_file)
-    if name in shipped:
-        return parse_recipe(shipped[name].read_text("utf-8"), name)
-    path = Path(name_or_file)
-    try:
-        exists = path.is_file()
-    except OSError:  # no file can have such a name
-        exists = False
-    if not exists:
-        near = get_close_matches(name, shipped, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"shipped recipes: {', '.join(sorted(shipped))}"
-        raise RecipeError(f"no recipe and no file is called {name[:200]!r}", hint=hint)
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
-    return parse_recipe(text, name)
-
-
-def parse_recipe(text: str, where: str) -> Recipe:
-    """A recipe from YAML text. Raises RecipeError naming the first thing wrong, with the nearest known word."""
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise RecipeError(f"{where}: a recipe is a YAML mapping")
-    try:
-        recipe = Recipe.model_validate(document)
-    except ValidationError as error:
-        raise _explained(error, where) from None
-    if Role.NORM in recipe._quantized_roles():
-        raise RecipeError(f"{where}: roles.norm: norms have one dimension and cannot be NVFP4")
-    if not recipe._quantized_roles():
-        raise RecipeError(f"{where}: quantizes nothing", hint="give at least one role the format nvfp4")
-    return recipe
-
-
-def _explained(error: ValidationError, where: str) -> RecipeError:
-    """The first validation error as ours, with a did-you-mean for words that are nearly known."""
-    first = error.errors(include_url=False)[0]
-    path = ".".join(str(piece) for piece in first["loc"] if piece != "[key]")
-    word = str(first["loc"][-1] if first["type"] == "extra_forbidden" else first["input"])
-    if first["type"] == "extra_forbidden":
-        model = Override if "overrides" in first["loc"] else Layers if first["loc"][0] == "layers" else Recipe
-        known, what = list(model.model_fields), "unknown setting"
-    elif "[key]" in first["loc"]:
-        known, what = [str(role) for role in Role], "unknown role"
-    else:
-        known, what = ["nvfp4", "keep", "NVFP4", "W4A16_NVFP4"], first["msg"]
-    near = get_close_matches(word, known, n=1)
-    suggestion = (
-        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}" if what != first["msg"] else None
-    )
-    return RecipeError(f"{where}: {path}: {what} ({word[:80]!r})", hint=suggestion)

@@ -19,7 +19,7 @@ from halfbyte.runtime.conversion import with_scales
 from halfbyte.runtime.files import open_files
 from halfbyte.runtime.manifest import check_files
 from halfbyte.runtime.options import Options
-from halfbyte.runtime.packed import PackedModule
+from halfbyte.runtime.packed import Backend, PackedModule
 from halfbyte.runtime.replace import replace_modules
 from halfbyte.runtime.runtime import Runtime, logger
 
@@ -34,7 +34,7 @@ class ModelOptQuantizer(HfQuantizer):
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         options = Options.resolve(quantization_config.backend, quantization_config.activations)
-        self.runtime = Runtime(quantization_config.algorithm(), options)
+        self.runtime = Runtime[Backend](quantization_config.algorithm(), options)
         self._parameters: set[str] = set()
 
     def validate_environment(self, *_: Any, device_map: Any = None, **__: Any) -> None:
@@ -89,7 +89,7 @@ def packed_modules(model: nn.Module) -> dict[str, PackedModule]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedModule)}
 
 
-def start(model: nn.Module, runtime: Runtime) -> None:
+def start(model: nn.Module, runtime: Runtime[Backend]) -> None:
     """Choose the back end for where the weights lie now, prepare it and say so.
 
     One that has rearranged the weights stays: it alone can read them.

@@ -11,7 +11,7 @@ from halfbyte.errors import CheckpointError, UnknownTensorError
 from halfbyte.models.families import Role
 from halfbyte.models.roles import RoleMap, TensorRole
 from halfbyte.modules.experts import check_plain, is_experts
-from halfbyte.runtime.packed import PackedExperts, PackedLinear
+from halfbyte.runtime.packed import Backend, PackedExperts, PackedLinear
 from halfbyte.runtime.runtime import Runtime
 
 NEVER_PACKED = (Role.ROUTER, Role.EMBEDDING, Role.NORM)
@@ -29,7 +29,7 @@ def is_quantized(role: TensorRole, exclusions: Sequence[str]) -> bool:
         raise CheckpointError(f"config.json: quantization_config.ignore: {module}: {error}") from None
 
 
-def replace_modules(model: Any, roles: RoleMap, exclusions: Sequence[str], runtime: Runtime) -> int:
+def replace_modules(model: Any, roles: RoleMap, exclusions: Sequence[str], runtime: Runtime[Backend]) -> int:
     """Put packed modules (on the meta device) in place of the quantized ones. Returns how many."""
     prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
     count = 0

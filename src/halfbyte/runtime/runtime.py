@@ -1,7 +1,7 @@
 """What all packed modules of one model share: the algorithm, the chosen back end and the activation mode."""
 
 import logging
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -9,19 +9,26 @@ from halfbyte.errors import UsageError
 from halfbyte.formats.modelopt import WITH_ACTIVATIONS, Algorithm
 from halfbyte.runtime.options import Options
 
-if TYPE_CHECKING:
-    from halfbyte.runtime.backends.interface import Backend
-
 logger = logging.getLogger("halfbyte.runtime")
 
 
-class Runtime:
+class Named(Protocol):
+    """What is asked of a back end here; what it computes is between it and the packed modules (`packed.Backend`)."""
+
+    name: str
+    rearranges: bool
+
+
+B = TypeVar("B", bound=Named)
+
+
+class Runtime(Generic[B]):
     """One per model. `backend` is set by `start`, once it is known where the weights lie."""
 
     def __init__(self, algorithm: Algorithm, options: Options) -> None:
         self.algorithm = algorithm
         self.options = options
-        self._backend: Backend | None = None
+        self._backend: B | None = None
         self.reason = ""
 
     @property
@@ -29,7 +36,7 @@ class Runtime:
         return self._backend is not None
 
     @property
-    def backend(self) -> "Backend":
+    def backend(self) -> B:
         assert self._backend is not None, "a packed module was called before loading was done"
         return self._backend
 
@@ -38,7 +45,7 @@ class Runtime:
         """Whether activations are rounded; `auto` leaves them alone, which is what engines do off Blackwell."""
         return self.options.activations == "a4-sim"
 
-    def start(self, backend: "Backend", reason: str) -> None:
+    def start(self, backend: B, reason: str) -> None:
         if self.simulates_activations and self.algorithm != WITH_ACTIVATIONS:
             raise UsageError(
                 f"activations=a4-sim needs input_scale, a {self.algorithm} checkpoint has none",

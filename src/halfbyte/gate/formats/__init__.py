@@ -24,8 +24,3 @@ def rendered(document: dict[str, Any], form: str) -> str:
     if form not in writers:
         raise UsageError(f"unknown format {form[:40]!r}", hint=f"known: {', '.join(FORMATS)}")
     return writers[form](document)
-
-
-def blamed(finding: dict[str, Any]) -> str:
-    """The tensor, module or file of a finding, empty if there is none."""
-    return str(finding.get("tensor") or finding.get("module") or finding.get("file") or "")

@@ -3,8 +3,8 @@
 from html import escape
 from typing import Any
 
-from halfbyte.gate.formats import blamed
-from halfbyte.gate.registry import all_rules
+from halfbyte.gate.catalogue import all_rules
+from halfbyte.gate.formats.blamed import blamed
 
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2128;--paper:#fff;--line:#d8dee4;--soft:#57606a;--deny:#b42318;--warn:#8a5a00;

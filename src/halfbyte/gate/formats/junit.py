@@ -3,7 +3,8 @@
 from typing import Any
 from xml.etree import ElementTree
 
-from halfbyte.gate.registry import DEPTHS, all_rules
+from halfbyte.gate.catalogue import all_rules
+from halfbyte.gate.depths import DEPTHS
 
 
 def rendered(document: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 from urllib.parse import quote
 
 from halfbyte import __version__
-from halfbyte.gate.formats import blamed
-from halfbyte.gate.registry import all_rules
+from halfbyte.gate.catalogue import all_rules
+from halfbyte.gate.formats.blamed import blamed
 
 LEVELS = {"deny": "error", "warn": "warning", "info": "note"}
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"

@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from halfbyte.gate.formats import blamed
+from halfbyte.gate.formats.blamed import blamed
 
 
 def rendered(document: dict[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from halfbyte.gate.depths import reaches
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found
-from halfbyte.gate.registry import reaches, rule
+from halfbyte.gate.registry import rule
 
 
 @rule("gate.depth", "deny", "A policy may ask for more than headers; a shallower run cannot pass it.")

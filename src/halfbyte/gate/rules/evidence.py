@@ -9,9 +9,9 @@ from typing import Any
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, printable
 from halfbyte.gate.hashes import identity_of_shards
-from halfbyte.gate.policy import Evidence
 from halfbyte.gate.reading import EVIDENCE_NAME
 from halfbyte.gate.registry import rule
+from halfbyte.recipes.policy import WantedEvidence
 
 
 @rule(
@@ -75,19 +75,19 @@ def coverage(facts: Facts) -> Iterator[Found]:
             yield Found(message, file=EVIDENCE_NAME, missing=True)
 
 
-def entries_of(facts: Facts, wanted: Evidence) -> list[dict[str, Any]]:
+def entries_of(facts: Facts, wanted: WantedEvidence) -> list[dict[str, Any]]:
     """The recorded results of one kind, and of the suite if one is named."""
     rows = (facts.evidence or {}).get(wanted.kind)
     found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     return [row for row in found if wanted.suite is None or row.get("suite") == wanted.suite]
 
 
-def _of_these_shards(facts: Facts, wanted: Evidence) -> list[dict[str, Any]]:
+def _of_these_shards(facts: Facts, wanted: WantedEvidence) -> list[dict[str, Any]]:
     ours = identity_of_shards(facts)
     return [entry for entry in entries_of(facts, wanted) if ours is not None and entry.get("candidate") == ours]
 
 
-def _shortcomings(wanted: Evidence, entry: dict[str, Any]) -> Iterator[str]:
+def _shortcomings(wanted: WantedEvidence, entry: dict[str, Any]) -> Iterator[str]:
     if wanted.verdict is not None:
         reached = str(entry.get("verdict"))
         if reached.lower() != wanted.verdict.lower():
@@ -150,5 +150,5 @@ def _context(entry: dict[str, Any]) -> int:
     return max(longest, default=0)
 
 
-def _name(wanted: Evidence) -> str:
+def _name(wanted: WantedEvidence) -> str:
     return f"{wanted.kind} {wanted.suite}" if wanted.suite else wanted.kind

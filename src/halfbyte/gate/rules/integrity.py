@@ -6,10 +6,11 @@ from typing import Any
 from halfbyte.checkpoint.source import INDEX_NAME
 from halfbyte.evidence.improving import allows, improving
 from halfbyte.gate.facts import Facts, reported
-from halfbyte.gate.findings import Found, Severity, printable
+from halfbyte.gate.findings import Found, printable
 from halfbyte.gate.hashes import computed_sha256, stated_files
 from halfbyte.gate.reading import EVIDENCE_NAME, parse_json
 from halfbyte.gate.registry import Check, rule
+from halfbyte.recipes.policy import Severity
 
 NOT_LOADED = (".md", ".txt", ".py", ".jsonl", ".png", ".gitattributes")
 """Endings of files that no engine loads: a change there is worth a word, not a refusal."""

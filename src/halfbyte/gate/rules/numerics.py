@@ -3,29 +3,33 @@
 import math
 from collections.abc import Iterator
 from statistics import median
-from typing import TYPE_CHECKING
 
 from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
-from halfbyte.gate.policy import Bounds
+from halfbyte.gate.measures import TensorStatistics
 from halfbyte.gate.registry import rule
 from halfbyte.models.families import Role
 from halfbyte.models.roles import SHARED_SCALE
-
-if TYPE_CHECKING:
-    from halfbyte.gate.statistics import TensorStatistics
+from halfbyte.recipes.policy import Bounds
 
 SMALLEST_NORMAL, LARGEST = 2.0**-126, 2.0**127
 MOST_FINDINGS = 20
 MAGNITUDES = 8
 
 
+def statistics(facts: Facts) -> list[TensorStatistics]:
+    """Of every packed linear. numba is imported when the first rule asks: a gate on headers never does."""
+    from halfbyte.gate.statistics import statistics as measured
+
+    return measured(facts)
+
+
 @rule(
     "numerics.scale-finite", "deny", "A NaN block scale makes sixteen weights, and the layer's output, NaN.", "scales"
 )
 def scale_finite(facts: Facts) -> Iterator[Found]:
-    bad = [found for found in facts.statistics if found.nan]
+    bad = [found for found in statistics(facts) if found.nan]
     for found in bad[:MOST_FINDINGS]:
         message = f"{found.module}: {plural(found.nan, 'block scale')} of {found.blocks:,} NaN"
         yield Found(message, tensor=found.entry.tensors["weight_scale"].name)
@@ -33,7 +37,7 @@ def scale_finite(facts: Facts) -> Iterator[Found]:
 
 @rule("numerics.scale-sign", "deny", "Block scales are magnitudes; kernels read the sign bit as part of one.", "scales")
 def scale_sign(facts: Facts) -> Iterator[Found]:
-    bad = [found for found in facts.statistics if found.negative]
+    bad = [found for found in statistics(facts) if found.negative]
     for found in bad[:MOST_FINDINGS]:
         message = f"{found.module}: {plural(found.negative, 'block scale')} of {found.blocks:,} negative"
         yield Found(message, tensor=found.entry.tensors["weight_scale"].name)
@@ -48,7 +52,7 @@ def scale_sign(facts: Facts) -> Iterator[Found]:
 )
 def scale_2(facts: Facts) -> Iterator[Found]:
     low, high = _bounds(facts.policy.numerics.weight_scale_2)
-    bad = [found for found in facts.statistics if not low <= found.scale_2 <= high]
+    bad = [found for found in statistics(facts) if not low <= found.scale_2 <= high]
     for found in bad[:MOST_FINDINGS]:
         message = f"{found.module}: weight_scale_2 is {found.scale_2:g}, wanted {low:g} to {high:g}"
         yield Found(message, tensor=found.entry.tensors["weight_scale_2"].name)
@@ -63,7 +67,7 @@ def scale_2(facts: Facts) -> Iterator[Found]:
 def gate_up(facts: Facts) -> Iterator[Found]:
     groups: dict[tuple[object, ...], list[TensorStatistics]] = {}
     fused = {name: names for names in SHARED_SCALE for name in names}
-    for found in facts.statistics:
+    for found in statistics(facts):
         role = found.entry.role
         if role.projection in fused:
             groups.setdefault((role.role, role.layer, role.expert, fused[role.projection]), []).append(found)
@@ -90,7 +94,7 @@ def gate_up(facts: Facts) -> Iterator[Found]:
 def input_scale(facts: Facts) -> Iterator[Found]:
     low, high = _bounds(facts.policy.numerics.input_scale)
     bad = [
-        found for found in facts.statistics if found.input_scale is not None and not low <= found.input_scale <= high
+        found for found in statistics(facts) if found.input_scale is not None and not low <= found.input_scale <= high
     ]
     for found in bad[:MOST_FINDINGS]:
         message = f"{found.module}: input_scale is {found.input_scale:g}, wanted {low:g} to {high:g}"
@@ -129,7 +133,7 @@ def _bounds(bounds: Bounds) -> tuple[float, float]:
 def _outliers(facts: Facts, ratio: float) -> "Iterator[tuple[TensorStatistics, float]]":
     """Experts whose input_scale is more than `ratio` times the median of their layer and projection, or less."""
     groups: dict[tuple[object, ...], list[TensorStatistics]] = {}
-    for found in facts.statistics:
+    for found in statistics(facts):
         role = found.entry.role
         usable = found.input_scale is not None and 0 < found.input_scale < math.inf
         if usable and role.role is Role.ROUTED_EXPERT:
@@ -166,7 +170,7 @@ def underflow(facts: Facts) -> Iterator[Found]:
 
 def _rates(facts: Facts, kind: str, limit: float, what: str) -> Iterator[Found]:
     count = 0
-    for found in facts.statistics:
+    for found in statistics(facts):
         number = found.saturated if kind == "saturated" else found.smallest + found.zero
         if found.blocks and number / found.blocks > limit and count < MOST_FINDINGS:
             count += 1
@@ -184,7 +188,7 @@ def unused_range(facts: Facts) -> Iterator[Found]:
     from halfbyte.formats.nvfp4.format import E4M3, E4M3_MAX
 
     limit, count = facts.policy.numerics.unused_range, 0
-    for found in facts.statistics:
+    for found in statistics(facts):
         largest = float(E4M3[found.largest])
         constant = found.saturated + found.smallest == 0 and largest == 1.0  # the scale of an all-zero tensor
         if largest < limit * E4M3_MAX and not constant and count < MOST_FINDINGS:
@@ -200,7 +204,7 @@ def unused_range(facts: Facts) -> Iterator[Found]:
     "full",
 )
 def lost_blocks(facts: Facts) -> Iterator[Found]:
-    bad = [found for found in facts.statistics if found.lost_blocks]
+    bad = [found for found in statistics(facts) if found.lost_blocks]
     for found in bad[:MOST_FINDINGS]:
         message = (
             f"{found.module}: {plural(found.lost_blocks, 'block')} of {found.blocks:,} with codes under a zero scale"
@@ -216,7 +220,7 @@ def lost_blocks(facts: Facts) -> Iterator[Found]:
 )
 def dead_codes(facts: Facts) -> Iterator[Found]:
     limit, count = facts.policy.numerics.dead_code_share, 0
-    for found in facts.statistics:
+    for found in statistics(facts):
         magnitudes = found.codes[:MAGNITUDES] + found.codes[MAGNITUDES:]
         dead = int((magnitudes == 0).sum())
         if found.zero_blocks < found.blocks and dead / MAGNITUDES > limit and count < MOST_FINDINGS:
@@ -232,7 +236,7 @@ def dead_codes(facts: Facts) -> Iterator[Found]:
     "full",
 )
 def dead_expert(facts: Facts) -> Iterator[Found]:
-    dead = [found for found in facts.statistics if found.blocks and found.zero_blocks == found.blocks]
+    dead = [found for found in statistics(facts) if found.blocks and found.zero_blocks == found.blocks]
     for found in dead[:MOST_FINDINGS]:
         yield Found(f"{found.module}: every weight is zero", module=found.module)
 
@@ -263,7 +267,7 @@ def source_error(facts: Facts) -> Iterator[Found]:
     from halfbyte.gate.statistics import differs
 
     limit, count = facts.policy.numerics.source_error, 0
-    for found in facts.statistics:
+    for found in statistics(facts):
         error = found.source_error
         if error is not None and not error <= limit and count < MOST_FINDINGS:
             count += 1

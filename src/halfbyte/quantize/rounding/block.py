@@ -7,17 +7,10 @@ of `weight_scale_2`: steps are plain E4M3 values, and nothing underflows.
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from halfbyte.formats.nvfp4.format import BLOCK_SIZE, E4M3
-
-SCALES_BELOW = 8
-SCALES_TRIED = 16
-
-STEPS = E4M3[:128].copy()
-RECIPROCALS = np.divide(np.float32(1), STEPS, out=np.zeros_like(STEPS), where=STEPS > 0)
+from halfbyte.formats.nvfp4.format import BLOCK_SIZE
 
 
 @dataclass(frozen=True)

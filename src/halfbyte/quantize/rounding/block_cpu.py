@@ -6,7 +6,7 @@ from numba import njit
 from torch import Tensor
 
 from halfbyte.formats.nvfp4.format import BLOCK_SIZE, E4M3_MAX, E4M3_MIN, SCALE_FIRST, SCALE_LAST, SCALE_ONE
-from halfbyte.quantize.rounding.block import RECIPROCALS, SCALES_BELOW, SCALES_TRIED, STEPS
+from halfbyte.quantize.rounding.scales_tried import RECIPROCALS, SCALES_BELOW, SCALES_TRIED, STEPS
 
 Floats = npt.NDArray[np.float32]
 

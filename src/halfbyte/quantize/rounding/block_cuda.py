@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from halfbyte.formats.nvfp4.format import SCALE_FIRST, SCALE_LAST, SCALE_ONE
-from halfbyte.quantize.rounding.block import RECIPROCALS, SCALES_BELOW, SCALES_TRIED, STEPS
+from halfbyte.quantize.rounding.scales_tried import RECIPROCALS, SCALES_BELOW, SCALES_TRIED, STEPS
 
 ROWS = 32
 
