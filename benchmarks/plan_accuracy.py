@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from halfbyte.engines.server import GIB
 from halfbyte.errors import HalfbyteError
 from halfbyte.models.architecture import Architecture, architecture
 from halfbyte.plan.deployment import Deployment, make_deployment
-from halfbyte.plan.engines import GIB
 from halfbyte.plan.hardware import find_gpu
-from halfbyte.plan.kv import page_tokens, tokens_in
+from halfbyte.plan.kv import tokens_in
 from halfbyte.plan.memory import MemoryPlan, plan_memory
 from halfbyte.plan.recipes import groups_on_paper, storage_by_recipe
 from halfbyte.plan.weight_groups import WeightGroup
@@ -205,7 +205,7 @@ class Case:
             pool = after - before * (1 - plan.limits.fraction)
         if not pool or pool <= 0:
             return []
-        tokens = tokens_in(pool * GIB, plan.kv.sized_bytes, page_tokens(self.arch, plan.deployment))
+        tokens = tokens_in(pool * GIB, plan.kv.sized_bytes, plan.deployment.facts.page_tokens(self.arch))
         return [(tokens, self.observed["kv_tokens"])]
 
     def kv_from_flags(self) -> list[tuple[float, float]]:

@@ -165,7 +165,7 @@ def test_no_model_type_stands_outside_models() -> None:
 
 @MOVING
 def test_no_engine_stands_outside_engines() -> None:
-    from halfbyte.engines.exclusions import ENGINES
+    from halfbyte.engines.catalogue import ENGINES
 
     assert outside(("engines", "models"), set(ENGINES)) == []
 

@@ -80,10 +80,10 @@ def test_missing_engines_say_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     for name in ("llama.cpp", "transformers", "auto"):
         with pytest.raises(UnsupportedError) as caught:
-            choose(name)  # type: ignore[arg-type]
+            choose(name)
         assert "pip install 'halfbyte[" in (caught.value.hint or "")
     with pytest.raises(UsageError):
-        choose("abacus")  # type: ignore[arg-type]
+        choose("abacus")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The ignore list: read as each engine reads it (serving notes, §1.2), and written so that both agree."""
+"""The ignore list: read as each engine reads it (docs/engines.md 2), and written so that both agree."""
 
 import json
 import re
@@ -13,15 +13,9 @@ from families.headers import header_set
 from hypothesis import given, settings
 
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.engines.exclusions import (
-    ENGINES,
-    Engine,
-    SplitFusedError,
-    contradictions,
-    excluded,
-    exclusion_entries,
-    runtime_module,
-)
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import EngineName, SplitFusedError
+from halfbyte.engines.exclusions import contradictions, exclusion_entries
 from halfbyte.models.families import Role
 from halfbyte.models.roles import RoleMap, TensorRole
 
@@ -70,16 +64,16 @@ TABLE: list[tuple[list[str], str, bool | str, bool | str]] = [
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("entries", "module", "vllm", "sglang"), TABLE)
 def test_how_an_engine_reads(
-    engine: Engine, entries: list[str], module: str, vllm: bool | str, sglang: bool | str
+    engine: EngineName, entries: list[str], module: str, vllm: bool | str, sglang: bool | str
 ) -> None:
     wanted = vllm if engine == "vllm" else sglang
     fused = {"vllm": "fused_qkv_a_proj", "sglang": "fused_qkv_a_proj_with_mqa"}[engine]
     asked = module.replace("kv_a_proj_with_mqa", fused).replace(".q_a_proj", f".{fused}")
     if wanted == RAISES:
         with pytest.raises(SplitFusedError):
-            excluded(engine, entries, asked)
+            ENGINES[engine].excluded(tuple(entries), asked)
     else:
-        assert excluded(engine, entries, asked) is wanted
+        assert ENGINES[engine].excluded(tuple(entries), asked) is wanted
 
 
 GLM = RoleMap(CONFIGS["GLM-5.2"])
@@ -107,13 +101,13 @@ GLM = RoleMap(CONFIGS["GLM-5.2"])
 )
 def test_runtime_module(tensor: str, vllm: str, sglang: str) -> None:
     role = GLM.role(f"{tensor}.weight")
-    assert runtime_module("vllm", role) == f"model.layers.3.{vllm}"
-    assert runtime_module("sglang", role) == f"model.layers.3.{sglang}"
+    assert ENGINES["vllm"].runtime_module(role) == f"model.layers.3.{vllm}"
+    assert ENGINES["sglang"].runtime_module(role) == f"model.layers.3.{sglang}"
 
 
 def test_runtime_module_of_separate_qkv() -> None:
     role = RoleMap(CONFIGS["Qwen3-30B-A3B"]).role("model.layers.3.self_attn.k_proj.weight")
-    assert {runtime_module(engine, role) for engine in ENGINES} == {"model.layers.3.self_attn.qkv_proj"}
+    assert {engine.runtime_module(role) for engine in ENGINES.values()} == {"model.layers.3.self_attn.qkv_proj"}
 
 
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
@@ -137,7 +131,7 @@ def written(name: str, modules: Sequence[TensorRole], quantized: Choice) -> list
 
 def problems(entries: Sequence[str], modules: Sequence[TensorRole], quantized: Choice) -> list[str]:
     asked = [(role, quantized(role)) for role in modules if role.role is not Role.EMBEDDING]
-    return contradictions(entries, asked)
+    return [str(problem) for problem in contradictions(entries, asked)]
 
 
 def routed(role: TensorRole) -> bool:

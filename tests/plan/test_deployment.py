@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from halfbyte.engines.server import communicator_bytes
 from halfbyte.errors import UsageError
-from halfbyte.plan.deployment import layout
-from halfbyte.plan.engines import communicator_bytes, keeps_all_index_layers, limits
 from halfbyte.plan.hardware import catalogue, find_gpu
 
 from .models import paper, server
@@ -40,7 +39,7 @@ def test_nonsense(options: dict[str, object], words: str) -> None:
 
 
 def settle(options: dict[str, object]) -> None:
-    limits(GLM.arch, server(GLM, **options))  # type: ignore[arg-type]
+    server(GLM, **options).limits(GLM.arch)  # type: ignore[arg-type]
 
 
 def test_no_mtp_without_such_a_layer() -> None:
@@ -49,10 +48,10 @@ def test_no_mtp_without_such_a_layer() -> None:
 
 
 def test_layouts_of_both_engines() -> None:
-    assert layout(server(GLM)).attention == 8
-    under_dp = layout(server(GLM, dp=8))
+    assert server(GLM).layout.attention == 8
+    under_dp = server(GLM, dp=8).layout
     assert (under_dp.attention, under_dp.embedding, under_dp.head, under_dp.dense) == (1, 1, 8, 8)
-    wide = layout(server(GLM, engine="vllm", tp=1, dp=8, ep=8))
+    wide = server(GLM, engine="vllm", tp=1, dp=8, ep=8).layout
     assert (wide.attention, wide.expert_count, wide.expert_width, wide.shared) == (1, 8, 1, 1)
 
 
@@ -61,14 +60,17 @@ def test_replicas() -> None:
     assert server(GLM, dp=8).replicas == 1
     assert server(GLM, dp=8).kv_ranks == 8
     vllm = server(GLM, engine="vllm", tp=4, dp=2)
-    assert (vllm.replicas, vllm.kv_ranks, layout(vllm).expert_width, layout(vllm).attention) == (1, 2, 8, 4)
-    assert communicator_bytes(server(GLM)) > communicator_bytes(server(paper("Qwen3-30B-A3B", None), gpus=1)) == 0
+    assert (vllm.replicas, vllm.kv_ranks, vllm.layout.expert_width, vllm.layout.attention) == (1, 2, 8, 4)
+    alone = server(paper("Qwen3-30B-A3B", None), gpus=1)
+    several = server(GLM)
+    assert communicator_bytes(several.gpu, several.world, several.dcp) > 0
+    assert communicator_bytes(alone.gpu, alone.world, alone.dcp) == 0
 
 
 def test_versions() -> None:
-    assert keeps_all_index_layers(server(GLM, engine_version="0.5.13.post1"))
-    assert not keeps_all_index_layers(server(GLM, engine_version="0.5.23"))
-    assert not keeps_all_index_layers(server(GLM, engine_version="some fork"))
+    for version, keeps in (("0.5.13.post1", True), ("0.5.23", False), ("some fork", False)):
+        d = server(GLM, engine_version=version)
+        assert d.facts.keeps_all_index_layers(d.version) is keeps
 
 
 def test_catalogue_is_complete_and_sourced() -> None:

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from halfbyte.engines.server import GIB, MIB
 from halfbyte.errors import UsageError
 from halfbyte.plan import answers
 from halfbyte.plan.activations import draft_terms, forward_terms, graph_term, logits_term, sparse_terms
-from halfbyte.plan.engines import GIB, MIB, graph_forecast, limits
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.kv import kv_stage, tokens_in
 from halfbyte.plan.memory import plan_memory
@@ -72,18 +72,18 @@ def test_pipeline_stages_follow_vllm() -> None:
 def test_kv_bytes_per_token(gpu: str, engine: str, dtype: str, plain: int, mtp: int) -> None:
     for drafts, want in ((0, plain), (3, mtp)):
         d = server(GLM, gpu, engine=engine, kv_dtype=dtype, mtp_tokens=drafts)
-        assert kv_stage(GLM.arch, d, limits(GLM.arch, d), range(78), last=True).token_bytes == want
+        assert kv_stage(GLM.arch, d, d.limits(GLM.arch), range(78), last=True).token_bytes == want
 
 
 def test_kv_of_other_attention_kinds() -> None:
     deepseek = paper("DeepSeek-V3", None)
     fp8 = server(deepseek, kv_dtype="fp8")
-    assert kv_stage(deepseek.arch, fp8, limits(deepseek.arch, fp8), range(61), last=True).token_bytes == 61 * 576
+    assert kv_stage(deepseek.arch, fp8, fp8.limits(deepseek.arch), range(61), last=True).token_bytes == 61 * 576
     qwen = paper("Qwen3-30B-A3B", None)
     # four KV heads on eight ranks: each rank keeps one
     for gpus, heads in ((1, 4), (8, 1)):
         d = server(qwen, gpus=gpus)
-        found = kv_stage(qwen.arch, d, limits(qwen.arch, d), range(48), last=True)
+        found = kv_stage(qwen.arch, d, d.limits(qwen.arch), range(48), last=True)
         assert found.token_bytes == 48 * 2 * heads * 128 * 2
 
 
@@ -91,7 +91,7 @@ def test_decode_context_parallelism_spreads_tokens() -> None:
     vllm = server(GLM, "rtxpro6000", engine="vllm", dcp=8, kv_dtype="fp8")
     sglang = server(GLM, "b200", dcp=8)
     for d, want in ((vllm, 53_940 / 8), (sglang, 78 * 576 / 8 + 21 * 132)):
-        assert kv_stage(GLM.arch, d, limits(GLM.arch, d), range(78), last=True).token_bytes == want
+        assert kv_stage(GLM.arch, d, d.limits(GLM.arch), range(78), last=True).token_bytes == want
 
 
 def test_tokens_are_whole_pages() -> None:
@@ -111,13 +111,13 @@ def test_prefill_buffers_of_the_cards_chunk() -> None:
     assert named(terms, "expert output before merging") / 1e9 == pytest.approx(12.9, abs=0.05)
     assert named(terms, "packed expert input") == 0.5625 * tokens * hidden
     assert named(terms, "shared expert") == 2 * tokens * 4096 / 8
-    sparse = sparse_terms(GLM.arch, d, limits(GLM.arch, d), tokens)
+    sparse = sparse_terms(GLM.arch, d, d.limits(GLM.arch), tokens)
     assert named(sparse, "top-k indices") / 1e9 == pytest.approx(1.07, abs=0.005)
 
 
 def test_workspaces_logits_and_graphs() -> None:
     vllm = server(GLM, engine="vllm", max_sequences=512)
-    settled = limits(GLM.arch, vllm)
+    settled = vllm.limits(GLM.arch)
     workspace = named(sparse_terms(GLM.arch, vllm, settled, 8192), "sparse prefill workspace")
     assert workspace == 2 * 1_048_576 * 1152 + 16 * 1_048_576 * 132  # the notes' 2.4 GB and the gather buffer beside it
     short = replace(vllm, context=131072)
@@ -127,20 +127,20 @@ def test_workspaces_logits_and_graphs() -> None:
     one_copy = logits_term(GLM.arch, vllm, 512).bytes / 5
     assert one_copy / 1e6 == pytest.approx(317, abs=0.5)
     sglang = server(GLM, mtp_tokens=5)
-    assert graph_term(sglang, limits(GLM.arch, sglang)).bytes == 1.5 * GIB + 2 * MIB * 512 * 6
-    assert graph_term(replace(sglang, graph_batch=0), limits(GLM.arch, replace(sglang, graph_batch=0))).bytes == 0
+    assert graph_term(sglang, sglang.limits(GLM.arch)).bytes == 1.5 * GIB + 2 * MIB * 512 * 6
+    assert graph_term(replace(sglang, graph_batch=0), replace(sglang, graph_batch=0).limits(GLM.arch)).bytes == 0
     assert named(draft_terms(GLM.arch, sglang, 1000), "draft input") == 2 * 1000 * 3 * 6144
     assert draft_terms(GLM.arch, server(GLM), 1000) == []
 
 
 def test_sglang_default_fraction() -> None:
     # (total - reserved) / total, reserved = 512 + 1.5 * 8192 + 1024 + 2 * 512 + 1536 MiB on eight H200 with 8192
-    settled = limits(GLM.arch, server(GLM, "h200", chunk=8192))
+    settled = server(GLM, "h200", chunk=8192).limits(GLM.arch)
     total = 139.8 * 1024
     assert settled.fraction == pytest.approx((total - (512 + 12288 + 1024 + 1024 + 1536)) / total, abs=0.001)
     # the card's chunk would reserve 192 GB: the formula goes to its floor, so the card must set 0.80 by hand
-    assert limits(GLM.arch, server(GLM, chunk=131072)).fraction == 0.05
-    assert limits(GLM.arch, server(GLM, engine="vllm")).fraction == 0.92
+    assert server(GLM, chunk=131072).limits(GLM.arch).fraction == 0.05
+    assert server(GLM, engine="vllm").limits(GLM.arch).fraction == 0.92
 
 
 def test_the_cards_setting_fits_b200_with_little_to_spare() -> None:
@@ -247,22 +247,22 @@ def test_load_takes_a_second_copy_for_a_moment() -> None:
 
 
 def test_graphs_lie_in_the_budget_from_vllm_0_20_on() -> None:
-    for version, forecast, want in (
+    for version, given, want in (
         (None, None, 2.0), ("0.20.1", None, 2.0), ("v0.19.1", None, 0.0), ("0.25.1+cu129", False, 0.0),
         ("0.19.1", True, 2.0), ("0.0.0+local (fork)", None, 2.0),
     ):  # fmt: skip
-        d = server(GLM, engine="vllm", engine_version=version, forecast_graphs=forecast)
-        assert graph_forecast(d) == want
-    assert graph_forecast(server(GLM)) == 0
+        d = server(GLM, engine="vllm", engine_version=version, forecast_graphs=given)
+        assert d.facts.graph_forecast(d) == want
+    assert server(GLM).facts.graph_forecast(server(GLM)) == 0
 
 
 def test_sm120_scores_a_whole_chunk() -> None:
     d = server(GLM, "rtxpro6000", engine="vllm", context=202_752, chunk=8192)
-    terms = sparse_terms(GLM.arch, d, limits(GLM.arch, d), 8192)
+    terms = sparse_terms(GLM.arch, d, d.limits(GLM.arch), 8192)
     assert named(terms, "indexer logits") == 4 * 8192 * 202_752
     assert "sparse prefill workspace" not in {term.name for term in terms}
     hopper = replace(d, gpu=find_gpu("h200"))
-    assert named(sparse_terms(GLM.arch, hopper, limits(GLM.arch, hopper), 8192), "indexer logits") == 512 * MIB
+    assert named(sparse_terms(GLM.arch, hopper, hopper.limits(GLM.arch), 8192), "indexer logits") == 512 * MIB
 
 
 def test_a_draft_model_of_its_own() -> None:

@@ -6,7 +6,6 @@ import pytest
 
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.plan import answers
-from halfbyte.plan.engines import limits
 from halfbyte.plan.kv import kv_stage
 from halfbyte.plan.memory import plan_memory
 from halfbyte.plan.target import Model, on_paper
@@ -39,15 +38,15 @@ def test_half_of_gpt_oss_slides() -> None:
 
 def test_vllm_keeps_the_window_and_a_chunk() -> None:
     d = server(OSS, "h200", 1, "vllm", chunk=8192)
-    stage = kv_stage(OSS.arch, d, limits(OSS.arch, d), range(36), last=True)
+    stage = kv_stage(OSS.arch, d, d.limits(OSS.arch), range(36), last=True)
     assert stage.sized_bytes == pytest.approx(18 * LAYER + 18 * LAYER * (127 + 8192) / 131072)
     older = server(OSS, "h200", 1, "vllm", chunk=8192, engine_version="0.9.2")
-    assert kv_stage(OSS.arch, older, limits(OSS.arch, older), range(36), last=True).sized_bytes == 36 * LAYER
+    assert kv_stage(OSS.arch, older, older.limits(OSS.arch), range(36), last=True).sized_bytes == 36 * LAYER
 
 
 def test_sglang_sizes_a_second_pool_by_ratio() -> None:
     d = server(OSS, "h200", 1)
-    stage = kv_stage(OSS.arch, d, limits(OSS.arch, d), range(36), last=True)
+    stage = kv_stage(OSS.arch, d, d.limits(OSS.arch), range(36), last=True)
     assert stage.sized_bytes == pytest.approx(18 * LAYER * 1.8)
 
 

@@ -1,43 +1,39 @@
 """Which engine is taken, and loading it."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from halfbyte.chat.answer import Engine
+from halfbyte.engines.local import EXTRAS, LLAMA_CPP, LOCAL, LocalName, installed
 from halfbyte.errors import UnsupportedError, UsageError
 from halfbyte.progress import Progress
 
-EngineName = Literal["auto", "llama.cpp", "transformers"]
-ENGINES: tuple[EngineName, ...] = ("auto", "llama.cpp", "transformers")
+AUTO = "auto"
+CHOICES = (AUTO, *LOCAL)
 
 
-def choose(name: EngineName) -> Literal["llama.cpp", "transformers"]:
-    """The engine to use: llama.cpp where it is installed, else transformers. Raises UnsupportedError, UsageError."""
-    if name not in ENGINES:
-        raise UsageError(f"--engine {name}: wanted one of {', '.join(ENGINES)}")
-    has_llama = all(importlib.util.find_spec(module) for module in ("xllamacpp", "gguf"))
-    has_transformers = all(importlib.util.find_spec(module) for module in ("torch", "transformers"))
-    if name == "llama.cpp" and not has_llama:
-        raise UnsupportedError("the llama.cpp engine needs xllamacpp and gguf", hint="pip install 'halfbyte[local]'")
-    if name == "transformers" and not has_transformers:
-        raise UnsupportedError("the transformers engine needs torch", hint="pip install 'halfbyte[torch]'")
-    if name == "auto":
-        if not has_llama and not has_transformers:
-            raise UnsupportedError("no engine is installed", hint="pip install 'halfbyte[local]' for llama.cpp")
-        return "llama.cpp" if has_llama else "transformers"
-    return name
+def choose(name: str) -> LocalName:
+    """The engine to use, the first installed for `auto`. Raises UnsupportedError, UsageError."""
+    for known in LOCAL:
+        if name == known:
+            if not installed(known):
+                needs = " and ".join(LOCAL[known])
+                raise UnsupportedError(f"the {known} engine needs {needs}", hint=f"pip install '{EXTRAS[known]}'")
+            return known
+    if name != AUTO:
+        raise UsageError(f"--engine {name}: wanted one of {', '.join(CHOICES)}")
+    for known in LOCAL:
+        if installed(known):
+            return known
+    raise UnsupportedError("no engine is installed", hint=f"pip install '{EXTRAS[LLAMA_CPP]}' for {LLAMA_CPP}")
 
 
-def load(
-    path: Path, name: EngineName, context_tokens: int, progress: Progress, confirm: Callable[[str], bool]
-) -> Engine:
+def load(path: Path, name: str, context_tokens: int, progress: Progress, confirm: Callable[[str], bool]) -> Engine:
     """Load a checkpoint folder (or, for llama.cpp, a GGUF file). confirm: asked before a large cache file is made.
 
     Raises HalfbyteError.
     """
-    if choose(name) == "llama.cpp":
+    if choose(name) == LLAMA_CPP:
         from halfbyte.chat.gguf_cache import cached_gguf
         from halfbyte.chat.llamacpp import LlamaCpp
 

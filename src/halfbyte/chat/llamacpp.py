@@ -11,6 +11,7 @@ from typing import Any
 import xllamacpp
 
 from halfbyte.chat.answer import Delta, Sampling, Summary
+from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, HalfbyteError
 
 
@@ -28,7 +29,7 @@ class LlamaCpp:
             self._server = xllamacpp.Server(settings)
         except RuntimeError as error:
             raise CheckpointError(f"{file}: llama.cpp cannot load it: {error}") from None
-        self.label = "llama.cpp"
+        self.label: str = LLAMA_CPP
 
     def stream(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], sampling: Sampling

@@ -61,7 +61,7 @@ def chat(
         return yes or (sys.stdin.isatty() and typer.confirm(f"{question}. Go on?", err=True))
 
     with shown_progress() as progress:
-        model = load(path, engine, context, progress, confirm)  # type: ignore[arg-type]
+        model = load(path, engine, context, progress, confirm)
     if prompt is not None or messages is not None:
         _answer(model, conversation, tools, sampling, json_output)
     else:

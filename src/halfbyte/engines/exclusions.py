@@ -1,43 +1,23 @@
-"""The `ignore` / `exclude_modules` list: written so that every engine reads it alike, and read as each engine does.
+"""The `ignore` / `exclude_modules` list: written so that every engine reads it alike.
 
-The list names what is *not* quantized. vLLM and SGLang match it by different rules (below), with traps: a bare
+The list names what is *not* quantized. Each engine matches it by its own rules (`Engine.excluded`), with traps: a bare
 `model.layers.7` also excludes layers 70 to 79 in vLLM, one half of a fused pair raises, a pattern without
 `shared_expert` makes SGLang fuse a BF16 shared expert into packed ones. `exclusion_entries` writes layer-anchored
 entries that avoid them; `contradictions` proves it for a given set of modules, and is what writer and gate both ask.
-
-Rules read in vLLM 0.33 (`ModelOptQuantConfigBase.is_layer_excluded`, `apply_vllm_mapper`, `is_layer_skipped`) and
-SGLang 0.5.23 (`ModelOptQuantConfig.is_layer_excluded`, `_get_quant_method`, `quantization/utils.is_layer_skipped`).
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
-from functools import lru_cache
-from typing import Literal
+from typing import NamedTuple
 
-from halfbyte.models.families import Role
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import NEVER_ASKED, Engine, EngineName, SplitFusedError
+from halfbyte.engines.packing import PLAIN_INDEXER
+from halfbyte.models.families import Family, Role
 from halfbyte.models.roles import RoleMap, TensorRole
 
-Engine = Literal["vllm", "sglang"]
-ENGINES: tuple[Engine, ...] = ("vllm", "sglang")
-
-FUSED: dict[str, tuple[str, ...]] = {
-    "gate_up_proj": ("gate_proj", "up_proj"),
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "fused_qkv_a_proj": ("q_a_proj", "kv_a_proj_with_mqa"),
-    "fused_qkv_a_proj_with_mqa": ("q_a_proj", "kv_a_proj_with_mqa"),
-}
-"""Runtime modules that hold several linears of the checkpoint."""
-
-_RUNTIME_NAMES: dict[Engine, dict[str, str]] = {
-    "vllm": {"q_a_proj": "fused_qkv_a_proj", "kv_a_proj_with_mqa": "fused_qkv_a_proj"},
-    "sglang": {"q_a_proj": "fused_qkv_a_proj_with_mqa", "kv_a_proj_with_mqa": "fused_qkv_a_proj_with_mqa"},
-}
-_SGLANG_MLA_PARTS = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")
-
-
-class SplitFusedError(ValueError):
-    """An engine's "Detected some but not all shards of ... are quantized"."""
+SHARED_EXPERT = "shared_expert"
+"""What an entry must contain for SGLang to leave a shared expert by itself."""
 
 
 def exclusion_entries(kept: Iterable[str], quantized: Iterable[str], roles: RoleMap) -> list[str]:
@@ -78,131 +58,71 @@ def _entry(top: str, module: str, roles: RoleMap) -> str:
     return f"{top}*"
 
 
-def excluded(engine: Engine, entries: Sequence[str], module: str) -> bool:
-    """Whether `engine` would leave the runtime module `module` unquantized. Raises SplitFusedError where it raises.
+class Misreading(NamedTuple):
+    """What one engine would read otherwise than it lies in the files. module: the checkpoint's, None if many."""
 
-    module: a runtime path: fused linears by their fused name, all experts of a layer as `...mlp.experts`.
+    engine: EngineName
+    module: str | None
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.engine}: {self.what}"
+
+
+def looked_up(engine: Engine, role: TensorRole, family: Family) -> bool:
+    """Whether an engine asks the list about a linear: some it builds without a quantization config, listed or not.
+
+    Of the router this is a fact of engine and family; NVIDIA's own list omits it for GLM-5.2.
     """
-    return _vllm_excluded(tuple(entries), module) if engine == "vllm" else _sglang_excluded(tuple(entries), module)
+    if role.mtp and not engine.packs_mtp:
+        return False
+    if role.role is Role.ROUTER:
+        return family.model_type == "qwen3_moe" and engine.name == "vllm"  # TEMPORARY
+    return role.role not in NEVER_ASKED and not (role.role is Role.INDEXER and role.projection in PLAIN_INDEXER)
 
 
-def _vllm_excluded(entries: tuple[str, ...], module: str) -> bool:
-    split = _vllm_split(entries)
-    parent, _, last = module.rpartition(".")
-    if last in FUSED:
-        if _all_or_none(f"{parent}.{shard}" in split.exact for shard in FUSED[last]) or module in split.exact:
-            return True
-    elif "experts" in module:
-        if any(module in entry for entry in split.expert_entries):
-            return True
-    elif module in split.exact:
-        return True
-    return any(entry != module and entry in module for entry in split.plain) or any(
-        fnmatchcase(module, entry) for entry in split.globs
-    )
+def contradictions(
+    entries: Sequence[str],
+    modules: Iterable[tuple[TensorRole, bool]],
+    engines: Iterable[EngineName] = tuple(ENGINES),
+) -> list[Misreading]:
+    """What an engine would read differently from what is in the files, empty if all agree.
 
-
-class _VllmEntries:
-    """`foo*` split into `foo` and `foo.*`, as vLLM does before matching, then sorted by how they can match."""
-
-    def __init__(self, entries: tuple[str, ...]) -> None:
-        every: list[str] = []
-        for entry in entries:
-            if len(entry) >= 2 and entry[-1] == "*" and entry[-2] != ".":
-                every += [entry[:-1], entry[:-1] + ".*"]
-            else:
-                every.append(entry)
-        self.exact = frozenset(every)
-        self.expert_entries = [entry for entry in every if "experts" in entry]
-        self.globs = [entry for entry in every if any(c in entry for c in "*?[")]
-        self.plain = every  # a glob cannot be a substring of a module path, so the test is harmless for globs
-
-
-@lru_cache(16)
-def _vllm_split(entries: tuple[str, ...]) -> _VllmEntries:
-    return _VllmEntries(entries)
-
-
-def _sglang_excluded(entries: tuple[str, ...], module: str) -> bool:
-    patterns = _sglang_patterns(entries)
-    parent, _, last = module.rpartition(".")
-    if last != "experts":  # linears are first asked by path; the fused experts only by pattern
-        if last in FUSED:
-            shards = [f"{parent}.{shard}" for shard in FUSED[last]]
-            if _all_or_none(any(_path_match(entry, shard) for entry in entries) for shard in shards):
-                return True
-        elif any(_path_match(entry, module) for entry in entries):
-            return True
-    pieces = module.split(".")
-    for entry, pattern in zip(entries, patterns, strict=True):
-        if pattern.fullmatch(module) or any(pattern.fullmatch(piece) for piece in pieces):
-            return True
-        tail = entry.rpartition(".")[2]
-        if tail in _SGLANG_MLA_PARTS and tail in last:
-            return True
-    return False
-
-
-@lru_cache(16)
-def _sglang_patterns(entries: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(re.escape(entry).replace(r"\*", ".*")) for entry in entries)
-
-
-def _path_match(entry: str, path: str) -> bool:
-    return f".{entry.rstrip('.')}." in f".{path}."
-
-
-def _all_or_none(answers: Iterable[bool]) -> bool:
-    found = list(answers)
-    if any(found) and not all(found):
-        raise SplitFusedError("some but not all shards of a fused module are excluded")
-    return all(found)
-
-
-def runtime_module(engine: Engine, role: TensorRole) -> str:
-    """The module an engine asks about for one linear of the checkpoint."""
-    if role.role is Role.ROUTED_EXPERT:
-        return role.module.partition(".experts.")[0] + ".experts"
-    parent, _, last = role.module.rpartition(".")
-    if last in _RUNTIME_NAMES[engine]:
-        return f"{parent}.{_RUNTIME_NAMES[engine][last]}"
-    for fused in ("gate_up_proj", "qkv_proj"):
-        if last in FUSED[fused]:
-            return f"{parent}.{fused}"
-    return role.module
-
-
-def contradictions(entries: Sequence[str], modules: Iterable[tuple[TensorRole, bool]]) -> list[str]:
-    """What an engine would read differently from what is in the files: one line each, empty if all agree.
-
-    modules: every linear of the checkpoint and whether it is stored quantized.
+    modules: linears of the checkpoint and whether each is stored quantized.
     """
-    problems: dict[str, None] = {}
-    asked: dict[tuple[Engine, str], bool | None] = {}
+    entries, chosen = tuple(entries), [ENGINES[name] for name in engines]
+    problems: dict[str, Misreading] = {}
+    asked: dict[tuple[EngineName, str], bool | None] = {}
     shared_kept: set[int | None] = set()
     experts_packed: set[int | None] = set()
+
+    def note(engine: Engine, module: str | None, what: str) -> None:
+        found = Misreading(engine.name, module, what)
+        problems.setdefault(str(found), found)
+
     for role, is_quantized in modules:
         if role.role is Role.SHARED_EXPERT and not is_quantized:
             shared_kept.add(role.layer)
         if role.role is Role.ROUTED_EXPERT and is_quantized and not role.mtp:
             experts_packed.add(role.layer)
-        for engine in ENGINES:
-            module = runtime_module(engine, role)
-            key = (engine, module)
+        for engine in chosen:
+            module = engine.runtime_module(role)
+            key = (engine.name, module)
             if key not in asked:
                 try:
-                    asked[key] = excluded(engine, entries, module)
+                    asked[key] = engine.excluded(entries, module)
                 except SplitFusedError as error:
                     asked[key] = None
-                    problems[f"{engine}: {module}: {error}"] = None
+                    note(engine, role.module, f"{module}: {error}")
             if asked[key] is is_quantized:
                 stored, read = ("quantized", "excluded") if is_quantized else ("unquantized", "not excluded")
-                problems[f"{engine}: {role.module} is stored {stored} but {module} is {read}"] = None
-    if shared_kept & experts_packed and not any("shared_expert" in entry for entry in entries):
-        problems[
-            "sglang: no entry contains 'shared_expert', so a BF16 shared expert would be fused with packed ones"
-        ] = None
-    return list(problems)
+                note(engine, role.module, f"{role.module} is stored {stored} but {module} is {read}")
+    if shared_kept & experts_packed and not any(SHARED_EXPERT in entry for entry in entries):
+        for engine in chosen:
+            if engine.folds_shared:
+                fused = "so a BF16 shared expert would be fused with packed ones"
+                note(engine, None, f"no entry contains {SHARED_EXPERT!r}, {fused}")
+    return list(problems.values())
 
 
 def _natural(text: str) -> list[tuple[bool, int, str]]:

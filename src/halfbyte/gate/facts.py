@@ -10,7 +10,8 @@ from typing import Any
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.source import Checkpoint, Tensor
-from halfbyte.engines.exclusions import ENGINES, Engine
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import EngineName
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
@@ -31,7 +32,7 @@ class Options:
     """
 
     depth: Depth = "headers"
-    engines: tuple[Engine, ...] = ()
+    engines: tuple[EngineName, ...] = ()
     engine_version: str | None = None
     hardware: str | None = None
     cluster: dict[str, Any] | None = None
@@ -79,8 +80,8 @@ class Facts:
     measured: list[TensorStatistics] | None = None
 
     @property
-    def engines(self) -> tuple[Engine, ...]:
-        return self.options.engines or self.policy.engines or ENGINES
+    def engines(self) -> tuple[EngineName, ...]:
+        return self.options.engines or self.policy.engines or tuple(ENGINES)
 
     def problem(self, rule: str, message: str, **subject: str) -> None:
         """Note what a rule will report. At most 20 of a kind are kept: a list of 200,000 helps nobody."""

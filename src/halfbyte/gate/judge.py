@@ -7,7 +7,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from halfbyte.engines.exclusions import ENGINES, Engine
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import EngineName
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
 from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.decision import Decision, differences, ordered, read_decision
@@ -107,7 +108,7 @@ def _asked(rule: Rule, facts: Facts) -> list[Found]:
         return [Found(f"the rule itself failed, please report it: {type(error).__name__}: {printable(str(error))}")]
 
 
-def engine_from(text: str | None) -> tuple[tuple[Engine, ...], str | None]:
+def engine_from(text: str | None) -> tuple[tuple[EngineName, ...], str | None]:
     """`sglang`, `vllm@0.33`: the engine and its version. Raises UsageError."""
     if text is None:
         return (), None

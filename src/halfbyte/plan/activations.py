@@ -1,32 +1,26 @@
 """Buffers that live during a forward pass of T tokens on one rank, in bytes.
 
-Formulas of serving notes 3.4 (read in SGLang 0.5.23 and vLLM 0.33; upper estimates). H is the hidden size, t the
+Formulas of docs/engines.md 8 (read in SGLang 0.5.23 and vLLM 0.33; upper estimates). H is the hidden size, t the
 ranks that share attention heads. All activations are BF16 unless a formula says otherwise.
 """
 
 from collections.abc import Iterator
 
+from halfbyte.engines.server import MIB, Limits
+from halfbyte.engines.sources import BUFFERS
 from halfbyte.models.architecture import Architecture
-from halfbyte.plan.deployment import Deployment, layout
-from halfbyte.plan.engines import GIB, MIB, Limits
+from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.terms import CAPTURE, DECODE, PREFILL, SERVING, Term
 
-NOTES = "serving notes 3.4"
 VLLM_INDEX_LOGITS_BYTES = 512 * MIB
 """`VLLM_SPARSE_INDEXER_MAX_LOGITS_MB`; SGLang chunks these logits to what memory is free, so the same is assumed."""
 WHOLE_LOGITS = "posted pools of vLLM on SM120 at contexts of 65,536, 202,752 and 250,000"
-"""Beside the weights those servers took 2.1, 7.0 and about 8.9 GiB: the scores of a whole chunk of 8,192 tokens (2.0,
-6.2, 7.6 GiB), and no room for the sparse prefill workspace of the FlashMLA kernels, which SM120 does not have."""
 INDEX_KEY_BYTES = 132
-SAMPLER_COPIES = {"vllm": 5, "sglang": 2}
-"""float32 [rows, vocabulary] arrays alive at once. vLLM's profile runs top-k/top-p sampling: logits, sorted values,
-int64 indices (two), probabilities. SGLang: logits and softmax."""
 
 
 def transient_terms(arch: Architecture, d: Deployment, settled: Limits, tokens: int) -> list[Term]:
     """All buffers of a server whose prefill takes `tokens` tokens at once on a rank."""
-    rows = min(settled.max_sequences, settled.graph_batch if d.engine == "sglang" else settled.max_sequences)
-    positions = rows * (d.mtp_tokens + 1 if d.engine == "sglang" else 1)
+    positions = d.facts.decode_rows(d, settled)
     found = forward_terms(arch, d, tokens, (PREFILL,))
     found += [
         Term(f"{term.name} (decode)", (DECODE, CAPTURE), term.bytes, term.formula, term.source)
@@ -36,8 +30,9 @@ def transient_terms(arch: Architecture, d: Deployment, settled: Limits, tokens: 
     found += draft_terms(arch, d, tokens)
     found.append(logits_term(arch, d, positions))
     found.append(graph_term(d, settled))
-    if d.engine == "sglang" and d.gpu.family == "sm100":
-        found.append(Term("attention workspace", SERVING, 0.5 * GIB, "at most 0.5 GiB", "TRT-LLM; serving notes 3.4"))
+    workspace = d.facts.attention_workspace_bytes(d.gpu)
+    if workspace:
+        found.append(Term("attention workspace", SERVING, workspace, "at most 0.5 GiB", f"TRT-LLM; {BUFFERS}"))
     return found
 
 
@@ -50,7 +45,7 @@ def forward_terms(arch: Architecture, d: Deployment, tokens: int, phases: tuple[
             phases,
             4 * tokens * hidden,
             f"2 B x 2 (hidden, residual) x {tokens} x {hidden}",
-            NOTES,
+            BUFFERS,
             "a smaller --chunk",
         )
     ]
@@ -60,37 +55,37 @@ def forward_terms(arch: Architecture, d: Deployment, tokens: int, phases: tuple[
 
 
 def _attention(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]) -> Iterator[Term]:
-    heads = arch.heads // layout(d).attention
+    heads = arch.heads // d.layout.attention
     if arch.mla is None:
-        keys = max(1, arch.kv_heads // layout(d).attention)
+        keys = max(1, arch.kv_heads // d.layout.attention)
         size = 2 * tokens * (2 * heads + 2 * keys) * arch.head_dim
         formula = f"2 B x {tokens} x (2 x {heads} + 2 x {keys} heads) x {arch.head_dim}"
-        yield Term("attention projections", phases, size, formula, NOTES, "a smaller --chunk")
+        yield Term("attention projections", phases, size, formula, BUFFERS, "a smaller --chunk")
         return
     mla = arch.mla
     down = 2 * tokens * (mla.q_rank + mla.latent)
     query = 2 * tokens * heads * (mla.nope + mla.rope + mla.value)
     formula = f"2 B x {tokens} x ({mla.q_rank + mla.latent} + {heads} heads x {mla.nope + mla.rope + mla.value})"
-    yield Term("attention projections", phases, down + query, formula, NOTES, "a smaller --chunk")
+    yield Term("attention projections", phases, down + query, formula, BUFFERS, "a smaller --chunk")
     wide = heads * d.dcp  # decode context parallelism gathers the queries of its ranks
     size = 2 * tokens * wide * (mla.latent + mla.kv_rank)
     formula = f"2 B x {tokens} x {wide} heads x ({mla.latent} + {mla.kv_rank})"
-    yield Term("absorbed query and latent output", phases, size, formula, NOTES, "a smaller --chunk", profiled=False)
+    yield Term("absorbed query and latent output", phases, size, formula, BUFFERS, "a smaller --chunk", profiled=False)
 
 
 def _mlp(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]) -> Iterator[Term]:
-    ranks = layout(d)
+    ranks = d.layout
     gathered = tokens * d.kv_ranks  # with data-parallel attention, a rank's experts see the tokens of all ranks
-    moe = min(gathered, moe_chunk_tokens(d))
+    moe = min(gathered, d.facts.moe_chunk_tokens(d.gpu))
     width = 2 * arch.expert_width // ranks.expert_width
     formula = f"2 B x {moe} x top {arch.top_k} x (2 x {arch.expert_width} / {ranks.expert_width})"
     gemm1 = 2 * moe * arch.top_k * width
-    yield Term("expert gate and up output", phases, gemm1, formula, NOTES, "a smaller --chunk, more --tp")
+    yield Term("expert gate and up output", phases, gemm1, formula, BUFFERS, "a smaller --chunk, more --tp")
     unmerged = 2 * moe * arch.top_k * arch.hidden
     formula = f"2 B x {moe} x top {arch.top_k} x {arch.hidden}"
-    yield Term("expert output before merging", phases, unmerged, formula, NOTES, "a smaller --chunk")
+    yield Term("expert output before merging", phases, unmerged, formula, BUFFERS, "a smaller --chunk")
     packed = 0.5625 * gathered * arch.hidden
-    yield Term("packed expert input", phases, packed, f"0.5625 B x {gathered} x {arch.hidden}", NOTES)
+    yield Term("packed expert input", phases, packed, f"0.5625 B x {gathered} x {arch.hidden}", BUFFERS)
     if gathered > tokens:
         size = 4 * gathered * arch.hidden
         yield Term(
@@ -103,17 +98,9 @@ def _mlp(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]
         )
     if arch.shared_width:
         shared = 4 * tokens * arch.shared_width / ranks.shared
-        yield Term("shared expert", phases, shared, f"2 B x {tokens} x 2 x {arch.shared_width} / {ranks.shared}", NOTES)
-
-
-def moe_chunk_tokens(d: Deployment) -> int:
-    """Tokens that an expert kernel takes at once. Triton and Marlin paths split longer batches.
-
-    vLLM `VLLM_FUSED_MOE_CHUNK_SIZE` 32768, SGLang `fused_moe` 65536; TRT-LLM kernels (SM100) and AITER (ROCm) do not.
-    """
-    if d.gpu.family in ("sm100", "rocm"):
-        return 1 << 30
-    return 32768 if d.engine == "vllm" else 65536
+        yield Term(
+            "shared expert", phases, shared, f"2 B x {tokens} x 2 x {arch.shared_width} / {ranks.shared}", BUFFERS
+        )
 
 
 def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int) -> list[Term]:
@@ -121,9 +108,9 @@ def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int)
     if arch.indexer is None or arch.mla is None:
         return []
     top_k = arch.indexer.top_k
-    copies = 2 if d.engine == "vllm" and d.mtp_tokens else 1
+    copies = d.facts.top_k_buffers(d.mtp_tokens > 0)
     query = 2 * tokens * arch.indexer.heads * arch.indexer.width
-    whole = d.engine == "vllm" and d.gpu.family == "sm120"
+    whole = d.facts.whole_index_logits(d.gpu)
     scores = 4 * tokens * d.context
     logits = scores if whole else min(scores, VLLM_INDEX_LOGITS_BYTES)
     found = [
@@ -132,11 +119,11 @@ def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int)
             SERVING,
             copies * 4 * limits.chunk * top_k,
             f"{copies} x 4 B x {limits.chunk} x {top_k}",
-            NOTES,
+            BUFFERS,
             "a smaller --chunk",
         ),
         Term(
-            "indexer query", (PREFILL,), query, f"2 B x {tokens} x {arch.indexer.heads} x {arch.indexer.width}", NOTES
+            "indexer query", (PREFILL,), query, f"2 B x {tokens} x {arch.indexer.heads} x {arch.indexer.width}", BUFFERS
         ),
         Term(
             "indexer logits",
@@ -147,8 +134,8 @@ def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int)
             "a smaller --chunk",
         ),
     ]
-    if d.engine == "vllm" and not whole:
-        factor = 5 if d.context <= 262_144 else 2
+    factor = d.facts.sparse_workspace_factor(d.gpu, d.context)
+    if factor:
         size = factor * d.context * 2 * arch.mla.latent + 8 * factor * d.context * INDEX_KEY_BYTES
         formula = f"{factor} x {d.context} x {2 * arch.mla.latent} + 8 x {factor} x {d.context} x {INDEX_KEY_BYTES}"
         source = "vLLM get_max_prefill_buffer_size; posted pools at three lengths say that both parts are live"
@@ -167,26 +154,15 @@ def draft_terms(arch: Architecture, d: Deployment, tokens: int) -> list[Term]:
 
 def logits_term(arch: Architecture, d: Deployment, rows: int) -> Term:
     """Sampling buffers for `rows` positions over the whole (gathered) vocabulary."""
-    copies = SAMPLER_COPIES[d.engine]
+    copies = d.facts.sampler_copies
     size = 4.0 * copies * rows * arch.vocab
     formula = f"{copies} x 4 B x {rows} rows x {arch.vocab}"
-    return Term("logits and sampling", (DECODE,), size, formula, NOTES, "fewer running sequences")
+    return Term("logits and sampling", (DECODE,), size, formula, BUFFERS, "fewer running sequences")
 
 
 def graph_term(d: Deployment, limits: Limits) -> Term:
-    """CUDA graphs and their private pool.
-
-    SGLang: 1.5 GiB + 2 MiB x batch x draft tokens, the engine's own reservation. vLLM: fitted on seven posted captures
-    of one model at batch 256 (1.21-1.23 GiB, 2.23-2.39 with MTP); its own forecast was two to four times that.
-    """
-    batch = limits.graph_batch
-    if batch == 0:
-        return Term("CUDA graphs", SERVING, 0.0, "none captured", NOTES)
-    if d.engine == "sglang":
-        positions = batch * (d.mtp_tokens + 1)
-        size, formula = 1.5 * GIB + 2 * MIB * positions, f"1.5 GiB + 2 MiB x {positions} positions"
-        return Term("CUDA graphs", SERVING, size, formula, NOTES, "a smaller --cuda-graph-max-bs", profiled=False)
-    factor = 2 if d.mtp_tokens else 1
-    size, formula = factor * (0.6 * GIB + 2.5 * MIB * batch), f"{factor} x (0.6 GiB + 2.5 MiB x {batch})"
-    source = "posted vLLM captures, GLM-5.1 at TP8"
-    return Term("CUDA graphs", SERVING, size, formula, source, "fewer running sequences", profiled=False)
+    """CUDA graphs and their private pool."""
+    if limits.graph_batch == 0:
+        return Term("CUDA graphs", SERVING, 0.0, "none captured", BUFFERS)
+    size, formula, source, shrink = d.facts.graph_bytes(d, limits.graph_batch)
+    return Term("CUDA graphs", SERVING, size, formula, source, shrink, profiled=False)

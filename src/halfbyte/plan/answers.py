@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
+from halfbyte.engines.server import GIB
 from halfbyte.errors import HalfbyteError
 from halfbyte.plan.deployment import Deployment, make_deployment
-from halfbyte.plan.engines import GIB
-from halfbyte.plan.kv import held_in_window, page_tokens
+from halfbyte.plan.kv import held_in_window
 from halfbyte.plan.memory import MemoryPlan, plan_memory
 from halfbyte.plan.target import Model
 
@@ -28,7 +28,7 @@ class Change(NamedTuple):
 def max_concurrency(model: Model, plan: MemoryPlan, context: int | None = None) -> int:
     """Sequences of `context` tokens that the KV pools of all replicas hold at once."""
     d = plan.deployment
-    page = page_tokens(model.arch, d)
+    page = d.facts.page_tokens(model.arch)
     tokens = -(-(context or d.context) // page) * page
     each = plan.kv_tokens // tokens
     if plan.kv.sliding:
@@ -40,7 +40,7 @@ def max_context(model: Model, plan: MemoryPlan, concurrency: int | None = None) 
     """The longest context, in tokens, of `concurrency` sequences (1 unless asked), within the model's own limit."""
     d = plan.deployment
     each = -(-(concurrency or d.concurrency or 1) // (d.kv_ranks * d.replicas))
-    page, most = page_tokens(model.arch, d), model.arch.max_context
+    page, most = d.facts.page_tokens(model.arch), model.arch.max_context
     if not plan.kv.sliding:
         return min(plan.kv_tokens // each // page * page, most)
     low, high = 0, -(-most // page)
@@ -130,7 +130,7 @@ def _changes(model: Model, plan: MemoryPlan) -> Iterator[tuple[str, Model, Deplo
         yield "no multi-token prediction", model, replace(d, mtp_tokens=0)
     if plan.limits.kv_dtype == "bf16":
         yield "an fp8 KV cache", model, replace(d, kv_dtype="fp8")
-    page = page_tokens(model.arch, d)
+    page = d.facts.page_tokens(model.arch)
     for chunk in (plan.limits.chunk, 8192, 2048):
         shorter = plan_memory(model.groups, model.arch, replace(d, context=page, concurrency=None, chunk=chunk))
         each = -(-(d.concurrency or 1) // (d.kv_ranks * d.replicas))
@@ -165,7 +165,7 @@ def what_it_buys(model: Model, plan: MemoryPlan) -> list[dict[str, object]]:
     cache_dtypes = []
     if plan.limits.kv_dtype == "bf16":
         cache_dtypes.append(("kv-dtype fp8", model, replace(d, kv_dtype="fp8")))
-    elif d.engine == "vllm" and model.arch.mla is not None and plan.limits.kv_dtype in ("fp8", "fp8_ds_mla"):
+    elif d.facts.packed_cache_layouts and model.arch.mla is not None and plan.limits.kv_dtype in ("fp8", "fp8_ds_mla"):
         cache_dtypes.append(("kv-dtype nvfp4_ds_mla", model, replace(d, kv_dtype="nvfp4_ds_mla")))
     found: list[dict[str, object]] = []
     for options in (recipes, cache_dtypes):

@@ -1,19 +1,19 @@
 """How a model is put on GPUs: engine, parallelism, limits. Validated against the model before anything is summed.
 
-The two engines count differently. SGLang's `tp` counts all GPUs of a replica and DP attention divides it; vLLM's `tp`
-is per DP rank. `Layout` says the same in one language: how many ranks each part of the model is divided by.
+The engines count ranks differently; `Layout` says the same in one language: how many ranks each part is divided by.
 """
 
 import re
 from dataclasses import dataclass
-from typing import Literal
 
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.catalogue import engine as find_engine
+from halfbyte.engines.engine import Engine, EngineName
+from halfbyte.engines.server import Layout, Limits
 from halfbyte.errors import UsageError
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.hardware import Gpu
 
-Engine = Literal["sglang", "vllm"]
-ENGINES: tuple[Engine, ...] = ("sglang", "vllm")
 MAX_GPUS = 4096
 VERSION = re.compile(r"\bv?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")
 
@@ -28,7 +28,7 @@ class Deployment:
     model of one layer that is not part of the checkpoint (Eagle3); None to draft with the checkpoint's MTP layers.
     """
 
-    engine: Engine
+    engine: EngineName
     gpu: Gpu
     gpus: int
     tp: int
@@ -51,6 +51,11 @@ class Deployment:
     draft_gib: float | None = None
 
     @property
+    def facts(self) -> Engine:
+        """What is known of the engine."""
+        return ENGINES[self.engine]
+
+    @property
     def version(self) -> tuple[int, ...]:
         """Numbers of the engine's version. One that is not given, or is no number (a fork's), counts as the newest."""
         found = VERSION.search(self.engine_version or "")
@@ -64,13 +69,22 @@ class Deployment:
 
     @property
     def replicas(self) -> int:
-        """Independent copies of the model. vLLM's DP ranks share the experts, by width or (EP) by number: one copy."""
-        return 1 if self.engine == "vllm" or self.dp_attention else self.dp
+        """Independent copies of the model."""
+        return self.facts.copies(self)
 
     @property
     def kv_ranks(self) -> int:
         """Ranks with requests (and so KV) of their own inside one replica."""
-        return self.dp if self.engine == "vllm" or self.dp_attention else 1
+        return self.facts.cache_ranks(self)
+
+    @property
+    def layout(self) -> Layout:
+        """How many ranks share each part of the model."""
+        return self.facts.layout(self)
+
+    def limits(self, arch: Architecture) -> Limits:
+        """What the server settles on: the engine's defaults, with what is given put over them."""
+        return self.facts.limits(arch, self)
 
 
 def draft_layers(arch: Architecture, d: Deployment) -> int:
@@ -78,39 +92,6 @@ def draft_layers(arch: Architecture, d: Deployment) -> int:
     if not d.mtp_tokens:
         return 0
     return arch.mtp_layers if d.draft_gib is None else 1
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Number of ranks that share each part: 1 means a full copy on every rank."""
-
-    attention: int
-    expert_width: int
-    expert_count: int
-    dense: int
-    shared: int
-    embedding: int
-    head: int
-
-
-def layout(d: Deployment) -> Layout:
-    """Source: serving.md 3.1 (vLLM 0.33, SGLang 0.5.23)."""
-    if d.engine == "vllm":
-        experts = d.tp * d.dp
-        expert_parallel = d.ep > 1
-        # sequence-parallel MoE keeps a whole shared expert on each rank
-        shared = 1 if expert_parallel and d.tp > 1 and d.dp > 1 else d.tp
-        return Layout(
-            attention=d.tp,
-            expert_width=1 if expert_parallel else experts,
-            expert_count=experts if expert_parallel else 1,
-            dense=d.tp,
-            shared=shared,
-            embedding=d.tp,
-            head=d.tp,
-        )
-    attention = d.tp // d.dp if d.dp_attention else d.tp
-    return Layout(attention, d.tp // d.ep, d.ep, d.tp, d.tp, attention, d.tp)
 
 
 def make_deployment(
@@ -126,30 +107,17 @@ def make_deployment(
     **limits: object,
 ) -> Deployment:
     """Fill in the parallelism that is not given and check all of it. Raises UsageError with what would be possible."""
-    if engine not in ENGINES:
-        raise UsageError(f"unknown engine {engine[:40]!r}", hint=f"known: {', '.join(ENGINES)}")
+    chosen = find_engine(engine)
     for name, value in (("gpus", gpus), ("tp", tp), ("ep", ep), ("dp", dp), ("pp", pp), ("dcp", dcp)):
         if value is not None and not 1 <= value <= MAX_GPUS:
             raise UsageError(f"{name} is {value}, wanted 1 to {MAX_GPUS}")
     pp, dp, dcp = pp or 1, dp or 1, dcp or 1
-    attention_dp = engine == "sglang" and dp > 1 and (tp is None or tp * pp == gpus)
-    if tp is None:
-        tp = gpus // pp if attention_dp or dp == 1 else gpus // (pp * dp)
-    wanted = tp * pp * (1 if attention_dp else dp)
-    if wanted != gpus:
-        raise UsageError(f"tp {tp} x pp {pp} x dp {dp} needs {wanted} GPUs, --gpus says {gpus}")
     ep = ep or 1
-    world = tp if engine == "sglang" else tp * dp
-    if engine == "vllm" and ep > 1 and ep != world:
-        raise UsageError(f"vLLM's expert parallelism spans tp x dp = {world} ranks, --ep says {ep}")
-    if engine == "sglang" and tp % ep:
-        raise UsageError(f"ep {ep} does not divide tp {tp}")
-    if attention_dp and tp % dp:
-        raise UsageError(f"dp {dp} does not divide tp {tp}")
+    tp, attention_dp = chosen.parallelism(gpus, tp, pp, dp, ep)
     if dcp > 1 and tp % dcp:
         raise UsageError(f"dcp {dcp} does not divide tp {tp}")
     found = Deployment(
-        engine="vllm" if engine == "vllm" else "sglang",
+        engine=chosen.name,
         gpu=gpu,
         gpus=gpus,
         tp=tp,
@@ -165,7 +133,7 @@ def make_deployment(
 
 
 def _check_shapes(arch: Architecture, d: Deployment) -> None:
-    ranks = layout(d)
+    ranks = d.layout
     if arch.heads % ranks.attention:
         possible = [n for n in range(1, arch.heads + 1) if arch.heads % n == 0]
         raise UsageError(

@@ -2,24 +2,15 @@
 
 Latent attention keeps `latent` numbers per layer on every tensor-parallel rank; an indexer layer adds its key and one
 float32 scale (128 + 4 bytes); grouped-query attention keeps K and V of the rank's heads. Decode context parallelism
-spreads tokens over ranks: vLLM divides everything, SGLang the latent only.
+spreads tokens over ranks: of everything or of the latent only, by engine.
 """
 
 from dataclasses import dataclass
 
+from halfbyte.engines.engine import INDEX_SCALE_BYTES, PAGE_TOKENS
+from halfbyte.engines.server import Limits
 from halfbyte.models.architecture import Architecture
-from halfbyte.plan.deployment import Deployment, draft_layers, layout
-from halfbyte.plan.engines import (
-    INDEX_SCALE_BYTES,
-    PAGE_TOKENS,
-    Limits,
-    keeps_all_index_layers,
-    latent_bytes,
-    pool_overrun_bytes,
-)
-
-SGLANG_SLIDING_SHARE = 0.8
-"""`--swa-full-tokens-ratio`: tokens in the pool of the sliding layers for each token in the pool of the others."""
+from halfbyte.plan.deployment import Deployment, draft_layers
 
 
 @dataclass(frozen=True)
@@ -51,9 +42,9 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
     """Cache bytes of the given layers; the last stage also caches the MTP layers when drafting is on."""
     drafts = draft_layers(arch, d) if last else 0
     if arch.mla is None:
-        heads = max(1, arch.kv_heads // layout(d).attention)
+        heads = max(1, arch.kv_heads // d.layout.attention)
         number = 2 if settled.kv_dtype == "bf16" else 1
-        spread = d.dcp if d.engine == "vllm" else 1
+        spread = d.dcp if d.facts.spreads_all_cache else 1
         each = 2 * heads * arch.head_dim * number / spread
         sliding = sum(layer in arch.sliding for layer in layers)
         return KvStage(
@@ -63,25 +54,23 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
         )
     indexed, count = 0, len(layers) + drafts
     if arch.indexer is not None:
-        own = len(layers) if keeps_all_index_layers(d) else sum(arch.has_indexer(layer) for layer in layers)
+        own = (
+            len(layers)
+            if d.facts.keeps_all_index_layers(d.version)
+            else sum(arch.has_indexer(layer) for layer in layers)
+        )
         indexed = own + (drafts if d.draft_gib is None else 0)
     index = indexed * (arch.indexer.width + INDEX_SCALE_BYTES) if arch.indexer is not None else 0
     return KvStage(
-        latent=count * latent_bytes(arch, d, settled.kv_dtype) / d.dcp,
-        index=index / (d.dcp if d.engine == "vllm" else 1),
-        overrun=count * pool_overrun_bytes(arch, d, settled.kv_dtype),
+        latent=count * d.facts.latent_bytes(arch, d.gpu, settled.kv_dtype) / d.dcp,
+        index=index / (d.dcp if d.facts.spreads_all_cache else 1),
+        overrun=count * d.facts.pool_overrun_bytes(arch, d.gpu, settled.kv_dtype),
     )
 
 
 def held_in_window(arch: Architecture, d: Deployment, settled: Limits, context: float) -> float:
-    """Tokens that a sliding layer's cache holds of a sequence of `context` tokens.
-
-    vLLM frees what has left the window, after the chunk at hand (`SlidingWindowSpec.max_memory_usage_bytes`; before
-    0.10 every layer kept all). SGLang sizes a second pool by a fixed ratio.
-    """
-    if d.engine == "sglang":
-        return SGLANG_SLIDING_SHARE * context
-    return min(context, arch.window - 1 + settled.chunk) if d.version >= (0, 10) else context
+    """Tokens that a sliding layer's cache holds of a sequence of `context` tokens."""
+    return d.facts.held_in_window(d.version, arch.window, settled.chunk, context)
 
 
 def tokens_in(pool_bytes: float, token_bytes: float, page_tokens: int = PAGE_TOKENS) -> int:
@@ -89,10 +78,3 @@ def tokens_in(pool_bytes: float, token_bytes: float, page_tokens: int = PAGE_TOK
     if pool_bytes <= 0 or token_bytes <= 0:
         return 0
     return int(pool_bytes / token_bytes) // page_tokens * page_tokens
-
-
-def page_tokens(arch: Architecture, d: Deployment) -> int:
-    """Sparse attention forces pages of 64 tokens; SGLang's other pages are 1, vLLM's blocks 16 (64 for MLA kernels)."""
-    if arch.mla is not None and (arch.indexer is not None or d.engine == "vllm"):
-        return PAGE_TOKENS
-    return 1 if d.engine == "sglang" else 16

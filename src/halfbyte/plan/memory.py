@@ -1,6 +1,6 @@
 """Memory of one GPU: every term, the peak over phases, the KV pool that is left, and whether it fits.
 
-The engines divide a GPU differently (serving notes 3.3). SGLang: weights and KV fill `fraction` of what was free
+The engines divide a GPU differently (docs/engines.md 7). SGLang: weights and KV fill `fraction` of what was free
 before loading, and everything else must live in the rest. vLLM: `fraction` of the total holds weights, the measured
 peak of one dummy forward, graphs, and KV; context and communicators lie outside.
 """
@@ -9,19 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from halfbyte.engines.server import GIB, Limits, communicator_bytes, process_bytes
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.activations import graph_term, transient_terms
 from halfbyte.plan.deployment import Deployment
-from halfbyte.plan.engines import (
-    GIB,
-    Limits,
-    communicator_bytes,
-    counts_context_inside,
-    graph_forecast,
-    limits,
-    process_bytes,
-)
-from halfbyte.plan.kv import KvStage, kv_stage, page_tokens, tokens_in
+from halfbyte.plan.kv import KvStage, kv_stage, tokens_in
 from halfbyte.plan.resident import resident_terms
 from halfbyte.plan.terms import CAPTURE, DECODE, PHASES, PREFILL, SERVING, Term, phase_bytes
 from halfbyte.plan.weight_groups import WeightGroup
@@ -73,7 +65,7 @@ class MemoryPlan:
 
 def plan_memory(groups: Sequence[WeightGroup], arch: Architecture, d: Deployment) -> MemoryPlan:
     """The plan of the stage with the smallest pool."""
-    settled = limits(arch, d)
+    settled = d.limits(arch)
     found = rank_weights(groups, arch, d)
     plans = [
         _stage_plan(arch, d, settled, weights, kv_stage(arch, d, settled, weights.layers, weights is found[-1]))
@@ -90,10 +82,10 @@ class Pool(NamedTuple):
 
 
 def _stage_plan(arch: Architecture, d: Deployment, settled: Limits, weights: StageWeights, kv: KvStage) -> MemoryPlan:
-    total, page = d.gpu.memory_gib * GIB, page_tokens(arch, d)
-    outside = process_bytes(d.gpu) + communicator_bytes(d)
-    if d.engine == "sglang":
-        pool = _sglang_pool(settled, weights, total, outside)
+    total, page = d.gpu.memory_gib * GIB, d.facts.page_tokens(arch)
+    outside = process_bytes(d.gpu) + communicator_bytes(d.gpu, d.world, d.dcp)
+    if not d.facts.profiles:
+        pool = _pool_of_the_fraction(settled, weights, total, outside)
         kv_tokens = _tokens_of(pool, kv, d, page)
         chunk = min(settled.chunk, kv_tokens) or settled.chunk  # no chunk is longer than the pool, if there is one
         transient = transient_terms(arch, d, settled, chunk)
@@ -101,7 +93,9 @@ def _stage_plan(arch: Architecture, d: Deployment, settled: Limits, weights: Sta
     else:
         chunk = settled.chunk
         transient = transient_terms(arch, d, settled, chunk)
-        pool = _vllm_pool(d, settled, weights, total, transient, outside if counts_context_inside(d) else 0.0)
+        pool = _pool_after_profiling(
+            d, settled, weights, total, transient, outside if d.facts.counts_context_inside(d.version) else 0.0
+        )
         kv_tokens = _tokens_of(pool, kv, d, page)
     loaded = weights.main + weights.draft
     terms = [*resident_terms(d, weights, kv, kv_tokens), *transient]
@@ -123,7 +117,7 @@ def _stage_plan(arch: Architecture, d: Deployment, settled: Limits, weights: Sta
     )
 
 
-def _sglang_pool(settled: Limits, weights: StageWeights, total: float, outside: float) -> Pool:
+def _pool_of_the_fraction(settled: Limits, weights: StageWeights, total: float, outside: float) -> Pool:
     size = settled.fraction * (total - outside) - weights.main
     words = (
         f"{settled.fraction:g} x ({total / GIB:.2f} total - {outside / GIB:.2f} context and communicators) - "
@@ -132,13 +126,13 @@ def _sglang_pool(settled: Limits, weights: StageWeights, total: float, outside: 
     return Pool(size, words)
 
 
-def _vllm_pool(
+def _pool_after_profiling(
     d: Deployment, settled: Limits, weights: StageWeights, total: float, transient: Sequence[Term], counted: float
 ) -> Pool:
     """counted: bytes of context and communicators that this version counts as the server's own."""
     loaded, profiled = weights.main + weights.draft, [term for term in transient if term.profiled]
     inside = max(phase_bytes(profiled, phase) for phase in (PREFILL, DECODE, CAPTURE)) + counted
-    forecast = graph_forecast(d) * graph_term(d, settled).bytes
+    forecast = d.facts.graph_forecast(d) * graph_term(d, settled).bytes
     size = settled.fraction * total - loaded - inside - forecast
     words = (
         f"{settled.fraction:g} x {total / GIB:.2f} total - {loaded / GIB:.2f} weights - "
@@ -167,11 +161,12 @@ def _problems(
         found.append(f"weights of {loaded / GIB:.1f} GiB per GPU leave nothing for the KV cache: {pool.words}")
     elif kv_tokens < page:
         found.append(f"the KV cache holds {kv_tokens} tokens, less than one page of {page}")
-    elif d.engine == "vllm" and kv_tokens < d.context:
-        found.append(f"vLLM refuses to start: the KV cache holds {kv_tokens} tokens, one sequence may have {d.context}")
+    elif d.facts.profiles and kv_tokens < d.context:
+        refusal = f"{d.facts.title} refuses to start: the KV cache holds {kv_tokens} tokens"
+        found.append(f"{refusal}, one sequence may have {d.context}")
     elif d.concurrency is not None and kv_tokens < _tokens_wanted(d):
         found.append(f"the KV cache holds {kv_tokens} tokens, {d.concurrency} sequences want {_tokens_wanted(d)}")
-    if d.engine == "vllm" and claimed > free and not counts_context_inside(d):
+    if d.facts.profiles and claimed > free and not d.facts.counts_context_inside(d.version):
         claim = f"a utilization of {settled.fraction:g} claims {claimed / GIB:.1f} GiB"
         found.append(f"{claim}, {free / GIB:.1f} GiB are free at start")
     return found

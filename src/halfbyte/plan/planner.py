@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from halfbyte.engines.catalogue import DEFAULT_ENGINE
+from halfbyte.engines.server import GIB
+from halfbyte.engines.sources import KERNELS
 from halfbyte.errors import UsageError
 from halfbyte.plan import answers
 from halfbyte.plan.cost import cost_json, tenant_json
 from halfbyte.plan.deployment import Deployment, make_deployment
-from halfbyte.plan.engines import GIB
 from halfbyte.plan.flags import engine_flags
 from halfbyte.plan.hardware import Gpu, find_gpu
 from halfbyte.plan.memory import MemoryPlan, plan_memory
@@ -87,7 +89,7 @@ def _deployment(model: Model, gpu: Gpu, gpus: int, flags: Flags) -> Deployment:
         hint = "leave out --mtp, or give --draft-gib for a draft model of its own"
         raise UsageError("the checkpoint holds no MTP layer to draft with", hint=hint)
     given = {RENAMED.get(name, name): value for name, value in flags.items() if value is not None}
-    engine = str(given.pop("engine", "sglang"))
+    engine = str(given.pop("engine", DEFAULT_ENGINE))
     return make_deployment(model.arch, gpu, gpus, engine, **given)  # type: ignore[arg-type]
 
 
@@ -162,7 +164,7 @@ def _warnings(memory: MemoryPlan, concurrency: int, workload: Workload) -> list[
         found.append(f"the typical request of {length} tokens (for speed and cost) is longer than the context")
     family = d.gpu.family
     if family in ("sm80", "sm89") and memory.kv.index:
-        found.append("neither engine has sparse-attention kernels for this GPU before Hopper (serving notes 2)")
+        found.append(f"neither engine has sparse-attention kernels for this GPU before Hopper ({KERNELS})")
     if memory.headroom_bytes < 0.02 * memory.usable_bytes and memory.fits:
         found.append(f"{memory.headroom_bytes / GIB:.1f} GiB of headroom is less than 2 % of the GPU")
     return found

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from halfbyte.plan.engines import GIB
+from halfbyte.engines.server import GIB
 from halfbyte.plan.result import Plan
 from halfbyte.plan.terms import PHASES, PREFILL, Term
 
@@ -123,7 +123,7 @@ def _chunk(plan: Plan) -> str:
     grows = sum(term.bytes for term in memory.terms if term.phases == (PREFILL,))
     each = grows / max(memory.prefill_tokens, 1) * 1024 / 2**20
     text = f"chunk: {memory.limits.chunk:,} tokens take {grows / GIB:.1f} GiB in prefill ({each:.0f} MiB per 1,024)"
-    if memory.deployment.engine == "sglang":
+    if not memory.deployment.facts.profiles:
         free = (1 - memory.limits.fraction) * memory.usable_bytes / GIB
         text += f" of about {free:.1f} GiB outside the static fraction {memory.limits.fraction:g}"
     return f"{text}; " + (f"the largest that fits as it is: {plan.max_chunk:,}" if plan.max_chunk else "none fits")

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from halfbyte.engines.server import GIB
 from halfbyte.errors import OutputError
 from halfbyte.plan.answers import Change
 from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.document import PLAN_VERSION
-from halfbyte.plan.engines import GIB
 from halfbyte.plan.memory import MemoryPlan
 from halfbyte.plan.target import Model
 from halfbyte.plan.workload import Workload

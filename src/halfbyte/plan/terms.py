@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from halfbyte.plan.engines import GIB
+from halfbyte.engines.server import GIB
 
 LOAD, PREFILL, DECODE, CAPTURE = "load", "prefill", "decode", "graph capture"
 PHASES = (LOAD, PREFILL, DECODE, CAPTURE)

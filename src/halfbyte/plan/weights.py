@@ -1,17 +1,17 @@
 """Weights of one rank: which tensors it holds whole, which in part, by pipeline stage.
 
-Rules of vLLM 0.33 and SGLang 0.5.23 (serving notes 3.1). Replicated on every tensor-parallel rank: the fused down
+Rules of vLLM 0.33 and SGLang 0.5.23 (docs/engines.md 5). Replicated on every tensor-parallel rank: the fused down
 projections of latent attention, indexer, router, norms, `eh_proj`; and K/V projections where ranks outnumber KV heads.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from halfbyte.engines.server import GIB, Layout
 from halfbyte.formats.catalogue import BF16, F16, MXFP4, NVFP4, NVFP4_WEIGHT_ONLY, stored_bytes
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.families import Role
-from halfbyte.plan.deployment import Deployment, Layout, layout
-from halfbyte.plan.engines import GIB
+from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.weight_groups import WeightGroup
 
 REPLICATED_ROLES = (Role.INDEXER, Role.ROUTER, Role.NORM, Role.MTP)
@@ -63,7 +63,7 @@ def stages(arch: Architecture, pp: int) -> list[range]:
 
 def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deployment) -> list[StageWeights]:
     """Weights per rank of every pipeline stage, in bytes."""
-    ranks = layout(d)
+    ranks = d.layout
     found = [StageWeights(layers) for layers in stages(arch, d.pp)]
     stage_of = {layer: stage for stage in found for layer in stage.layers}
     expert_layers: dict[int, float] = {}
@@ -82,20 +82,19 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
         if group.role is Role.ROUTED_EXPERT and group.layer is not None:
             expert_layers[group.layer] = expert_layers.get(group.layer, 0.0) + size
             stage.nvfp4_experts += size if group.format in (NVFP4, NVFP4_WEIGHT_ONLY) else 0.0
-        if group.projection == "kv_b_proj" and len(group.shape) == 2 and _copies_kv_b(d, group):
+        if (
+            group.projection == "kv_b_proj"
+            and len(group.shape) == 2
+            and d.facts.copies_kv_b(group.format in (BF16, F16))
+        ):
             stage.absorbed += 2 * group.parameters / ranks.attention
     if arch.tied_embeddings and d.pp > 1:
         found[-1].target[Role.LM_HEAD] = found[0].target.get(Role.EMBEDDING, 0.0)
     found[-1].draft += (d.draft_gib or 0.0) * GIB
-    found[0].vision = arch.vision_bytes / (ranks.dense if d.engine == "vllm" else 1)
+    found[0].vision = arch.vision_bytes / d.facts.vision_ranks(ranks.dense)
     for stage in found:
         stage.largest_expert_layer = max((expert_layers.get(layer, 0.0) for layer in stage.layers), default=0.0)
     return found
-
-
-def _copies_kv_b(d: Deployment, group: WeightGroup) -> bool:
-    """SGLang keeps contiguous BF16 w_kc and w_vc beside kv_b_proj; vLLM makes BF16 copies of a quantized one only."""
-    return d.engine == "sglang" or group.format not in (BF16, F16)
 
 
 def _outside(group: WeightGroup, found: list[StageWeights]) -> StageWeights:

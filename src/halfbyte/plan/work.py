@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from halfbyte.formats.catalogue import format_called
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.families import Role
-from halfbyte.plan.deployment import layout
 from halfbyte.plan.hardware import Gpu, Operand
 from halfbyte.plan.kv import kv_stage
 from halfbyte.plan.memory import MemoryPlan
@@ -70,7 +69,7 @@ class Work:
         The indexer scores every earlier token (quadratic), attention proper sees top_k of them. Attention heads are
         shared by the ranks, indexer heads are not.
         """
-        arch, ranks = self.arch, layout(self.plan.deployment)
+        arch, ranks = self.arch, self.plan.deployment.layout
         before = context - new / 2  # mean number of earlier tokens
         if arch.mla is not None:
             width = arch.heads / ranks.attention * (2 * arch.mla.kv_rank + arch.mla.rope)
@@ -91,7 +90,7 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
     experts = sum(stage.target.get(Role.ROUTED_EXPERT, 0.0) for stage in found)
     embedding = sum(stage.target.get(Role.EMBEDDING, 0.0) for stage in found)  # a lookup, not a read of the table
     dense = sum(stage.main for stage in found) - experts - embedding - sum(stage.vision for stage in found)
-    ranks, flops = layout(d), dict.fromkeys(("bf16", "fp8", "fp4"), 0.0)
+    ranks, flops = d.layout, dict.fromkeys(("bf16", "fp8", "fp4"), 0.0)
     # under data-parallel attention a rank computes its share of the experts for the tokens of all ranks
     experts_of_a_token = ranks.expert_width * ranks.expert_count / d.kv_ranks
     for group in groups:

@@ -125,7 +125,8 @@ def _exclusions(
     problems = contradictions(exclusions, asked)
     if problems and not force:
         raise RecipeError(
-            f"engines would misread the checkpoint: {'; '.join(problems[:3])}", hint="--force writes it all the same"
+            f"engines would misread the checkpoint: {'; '.join(map(str, problems[:3]))}",
+            hint="--force writes it all the same",
         )
     warnings += [f"forced: {problem}" for problem in problems]
     return exclusions

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from halfbyte.engines.exclusions import Engine
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.engine import EngineName
 from halfbyte.errors import UsageError
 from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
 from halfbyte.models.families import Role
@@ -127,7 +128,7 @@ class Policy(WrittenFile):
     name: str = Field(min_length=1)
     description: str = ""
     required_depth: Depth = "headers"
-    engines: tuple[Engine, ...] = ("sglang", "vllm")
+    engines: tuple[EngineName, ...] = tuple(sorted(ENGINES))
     model: ModelConfig = ModelConfig()
     formats: Formats = Formats()
     numerics: Numerics = Numerics()

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
+from halfbyte.engines.packing import LATENT_ATTENTION, REASONS
 from halfbyte.errors import RecipeError
 from halfbyte.formats.modelopt import Algorithm
 from halfbyte.models.families import MLA, Role
@@ -105,15 +106,8 @@ class Recipe(WrittenFile):
         quantized = self._quantized_roles()
         problems = []
         if Role.ATTENTION in quantized and roles.family.attention is MLA:
-            problems.append("attention: kv_b_proj is absorbed per head at load, SGLang's MLA path takes no NVFP4")
-        reasons = {
-            Role.INDEXER: "vLLM and SGLang fuse wk with weights_proj in BF16; NVFP4 scales are unknown keys there",
-            Role.ROUTER: "the router is a plain parameter in SGLang and must not be rounded: it decides top-k",
-            Role.LM_HEAD: "vLLM reports the scales of parallel_lm_head as never loaded",
-            Role.EMBEDDING: "no engine looks up packed embeddings",
-            Role.MTP: "SGLang builds the MTP layer of modelopt_fp4 checkpoints unquantized",
-        }
-        problems += [f"{role}: {reason}" for role, reason in reasons.items() if role in quantized]
+            problems.append(f"attention: {LATENT_ATTENTION}")
+        problems += [f"{role}: {reason}" for role, reason in REASONS.items() if role in quantized]
         if self.mtp == "nvfp4":
-            problems.append(f"mtp: {reasons[Role.MTP]}")
+            problems.append(f"mtp: {REASONS[Role.MTP]}")
         return problems

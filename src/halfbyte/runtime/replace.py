@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from halfbyte.engines.exclusions import SplitFusedError, excluded, runtime_module
+from halfbyte.engines.engine import SplitFusedError
+from halfbyte.engines.vllm import VLLM
 from halfbyte.errors import CheckpointError, UnknownTensorError
 from halfbyte.models.families import Role
 from halfbyte.models.roles import RoleMap, TensorRole
@@ -22,9 +23,9 @@ def is_quantized(role: TensorRole, exclusions: Sequence[str]) -> bool:
 
     Raises CheckpointError where the patterns split a fused pair.
     """
-    module = runtime_module("vllm", role)
+    module = VLLM.runtime_module(role)
     try:
-        return role.role not in NEVER_PACKED and not excluded("vllm", exclusions, module)
+        return role.role not in NEVER_PACKED and not VLLM.excluded(tuple(exclusions), module)
     except SplitFusedError as error:
         raise CheckpointError(f"config.json: quantization_config.ignore: {module}: {error}") from None
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.kernels import NATIVE, SPARSE_FROM
 from halfbyte.errors import HalfbyteError
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural, printable
@@ -14,13 +16,6 @@ from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.memory import MemoryPlan, plan_memory
 from halfbyte.plan.weight_groups import WeightGroup
-
-NATIVE = (10, 12)
-"""Compute majors with FP4 tensor cores: 10 is B200, GB200 (10.0) and B300 (10.3), 12 the RTX PRO 6000 and its kin."""
-
-WEIGHT_ONLY = 9
-SPARSE_FROM = 9
-"""No engine has sparse-attention (DSA) kernels below Hopper."""
 
 
 @rule("hardware.stated", "deny", "The policy wants to know where the checkpoint will run: --hardware or --cluster.")
@@ -58,8 +53,10 @@ def _incapable(facts: Facts, pool: Pool) -> str | None:
     if pool.major not in facts.policy.hardware.fallback:
         wanted = " or ".join(map(str, NATIVE))
         return f"{name}: no FP4 tensor cores (compute major {wanted}), and the policy accepts no fallback on it"
-    if pool.major < WEIGHT_ONLY and "sglang" in facts.engines and pool.major < 8:
-        return f"{name}: SGLang's weight-only kernels begin at compute 8.0"
+    for engine in map(ENGINES.__getitem__, facts.engines):
+        if (pool.major, pool.minor) < engine.weight_only_from:
+            least = ".".join(map(str, engine.weight_only_from))
+            return f"{name}: {engine.title}'s weight-only kernels begin at compute {least}"
     return None
 
 

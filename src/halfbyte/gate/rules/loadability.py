@@ -1,10 +1,12 @@
 """Loadability: does each engine recognise the checkpoint, and read it as it was meant? The metadata and the tensors.
 
-Facts of vLLM 0.33 and SGLang 0.5.23, with `checkpoint.exclusions`, the code that the writer uses too.
+What each engine takes stands in `engines`, which the writer asks too.
 """
 
 from collections.abc import Iterator
 
+from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.packing import unpackable
 from halfbyte.formats.catalogue import NVFP4, QUANTIZED
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
@@ -12,14 +14,12 @@ from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.facts import Facts, reported
 from halfbyte.gate.findings import Found, plural, printable
 from halfbyte.gate.quantization import (
-    ALGORITHMS,
     MIXED,
     NESTED_KEYS,
     misread_exclusions,
     wants_input_scales,
 )
 from halfbyte.gate.registry import rule
-from halfbyte.models.families import Role
 
 CONFIG = "config.json"
 
@@ -97,9 +97,8 @@ def algorithm(facts: Facts) -> Iterator[Found]:
     if name is None:
         return
     for engine in facts.engines:
-        spelled = name.upper() if engine == "vllm" else name
-        if spelled not in ALGORITHMS[engine]:
-            known = ", ".join(sorted(ALGORITHMS[engine]))
+        if not ENGINES[engine].knows_algorithm(name):
+            known = ", ".join(sorted(ENGINES[engine].algorithms))
             yield Found(f"{engine}: algorithm {printable(name, 60)!r} is not known, wanted one of {known}", file=CONFIG)
     packed = bool(facts.packed)
     if packed and "FP4" not in name.upper() and name != MIXED:
@@ -189,9 +188,7 @@ def mixed_precision(facts: Facts) -> Iterator[Found]:
 )
 def packed_roles(facts: Facts) -> Iterator[Found]:
     latent = facts.arch is not None and facts.arch.mla is not None
-    never = {Role.INDEXER, Role.ROUTER, Role.LM_HEAD, Role.EMBEDDING, Role.MTP} | (
-        {Role.ATTENTION} if latent else set()
-    )
+    never = unpackable(latent)
     for (role, mtp, form), count in facts.formats.items():
         if form == NVFP4 and role in never and not mtp:
             module = facts.first(role, mtp, form).role.module
@@ -202,12 +199,11 @@ def packed_roles(facts: Facts) -> Iterator[Found]:
     "loadability.packed-mtp", "deny", "SGLang builds the MTP layer of modelopt_fp4 checkpoints unquantized: BF16 only."
 )
 def packed_mtp(facts: Facts) -> Iterator[Found]:
-    if "sglang" not in facts.engines:
-        return
     packed = [entry for entry in facts.packed if entry.role.mtp]
-    if packed:
-        message = f"sglang: {plural(len(packed), 'linear')} of the MTP layer packed as NVFP4"
-        yield Found(message, module=packed[0].role.module)
+    for engine in facts.engines:
+        if packed and not ENGINES[engine].packs_mtp:
+            message = f"{engine}: {plural(len(packed), 'linear')} of the MTP layer packed as NVFP4"
+            yield Found(message, module=packed[0].role.module)
 
 
 @rule("loadability.fused-experts", "deny", "Engines load experts one by one; a 3-D stack under NVFP4 has no loader.")

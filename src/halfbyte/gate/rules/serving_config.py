@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from halfbyte.engines.catalogue import ENGINES
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
@@ -57,10 +58,12 @@ def indexer_schedule(facts: Facts) -> Iterator[Found]:
     except CheckpointError as error:
         yield Found(error.message, file=CONFIG)
         return
-    if "vllm" in facts.engines and derived != stated:
+    for engine in facts.engines:
+        if ENGINES[engine].config_indexer_types or derived == stated:
+            continue
         layers = ", ".join(map(str, sorted(derived ^ stated)[:8]))
         yield Found(
-            f"vllm: index_topk_freq and index_skip_topk_offset disagree with indexer_types at {layers}", file=CONFIG
+            f"{engine}: index_topk_freq and index_skip_topk_offset disagree with indexer_types at {layers}", file=CONFIG
         )
 
 
