@@ -45,7 +45,7 @@ def decode_to_bf16(source: Path, out: Path) -> None:
     from halfbyte.formats.catalogue import NVFP4
     from halfbyte.formats.nvfp4.codec import decode
     from halfbyte.formats.nvfp4.reference import Encoded
-    from halfbyte.models.roles import RoleMap
+    from halfbyte.models import roles_of
 
     out.mkdir()
     weight_map = {}
@@ -56,7 +56,7 @@ def decode_to_bf16(source: Path, out: Path) -> None:
             checkpoint.read_into(tensor, memoryview(buffer))
             return buffer
 
-        entries = inventory(checkpoint.tensors.values(), RoleMap(checkpoint.config))
+        entries = inventory(checkpoint.tensors.values(), roles_of(checkpoint.config))
         for shard in checkpoint.shards:
             mine = [e for e in entries if next(iter(e.tensors.values())).shard == shard]
             header = [(e.name, "BF16", e.shape, 2 * e.parameters) for e in mine]

@@ -28,8 +28,8 @@ from halfbyte.data.tokenizer import Tokenizer, open_tokenizer
 from halfbyte.formats import fp8_block
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.storage import StorageFormat
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models import roles_of
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Plain
 from halfbyte.search.rounded import rounded_copy
 
@@ -54,7 +54,7 @@ def by_role(*roles: Role, but: tuple[str, ...] = ()) -> Callable[[TensorRole], b
 
 def bytes_of(chosen: Callable[[TensorRole], bool], form: StorageFormat) -> int:
     with Checkpoint.open(TINY) as source:
-        entries = inventory(source.tensors.values(), RoleMap(source.config))
+        entries = inventory(source.tensors.values(), roles_of(source.config))
         return sum(
             form.bytes((entry.shape[0], entry.shape[1]))
             if len(entry.shape) == 2 and chosen(entry.role)

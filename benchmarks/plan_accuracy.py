@@ -18,7 +18,8 @@ from typing import Any
 
 from halfbyte.engines.server import GIB
 from halfbyte.errors import HalfbyteError
-from halfbyte.models.architecture import Architecture, architecture
+from halfbyte.models import architecture_of
+from halfbyte.models.architecture import Architecture
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.kv import tokens_in
@@ -143,7 +144,7 @@ class Case:
         config["max_position_embeddings"] = max(config["max_position_embeddings"], row.get("context_length") or 0)
         self.pruned = "reap" in row["model"].lower()
         try:
-            self.arch = architecture(config)
+            self.arch = architecture_of(config)
             self.groups = groups_on_paper(self.arch, storage_by_recipe(recipe_of(row)))
         except HalfbyteError as error:
             self.skipped = error.message

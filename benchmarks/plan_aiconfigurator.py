@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from plan_accuracy import DATA, config_of
 
-from halfbyte.models.architecture import architecture
+from halfbyte.models import architecture_of
 from halfbyte.plan.deployment import make_deployment
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.memory import plan_memory
@@ -80,7 +80,7 @@ def ours(case: Case) -> Estimate:
     import json
 
     configs = json.loads((DATA / "model-configs.json").read_text())
-    arch = architecture(config_of(case.model, configs) or {})
+    arch = architecture_of(config_of(case.model, configs) or {})
     groups = groups_on_paper(arch, storage_by_recipe(case.recipe))
     d = make_deployment(arch, find_gpu(case.gpu), case.tp, case.engine, tp=case.tp, kv_dtype="fp8", context=16384)
     memory = plan_memory(groups, arch, replace(d, chunk=INPUT_TOKENS, max_sequences=case.batch))

@@ -17,7 +17,7 @@ from typing import Any
 
 from plan_accuracy import DATA, config_of, recipe_of
 
-from halfbyte.models.architecture import architecture
+from halfbyte.models import architecture_of
 from halfbyte.plan.deployment import make_deployment
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.memory import plan_memory
@@ -34,7 +34,7 @@ def load() -> dict[str, list[Row]]:
     found: dict[str, list[Row]] = defaultdict(list)
     for line in (DATA / "observed-throughput.jsonl").read_text().splitlines():
         row = json.loads(line)
-        arch, gpu = architecture(config_of(row["model"], configs) or {}), find_gpu(row["gpu"])
+        arch, gpu = architecture_of(config_of(row["model"], configs) or {}), find_gpu(row["gpu"])
         groups = groups_on_paper(arch, storage_by_recipe(recipe_of(row)))
         d = make_deployment(
             arch,

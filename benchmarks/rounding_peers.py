@@ -37,7 +37,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import load as load_documents
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.formats.catalogue import NVFP4
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 
 ALGORITHMS = {
     "Halfbyte": ("max", "sweep", "gptq"),
@@ -91,7 +91,7 @@ def transplant(source: Path, template: Path, out: Path) -> None:
     given = {name: tensor for shard in source.glob("*.safetensors") for name, tensor in load_file(shard).items()}
     tensors = {name: tensor for shard in template.glob("*.safetensors") for name, tensor in load_file(shard).items()}
     with Checkpoint.open(template) as checkpoint:
-        entries = inventory(checkpoint.tensors.values(), RoleMap(checkpoint.config))
+        entries = inventory(checkpoint.tensors.values(), roles_of(checkpoint.config))
     for entry in entries:
         if entry.format != NVFP4:
             continue

@@ -157,7 +157,7 @@ def outside(floors: tuple[str, ...], words: set[str]) -> list[str]:
 
 @MOVING
 def test_no_model_type_stands_outside_models() -> None:
-    from halfbyte.models.families import FAMILIES
+    from halfbyte.models import FAMILIES
 
     assert len(FAMILIES) > 5
     assert outside(("models",), set(FAMILIES)) == []

@@ -32,9 +32,16 @@ class CheckpointError(HalfbyteError):
 
 
 class UnknownTensorError(CheckpointError):
-    """A tensor whose role the model family does not explain."""
+    """A tensor whose role the model family does not explain.
+
+    contradicts: what of the config the name would fit but for a number (`layers`, `experts`, `indexer`), else `family`.
+    """
 
     kind = "unknown-tensor"
+
+    def __init__(self, message: str, *, hint: str | None = None, contradicts: str = "family") -> None:
+        super().__init__(message, hint=hint)
+        self.contradicts = contradicts
 
 
 class UnsupportedError(HalfbyteError):

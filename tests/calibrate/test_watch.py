@@ -14,7 +14,7 @@ from halfbyte.calibrate.rule import Rule
 from halfbyte.calibrate.watch import Watch
 from halfbyte.data.document import Document
 from halfbyte.data.documents import Documents
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 from halfbyte.stream.executor import Streamed
 from halfbyte.stream.observer import Observer
 
@@ -126,7 +126,7 @@ def test_a_range_that_does_not_fit_is_said(outlier: float, room: str | None) -> 
     watch.expert_input(3, 0, x)
     watch.expert_intermediate(3, 0, torch.ones(50, 16))
     watch.settle()
-    roles = RoleMap(json.loads((checkpoint() / "config.json").read_text()))
+    roles = roles_of(json.loads((checkpoint() / "config.json").read_text()))
     documents = Documents([Document(np.arange(50), {}, "data", 0)])
     values, evidence = findings(watch, roles, documents, Coverage(1, {3: [50]}), Rule("headroom"), {})
     wide = [text for text in evidence["warnings"] if "window" in text]

@@ -6,6 +6,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from families.configs import config
+
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.source import INDEX_NAME
 from halfbyte.formats.dtypes import DTYPE_BYTES
@@ -17,13 +19,15 @@ SETS = (
     "DeepSeek-V3-BF16",
     "DeepSeek-V3.2",
     "GLM-4.5-Air",
+    "GLM-4.7-Flash",
+    "Kimi-K2-BF16",
     "Qwen3-30B-A3B",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",
 )
 """One header set of each family; `test_inventory` goes through all sets."""
 
-CONFIG = {"model_type": "qwen3_moe", "num_hidden_layers": 2, "num_experts": 4}
+CONFIG = config("Qwen3-30B-A3B") | {"num_hidden_layers": 2, "num_experts": 4, "num_experts_per_tok": 2}
 
 
 def shard_bytes(names: Sequence[str], dtype: str = "BF16", shape: tuple[int, ...] = (2, 3)) -> bytes:

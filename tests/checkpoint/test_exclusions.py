@@ -16,8 +16,8 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName, SplitFusedError
 from halfbyte.engines.exclusions import contradictions, exclusion_entries
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models import roles_of
+from halfbyte.models.roles import Role, TensorRole
 
 from .files import SETS
 
@@ -76,7 +76,7 @@ def test_how_an_engine_reads(
         assert ENGINES[engine].excluded(tuple(entries), asked) is wanted
 
 
-GLM = RoleMap(CONFIGS["GLM-5.2"])
+GLM = roles_of(CONFIGS["GLM-5.2"])
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_runtime_module(tensor: str, vllm: str, sglang: str) -> None:
 
 
 def test_runtime_module_of_separate_qkv() -> None:
-    role = RoleMap(CONFIGS["Qwen3-30B-A3B"]).role("model.layers.3.self_attn.k_proj.weight")
+    role = roles_of(CONFIGS["Qwen3-30B-A3B"]).role("model.layers.3.self_attn.k_proj.weight")
     assert {engine.runtime_module(role) for engine in ENGINES.values()} == {"model.layers.3.self_attn.qkv_proj"}
 
 
@@ -116,7 +116,7 @@ EXPERT = re.compile(r"\.experts\.(\d+)\.")
 @cache
 def linears(name: str, experts: int = 10**9) -> Linears:
     """Every module with a matrix: what a recipe decides about. experts: how many experts of each layer to take."""
-    roles, found = RoleMap(CONFIGS[name]), []
+    roles, found = roles_of(CONFIGS[name]), []
     for tensor, (_, shape) in header_set(name).items():
         number = EXPERT.search(tensor)
         if tensor.endswith(".weight") and len(shape) == 2 and (number is None or int(number[1]) < experts):
@@ -126,7 +126,7 @@ def linears(name: str, experts: int = 10**9) -> Linears:
 
 def written(name: str, modules: Sequence[TensorRole], quantized: Choice) -> list[str]:
     kept = [role.module for role in modules if not quantized(role)]
-    return exclusion_entries(kept, [role.module for role in modules if quantized(role)], RoleMap(CONFIGS[name]))
+    return exclusion_entries(kept, [role.module for role in modules if quantized(role)], roles_of(CONFIGS[name]))
 
 
 def problems(entries: Sequence[str], modules: Sequence[TensorRole], quantized: Choice) -> list[str]:
@@ -168,7 +168,7 @@ def test_the_published_list_of_156_agrees_with_the_published_tensors() -> None:
 def test_tiny_glm_equals_modelopt_but_for_the_dot() -> None:
     golden = json.loads((REPOSITORY / "tests" / "golden" / "tiny_glm_modelopt.json").read_text())
     with Checkpoint.open(REPOSITORY / "examples" / "tiny-glm") as checkpoint:
-        roles = RoleMap(checkpoint.config)
+        roles = roles_of(checkpoint.config)
         found = [roles.role(t.name) for t in checkpoint.tensors.values() if len(t.shape) == 2]
     quantized = [role.module for role in found if routed(role)]
     entries = exclusion_entries([role.module for role in found if not routed(role)], quantized, roles)

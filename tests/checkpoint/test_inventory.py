@@ -19,8 +19,8 @@ from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import SCALE_PARTS
 from halfbyte.formats.dtypes import DTYPE_BYTES
 from halfbyte.formats.nvfp4 import stored as nvfp4
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
+from halfbyte.models.roles import Role
 
 from .files import write_checkpoint
 
@@ -30,7 +30,7 @@ def tensor(name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def entries_of(name: str) -> list[Entry]:
-    return inventory((tensor(n, *header) for n, header in header_set(name).items()), RoleMap(CONFIGS[name]))
+    return inventory((tensor(n, *header) for n, header in header_set(name).items()), roles_of(CONFIGS[name]))
 
 
 @cache
@@ -129,7 +129,7 @@ def test_glm_52_bytes_of_every_plan() -> None:
 def test_published_nvfp4_tensors_are_those_we_would_write() -> None:
     module = "model.layers.9.mlp.experts.7.down_proj"
     headers = {n: header for n, header in header_set("GLM-5.2-NVFP4").items() if n.startswith(f"{module}.")}
-    (entry,) = inventory((tensor(n, *header) for n, header in headers.items()), RoleMap(CONFIGS["GLM-5.2-NVFP4"]))
+    (entry,) = inventory((tensor(n, *header) for n, header in headers.items()), roles_of(CONFIGS["GLM-5.2-NVFP4"]))
     assert (entry.role.module, entry.format) == (module, "nvfp4")
     written = nvfp4.FORMAT.tensors(entry.role.module, entry.shape)
     assert [(name, (dtype, shape)) for name, dtype, shape, _ in written] == [
@@ -167,7 +167,7 @@ def test_one_logical_tensor(
     headers: list[tuple[str, str, tuple[int, ...]]], stored: str, shape: tuple[int, ...]
 ) -> None:
     tensors = [tensor(*header) for header in headers]
-    (entry,) = inventory(tensors, RoleMap(CONFIGS["GLM-5.2"]))
+    (entry,) = inventory(tensors, roles_of(CONFIGS["GLM-5.2"]))
     assert (entry.format, entry.shape, entry.parameters) == (stored, shape, prod(shape))
     assert entry.bytes == sum(part.bytes for part in tensors)
     assert entry.name == (WEIGHT[0] if len(headers) > 1 else headers[0][0])
@@ -197,7 +197,7 @@ def test_one_logical_tensor(
 )
 def test_tensors_that_do_not_fit_together(headers: list[tuple[str, str, tuple[int, ...]]], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        inventory([tensor(*header) for header in headers], RoleMap(CONFIGS["GLM-5.2"]))
+        inventory([tensor(*header) for header in headers], roles_of(CONFIGS["GLM-5.2"]))
 
 
 def test_inspect_a_folder(tmp_path: Path) -> None:

@@ -7,19 +7,19 @@ from families.configs import CONFIGS, config
 from families.headers import header_set, role_set
 
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError, UnsupportedError
-from halfbyte.models.families import FAMILIES
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import FAMILIES, roles_of
 
 from .files import SETS
 
 
 def test_every_family_is_tested() -> None:
-    assert {CONFIGS[name]["model_type"] for name in SETS} == set(FAMILIES)
+    named = {family.model_type for family in FAMILIES.values() if not family.paper_only}
+    assert {CONFIGS[name]["model_type"] for name in SETS} == named
 
 
 @pytest.mark.parametrize("name", [*SETS, "GLM-5.2-fused-mtp"])
 def test_every_tensor_of_a_published_checkpoint(name: str) -> None:
-    roles, wanted = RoleMap(CONFIGS[name]), role_set(name)
+    roles, wanted = roles_of(CONFIGS[name]), role_set(name)
     for tensor, label in wanted.items():
         role = roles.role(tensor)
         assert (role.role, role.mtp) == label
@@ -59,7 +59,7 @@ LINEARS = [
 
 @pytest.mark.parametrize(("name", "tensor", "projection", "expert"), LINEARS)
 def test_projection_and_expert(name: str, tensor: str, projection: str, expert: int | None) -> None:
-    role = RoleMap(CONFIGS[name]).role(tensor)
+    role = roles_of(CONFIGS[name]).role(tensor)
     assert (role.projection, role.expert) == (projection, expert)
 
 
@@ -175,14 +175,14 @@ UNKNOWN = {
 )
 def test_a_name_that_the_family_does_not_explain(name: str, tensor: str) -> None:
     with pytest.raises(UnknownTensorError) as caught:
-        RoleMap(CONFIGS[name]).role(tensor)
+        roles_of(CONFIGS[name]).role(tensor)
     assert repr(tensor[:200])[1:-1] in caught.value.message
     assert len(caught.value.message) < 500
     assert caught.value.hint
 
 
 def test_the_reason_is_given() -> None:
-    roles = RoleMap(CONFIGS[GLM])
+    roles = roles_of(CONFIGS[GLM])
     for tensor, reason in {
         "model.layers.3.mlp.experts.256.gate_proj.weight": "the config has 256 experts",
         "model.layers.79.input_layernorm.weight": r"layers 0 to 77 and 1 MTP layer\(s\)",
@@ -196,7 +196,7 @@ def test_the_reason_is_given() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_twisted_name_is_explained_or_refused(name: str) -> None:
     """Any one path component of a real name dropped, doubled or replaced: a role that fits, or UnknownTensorError."""
-    roles, real = RoleMap(CONFIGS[name]), header_set(name)
+    roles, real = roles_of(CONFIGS[name]), header_set(name)
     sample = list(real)[:: max(1, len(real) // 60)]
     for tensor in sample:
         pieces = tensor.split(".")
@@ -221,11 +221,11 @@ def test_index_share_schedule() -> None:
     by_pattern["index_topk_pattern"] = "".join("F" if layer in full else "S" for layer in range(78))
     del by_pattern["index_topk_freq"]
     for each in (by_types, by_frequency, by_pattern):
-        assert RoleMap(each).indexers == full
-    assert RoleMap(config("GLM-5.1")).indexers == frozenset(range(78))
-    assert RoleMap(config(DEEPSEEK)).indexers == frozenset()
+        assert roles_of(each).indexers == full
+    assert roles_of(config("GLM-5.1")).indexers == frozenset(range(78))
+    assert roles_of(config(DEEPSEEK)).indexers == frozenset()
     del by_frequency["index_skip_topk_offset"]  # transformers' default is 2: one layer earlier
-    assert RoleMap(by_frequency).indexers == frozenset({0, 1, *range(5, 78, 4)})
+    assert roles_of(by_frequency).indexers == frozenset({0, 1, *range(5, 78, 4)})
 
 
 @pytest.mark.parametrize(
@@ -239,13 +239,13 @@ def test_index_share_schedule() -> None:
     ],
 )
 def test_dense_layers(changes: dict[str, Any], dense: set[int]) -> None:
-    assert RoleMap(config(GLM) | changes).dense == dense
+    assert roles_of(config(GLM) | changes).dense == dense
 
 
 def test_dense_layers_of_qwen() -> None:
-    assert RoleMap(config(QWEN)).dense == set()
-    assert RoleMap(config(QWEN) | {"mlp_only_layers": [0, 5]}).dense == {0, 5}
-    assert RoleMap(config(QWEN) | {"decoder_sparse_step": 2}).dense == set(range(0, 48, 2))
+    assert roles_of(config(QWEN)).dense == set()
+    assert roles_of(config(QWEN) | {"mlp_only_layers": [0, 5]}).dense == {0, 5}
+    assert roles_of(config(QWEN) | {"decoder_sparse_step": 2}).dense == set(range(0, 48, 2))
 
 
 NUMBERS = [None, 0, -1, 1.0, "78", True, [], {}, 10**9, 10**30]
@@ -275,7 +275,7 @@ def _cases(table: dict[str, list[Any]]) -> list[Any]:
 
 def _assert_refused(changed: dict[str, Any], key: str) -> None:
     with pytest.raises(CheckpointError, match=rf"config\.json: {key}") as caught:
-        RoleMap(changed)
+        roles_of(changed)
     assert len(caught.value.message) < 300
 
 
@@ -303,13 +303,13 @@ def test_incomplete_config(key: str) -> None:
     changed = config(GLM)
     del changed[key]
     with pytest.raises(CheckpointError, match=key):
-        RoleMap(changed)
+        roles_of(changed)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "GLM_MOE_DSA", "", "x" * 5000])
 def test_another_family(model_type: str) -> None:
     with pytest.raises(UnsupportedError, match="not a known mixture-of-experts family") as caught:
-        RoleMap({"model_type": model_type})
+        roles_of({"model_type": model_type})
     assert "glm_moe_dsa" in str(caught.value.hint)
     assert len(caught.value.message) < 300
 
@@ -317,4 +317,4 @@ def test_another_family(model_type: str) -> None:
 @pytest.mark.parametrize("model_type", [None, 1, ["glm_moe_dsa"], {}])
 def test_model_type_of_a_wrong_type(model_type: Any) -> None:
     with pytest.raises(HalfbyteError, match="model_type"):
-        RoleMap({"model_type": model_type})
+        roles_of({"model_type": model_type})

@@ -18,7 +18,7 @@ from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.export import architectures, export
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 
 MLA = {
     "kv_lora_rank": 512,

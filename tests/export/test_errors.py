@@ -101,7 +101,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], type[HalfbyteError], str]] = {
     "a word for a number": (
         lambda f: edit_config(f, lambda c: c.update(hidden_size="wide")),
         CheckpointError,
-        "config.json: not as expected",
+        "config.json: hidden_size is 'wide'",
     ),
     "a list for a number": (
         lambda f: edit_config(f, lambda c: c.update(rope_theta=[1])),

@@ -224,6 +224,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "DeepSeek-V3.2": Published(f"{_HUB} (V3.2-Exp and Speciale)", elements=685_396_921_376),
     "GLM-4.7": Published(_HUB, elements=358_337_791_296),
+    "GLM-4.7-Flash": Published("pinned inventory of the published index in a public loader's tests", tensors=9_703),
     "GLM-4.5-Air": Published(_HUB, elements=110_468_824_832),
     "Qwen3-235B-A22B": Published("published index", tensors=36_945, bytes=470_187_269_120),
     "Qwen3-30B-A3B": Published("published index", bytes=61_064_245_248),

@@ -45,6 +45,7 @@ _VARIANTS: dict[str, Variant] = {
     "GLM-5.2-fused-mtp": Variant(fused=True),
     "DeepSeek-V3": Variant(fp8=True),
     "DeepSeek-V3.2": Variant(fp8=True),
+    "Kimi-K2-Instruct": Variant(fp8=True),
     "Qwen3-235B-A22B-fused": Variant(fused=True),
     "Qwen3-30B-A3B-fused": Variant(fused=True),
     "MiniMax-M2.5": Variant(fp8=True),

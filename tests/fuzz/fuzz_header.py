@@ -21,7 +21,7 @@ with atheris.instrument_imports(include=["halfbyte.checkpoint"]):
     from halfbyte.checkpoint.header import header_length, parse_header, serialize_header
     from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, read_json
     from halfbyte.errors import HalfbyteError
-    from halfbyte.models.roles import RoleMap
+    from halfbyte.models import roles_of
 
 GLM = {
     "model_type": "glm_moe_dsa",
@@ -79,7 +79,7 @@ def read_index(content: bytes) -> None:
 
 def read_config(content: bytes) -> None:
     (ROOT / "some.json").write_bytes(content)
-    roles = RoleMap(read_json(ROOT / "some.json"))
+    roles = roles_of(read_json(ROOT / "some.json"))
     for layer in (0, roles.layers - 1, roles.layers):
         for name in ("mlp.experts.0.up_proj", "self_attn.indexer.wk", "mlp.gate_proj", "eh_proj"):
             try:

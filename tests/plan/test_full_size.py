@@ -46,4 +46,4 @@ def test_glm_5_2_nvfp4(tmp_path: Path) -> None:
     assert seconds < CPU_SECONDS
     document = json.loads(done.stdout)
     assert document["checkpoint_bytes"] == total
-    assert document["per_gpu"]["weights_gib"] == pytest.approx(54.6, abs=0.1)  # serving notes 3.1, with absorbed kv_b
+    assert document["per_gpu"]["weights_gib"] == pytest.approx(54.6, abs=0.1)  # by hand, with absorbed kv_b

@@ -1,4 +1,4 @@
-"""Every formula against GLM-5.2 numbers computed by hand in the serving notes (sections 3.1 to 3.4)."""
+"""Every formula against GLM-5.2 numbers computed by hand from docs/engines.md (chapters 5 to 8)."""
 
 import random
 from dataclasses import replace
@@ -315,3 +315,11 @@ def test_any_server_is_a_sum() -> None:
             change = answers.smallest_change(model, plan)
             assert change is None or change.plan.fits
     assert 10 < fitting < 60
+
+
+def test_the_reserve_is_a_twentieth_of_the_prefill_buffers() -> None:
+    terms = plan_memory(GLM.groups, GLM.arch, server(GLM)).terms
+    lasting = ("weights", "KV cache", "process context", "communicators", "allocator reserve")
+    buffers = [term for term in terms if PREFILL in term.phases and not term.name.startswith(lasting)]
+    assert len(buffers) == 12
+    assert named(terms, "allocator reserve") == pytest.approx(0.05 * sum(term.bytes for term in buffers))

@@ -7,8 +7,7 @@ import pytest
 
 from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
 from halfbyte.formats.catalogue import stored_bytes
-from halfbyte.models.architecture import architecture
-from halfbyte.models.paper import paper_tensors
+from halfbyte.models import architecture_of, promised_tensors
 from halfbyte.plan.recipes import recipe_of_config, storage_by_recipe
 from halfbyte.plan.target import on_paper
 from tests.families.configs import CONFIGS, config
@@ -35,7 +34,7 @@ def test_every_tensor_is_one_of_the_header_set(name: str) -> None:
     headers, labels = header_set(name), role_set(name)
     want = Counter((*labels[tensor], shape) for tensor, (_, shape) in headers.items())
     found = Counter[tuple[str, bool, tuple[int, ...]]]()
-    for tensor in paper_tensors(architecture(config(name))):
+    for tensor in promised_tensors(architecture_of(config(name))):
         found[str(tensor.role), tensor.mtp, tensor.shape] += tensor.count
     assert found == want
 
@@ -86,7 +85,7 @@ def test_a_composite_config_and_paper_only_families() -> None:
         "vt_num_hidden_layers": 27,
         "text_hidden_size": 7168,
     }
-    arch = architecture({"model_type": "kimi_k25", "text_config": kimi, "vision_config": vision})
+    arch = architecture_of({"model_type": "kimi_k25", "text_config": kimi, "vision_config": vision})
     assert arch.experts == 384
     assert arch.vision_bytes == 2 * (27 * (4 * 1152**2 + 2 * 1152 * 4304) + 4608**2 + 4608 * 7168)
 
@@ -102,7 +101,7 @@ def test_a_composite_config_and_paper_only_families() -> None:
 )
 def test_a_senseless_config_is_one_error(changes: dict[str, object], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
-        architecture({**config("GLM-5.2"), **changes})
+        architecture_of({**config("GLM-5.2"), **changes})
 
 
 def test_an_unknown_recipe_suggests_the_nearest() -> None:

@@ -87,10 +87,10 @@ def serving(store: Store) -> Iterator[str]:
 
 def checkpoint_files() -> dict[str, bytes]:
     """A small Qwen3-MoE checkpoint in two shards, weights of zeros."""
-    from halfbyte.models.architecture import architecture
-    from halfbyte.models.paper import paper_tensors
 
-    assert sum(t.count for t in paper_tensors(architecture(QWEN))) == 18
+    from halfbyte.models import architecture_of, promised_tensors
+
+    assert sum(t.count for t in promised_tensors(architecture_of(QWEN))) == 18
     layer = "model.layers.0"
     tensors = {
         "model.embed_tokens.weight": (32, 64), "model.norm.weight": (64,), "lm_head.weight": (32, 64),

@@ -11,7 +11,7 @@ from halfbyte.api import inspect, quantize, verify
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 
 
 def read(checkpoint: Checkpoint, name: str, dtype: type = np.uint8) -> np.ndarray:
@@ -45,7 +45,7 @@ def test_other_recipes_say_in_the_metadata_what_is_in_the_files(tmp_path: Path, 
     quantize(source, tmp_path / "out", recipe=recipe)
     assert verify(source, tmp_path / "out").ok
     with Checkpoint.open(tmp_path / "out") as output:
-        roles = RoleMap(output.config)
+        roles = roles_of(output.config)
         entries = inventory(output.tensors.values(), roles)
         ignore = output.config["quantization_config"]["ignore"]
         linears = [(e.role, e.format == "nvfp4") for e in entries if e.role.part == "weight" and len(e.shape) == 2]
@@ -62,7 +62,7 @@ def test_fused_stacks_come_out_per_expert_under_published_names(tmp_path: Path, 
     config, tensors = small_tensors(family)
     quantize(write_checkpoint(tmp_path / "fused", config, tensors), tmp_path / "out")
     apart: dict[str, np.ndarray] = {}
-    roles = RoleMap(config)
+    roles = roles_of(config)
     for name, tensor in tensors.items():
         role = roles.role(name)
         if not role.fused:

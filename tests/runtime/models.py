@@ -15,7 +15,7 @@ from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import reference
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 
 FAMILIES = ("GLM-5.2", "DeepSeek-V3-BF16", "GLM-4.7", "Qwen3-30B-A3B", "Mixtral-8x7B-v0.1", "MiniMax-M2.5-BF16")
 CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass
@@ -51,7 +51,7 @@ def read(checkpoint: Checkpoint, name: str) -> bytes:
 def decoded(folder: Path, out: Path) -> Path:
     """The checkpoint with every packed linear decoded to float32 by the reference codec, for plain transformers."""
     with Checkpoint.open(folder) as checkpoint:
-        roles, tensors = RoleMap(checkpoint.config), {}
+        roles, tensors = roles_of(checkpoint.config), {}
         for entry in inventory(checkpoint.tensors.values(), roles):
             if entry.format == NVFP4:
                 parts = {part: read(checkpoint, tensor.name) for part, tensor in entry.tensors.items()}

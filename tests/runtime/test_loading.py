@@ -7,7 +7,7 @@ import torch
 
 import halfbyte.runtime as runtime
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 from halfbyte.runtime.packed import PackedExperts, PackedLinear
 from halfbyte.runtime.quantizer import packed_modules
 from runtime.models import FAMILIES, decoded, load, logits, quantized, read
@@ -31,7 +31,7 @@ def test_save_pretrained_writes_the_same_bytes_under_the_same_names(family: str,
     model = load(folder, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "again")
     with Checkpoint.open(folder) as before, Checkpoint.open(tmp_path / "again") as after:
-        roles = RoleMap(before.config)
+        roles = roles_of(before.config)
         kept = {name for name in before.tensors if not roles.role(name).mtp}
         assert set(after.tensors) == kept
         for name in kept:
@@ -41,7 +41,7 @@ def test_save_pretrained_writes_the_same_bytes_under_the_same_names(family: str,
             ), name
             assert read(after, name) == read(before, name), name
         assert after.config["quantization_config"] == before.config["quantization_config"]
-        assert RoleMap(after.config).num_experts == roles.num_experts
+        assert roles_of(after.config).num_experts == roles.num_experts
     assert torch.equal(logits(load(tmp_path / "again")), logits(load(folder)))
 
 

@@ -16,7 +16,7 @@ from halfbyte.errors import OutputError, UnsupportedError, UsageError
 from halfbyte.formats import fp8_block
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.nvfp4.codec import decode, encode
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.recipes.recipe import Recipe
 from halfbyte.search import search
 from halfbyte.search.best_recipe import budget_bytes

@@ -15,7 +15,7 @@ from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import UsageError
 from halfbyte.formats.nvfp4 import torch as values
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 from halfbyte.stream.reader import read_now
 from stream.models import CHANGES, checkpoint, sequences, streamed_logits, whole_logits
 
@@ -61,7 +61,7 @@ def test_a4_sim_needs_input_scales(tmp_path: Path) -> None:
 def test_nvfp4_decodes_alike_on_both_paths(packed: Path) -> None:
     """The CPU's compiled decoder, and the torch one that a GPU runs."""
     with Checkpoint.open(packed) as source:
-        entries = [e for e in inventory(source.tensors.values(), RoleMap(source.config)) if e.format == "nvfp4"]
+        entries = [e for e in inventory(source.tensors.values(), roles_of(source.config)) if e.format == "nvfp4"]
         assert len(entries) > 20
         for entry in entries[::5]:
             raw = read_now(source, entry, torch.device("cpu"))

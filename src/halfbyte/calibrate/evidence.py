@@ -21,7 +21,7 @@ from halfbyte.calibrate.scales import expert_statistics, group_modules, scale_va
 from halfbyte.calibrate.shares import CEILING, shares
 from halfbyte.calibrate.watch import Watch
 from halfbyte.data.documents import Documents
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
 
 SCHEMA = 2
 

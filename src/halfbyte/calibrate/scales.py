@@ -10,7 +10,7 @@ from halfbyte.calibrate.inputs import Seen
 from halfbyte.calibrate.rule import Rule
 from halfbyte.calibrate.shares import CEILING
 from halfbyte.calibrate.watch import DOWN, GATE_UP, LayerSeen
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
 
 
 def group_modules(roles: RoleMap, layer: int) -> tuple[str, str]:

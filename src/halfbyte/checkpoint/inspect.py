@@ -6,7 +6,7 @@ from typing import Any
 
 from halfbyte.checkpoint.inventory import grouped, inventory
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Inspection:
 def inspect(path: str | Path) -> Inspection:
     """Read the headers of a checkpoint folder. Raises CheckpointError, UnknownTensorError, UnsupportedError."""
     with Checkpoint.open(path) as checkpoint:
-        roles = RoleMap(checkpoint.config)
+        roles = roles_of(checkpoint.config)
         groups = grouped(inventory(checkpoint.tensors.values(), roles))
     return Inspection(
         model_type=roles.family.model_type,

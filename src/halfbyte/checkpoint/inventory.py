@@ -13,8 +13,8 @@ from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import LINEAR_PARTS, NUMBER_PARTS, SCALE_PARTS, format_called, recognised
 from halfbyte.formats.storage import SCALE, StorageFormat
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 
 Layouts = dict[tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, tuple[int, ...]]]
 """(part, dtype, shape) of a module's tensors -> format and logical shape: a few serve many thousand modules."""

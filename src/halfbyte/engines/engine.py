@@ -11,8 +11,7 @@ from halfbyte.engines.server import Gpu, Layout, Limits, Server
 from halfbyte.errors import UsageError
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
-from halfbyte.models.families import Role
-from halfbyte.models.roles import TensorRole
+from halfbyte.models.roles import Role, TensorRole
 
 EngineName = Literal["vllm", "sglang"]
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import NEVER_ASKED, Engine, EngineName, SplitFusedError
 from halfbyte.engines.packing import PLAIN_INDEXER
-from halfbyte.models.families import Family, Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.family import Family
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 
 SHARED_EXPERT = "shared_expert"
 """What an entry must contain for SGLang to leave a shared expert by itself."""
@@ -77,7 +78,7 @@ def looked_up(engine: Engine, role: TensorRole, family: Family) -> bool:
     if role.mtp and not engine.packs_mtp:
         return False
     if role.role is Role.ROUTER:
-        return family.model_type == "qwen3_moe" and engine.name == "vllm"  # TEMPORARY
+        return family.support(engine.name).asks_router is True
     return role.role not in NEVER_ASKED and not (role.role is Role.INDEXER and role.projection in PLAIN_INDEXER)
 
 

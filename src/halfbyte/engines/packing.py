@@ -3,7 +3,7 @@
 Read in vLLM 0.33 and SGLang 0.5.23 (docs/engines.md 3).
 """
 
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 
 LATENT_ATTENTION = "kv_b_proj is absorbed per head at load, SGLang's MLA path takes no NVFP4"
 

@@ -9,7 +9,7 @@ exported as NVFP4 whose scale the graph applies.
 from dataclasses import dataclass
 
 from halfbyte.errors import UnsupportedError
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 
 _MLP = frozenset({Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP})
 

@@ -24,7 +24,7 @@ from halfbyte.export.hyperparameters import add_hyperparameters
 from halfbyte.export.mapping import Mapping, Planned
 from halfbyte.export.tokenizer import add_tokenizer
 from halfbyte.formats.modelopt import WEIGHT_ONLY
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
 
 ALIGNMENT = 32
 """Bytes to which the data section and every tensor are padded (`general.alignment` when it is not said)."""

@@ -18,7 +18,7 @@ from halfbyte.export.mapping import Mapper, Mapping
 from halfbyte.export.quantization import algorithm_of
 from halfbyte.export.stream import Step, steps, stream
 from halfbyte.export.unfinished import Unfinished, partial
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 from halfbyte.progress import Progress, Silent
 
 FORMAT = 1
@@ -100,7 +100,7 @@ def export(
 
 def make_plan(checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shard_size: int | None = None) -> Plan:
     """What the export of a checkpoint holds. Reads headers, scalar scales and tokenizer, no weights."""
-    roles = RoleMap(checkpoint.config)
+    roles = roles_of(checkpoint.config)
     architecture = architecture_of(roles.family.model_type)
     algorithm = algorithm_of(checkpoint)
     mapper = Mapper(checkpoint, roles, architecture)

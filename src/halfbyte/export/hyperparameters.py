@@ -10,7 +10,7 @@ from typing import Any
 from gguf import ExpertGatingFuncType, GGUFWriter, RopeScalingType
 
 from halfbyte.errors import CheckpointError, UnsupportedError
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
 
 Config = dict[str, Any]
 

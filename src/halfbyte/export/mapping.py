@@ -22,8 +22,8 @@ from halfbyte.export.blocks import ELEMENTS
 from halfbyte.export.pieces import Piece
 from halfbyte.export.scales import scale_vector
 from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 
 DTYPES = {
     BF16: GGMLQuantizationType.BF16,

@@ -1,29 +1,26 @@
 """Every tensor's role, the logical tensors, and how they compare with what config.json says must be there."""
 
 from collections import Counter, defaultdict
-from typing import Any
 
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import plural, printable
-from halfbyte.models.architecture import Architecture, architecture, text_config
-from halfbyte.models.families import Role
-from halfbyte.models.paper import PaperTensor, paper_tensors
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import promised_tensors, roles_of
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Described
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role
 
 Key = tuple[Role, int | None, str | None]
-MOST_LAYERS = 10_000
-"""Layers beyond which a config is taken for nonsense (GLM-5.2 has 79)."""
 
 
 def explain_tensors(facts: Facts) -> None:
     """Fill roles, arch and entries; note what contradicts the config."""
     try:
-        text = text_config(facts.config)
-        facts.roles = RoleMap(text)
-        facts.arch = architecture(facts.config)
+        facts.roles = roles_of(facts.config)
+        facts.arch = facts.roles.arch
     except HalfbyteError as error:
         facts.problem("integrity.config", printable(error.message), file="config.json")
         return
@@ -32,64 +29,30 @@ def explain_tensors(facts: Facts) -> None:
             "integrity.config", f"config.json: a value is senseless: {printable(str(error))}", file="config.json"
         )
         return
-    nonsense = _nonsense(facts.arch, facts.roles)
-    if nonsense is not None:
-        facts.problem("integrity.config", f"config.json: {nonsense}", file="config.json")
-        return
     try:
         facts.entries = inventory(facts.tensors.values(), facts.roles)
     except CheckpointError:  # something is wrong: look at it tensor by tensor, so that the others are still judged
-        known = _with_roles(facts, facts.roles, text)
+        known = _with_roles(facts, facts.roles)
         facts.entries = _entries(facts, known, facts.roles)
     if facts.tensors:
         _compare(facts, facts.arch)
 
 
-def _nonsense(arch: Architecture, roles: RoleMap) -> str | None:
-    """What no model of these families can be, and what would take for ever to look at."""
-    if arch.layers + arch.mtp_layers > MOST_LAYERS:
-        return f"{arch.layers} layers and {arch.mtp_layers} MTP layers are no model"
-    if roles.family.indexer and arch.mla is None:
-        return "kv_lora_rank is missing, and an indexer works on latent attention only"
-    return None
+_RULES = {"layers": "integrity.layers", "experts": "integrity.experts", "indexer": "integrity.indexer"}
+"""What of the config a tensor's name contradicts -> the rule that says so."""
 
 
-def _with_roles(facts: Facts, roles: RoleMap, config: dict[str, Any]) -> list[Tensor]:
+def _with_roles(facts: Facts, roles: RoleMap) -> list[Tensor]:
     """The tensors that have a role. The others are noted under what they contradict."""
-    known, lenient = [], _lenient(config)
+    known = []
     for tensor in facts.tensors.values():
         try:
             roles.role(tensor.name)
             known.append(tensor)
         except UnknownTensorError as error:
-            rule = _rule_of_unknown(tensor, roles, lenient)
+            rule = _RULES.get(error.contradicts, "integrity.unknown-tensor")
             facts.problem(rule, printable(error.message, 500), tensor=tensor.name)
     return known
-
-
-def _lenient(config: dict[str, Any]) -> RoleMap | None:
-    """The same family with room for everything: tells a tensor too many from one that nobody knows."""
-    roomy = {key: value for key, value in config.items() if not key.startswith(("index_topk", "indexer_types"))}
-    family_key = RoleMap(config).family.experts_key
-    layers = config["num_hidden_layers"]
-    try:
-        return RoleMap(roomy | {family_key: 100_000, "num_nextn_predict_layers": 100_000 - layers})
-    except CheckpointError:
-        return None
-
-
-def _rule_of_unknown(tensor: Tensor, roles: RoleMap, lenient: RoleMap | None) -> str:
-    try:
-        role = lenient.role(tensor.name) if lenient is not None else None
-    except UnknownTensorError:
-        role = None
-    if role is None or role.layer is None:
-        return "integrity.unknown-tensor"
-    if role.layer >= roles.layers + roles.mtp_layers:
-        return "integrity.layers"
-    if role.role is Role.INDEXER:
-        return "integrity.indexer"
-    return "integrity.experts" if role.role is Role.ROUTED_EXPERT else "integrity.unknown-tensor"
 
 
 def _entries(facts: Facts, tensors: list[Tensor], roles: RoleMap) -> list[Entry]:
@@ -111,8 +74,8 @@ def _entries(facts: Facts, tensors: list[Tensor], roles: RoleMap) -> list[Entry]
 def _compare(facts: Facts, arch: Architecture) -> None:
     """What the config promises against what is there, by role, layer, projection and shape."""
     promised: dict[Key, Counter[tuple[int, ...]]] = {}
-    for paper in paper_tensors(arch):
-        promised.setdefault(_key(paper), Counter())[paper.shape] += paper.count
+    for tensor in promised_tensors(arch):
+        promised.setdefault(_key(tensor), Counter())[tensor.shape] += tensor.count
     there: defaultdict[Key, Counter[tuple[int, ...]]] = defaultdict(Counter)
     fused: set[tuple[int | None, str | None]] = set()
     # a shard or a module that could not be read is reported as such; what it would have held is not missing besides
@@ -144,8 +107,8 @@ def _compare(facts: Facts, arch: Architecture) -> None:
         _join_missing_layers(facts, arch)
 
 
-def _key(paper: PaperTensor) -> Key:
-    return paper.role, paper.layer, None if paper.role is Role.ROUTER else paper.projection
+def _key(tensor: Described) -> Key:
+    return tensor.role, tensor.layer, None if tensor.role is Role.ROUTER else tensor.projection
 
 
 def _place(key: Key) -> str:

@@ -17,8 +17,8 @@ from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.gate.target import FileInfo, Files
 from halfbyte.models.architecture import Architecture
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role
 from halfbyte.progress import Progress
 from halfbyte.recipes.policy import Depth, Policy
 

@@ -10,8 +10,7 @@ from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
-from halfbyte.models.families import Role
-from halfbyte.models.roles import TensorRole
+from halfbyte.models.roles import Role, TensorRole
 
 MIXED = "MIXED_PRECISION"
 NESTED_KEYS = ("group_size", "kv_cache_quant_algo", "exclude_modules")

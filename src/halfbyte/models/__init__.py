@@ -1,1 +1,101 @@
-"""What is known about model families: one file each."""
+"""What is known about model families: one file each, and the one door to them.
+
+`of` takes a config.json and finds the family, looking through wrappers (`text_config`) and aliases; `architecture` and
+`role_map` read it. Adding a family is a file here, a line in `_MODULES` and a config in the tests
+(docs/adding-a-family.md).
+"""
+
+from dataclasses import replace
+
+from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.models import (
+    deepseek_v3,
+    deepseek_v32,
+    glm4_moe,
+    glm4_moe_lite,
+    glm_moe_dsa,
+    gpt_oss,
+    kimi_k2,
+    kimi_k25,
+    llama4,
+    minimax_m2,
+    mixtral,
+    qwen3_moe,
+)
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.config_values import Config
+from halfbyte.models.family import Described, Family
+from halfbyte.models.role_map import RoleMap
+
+_MODULES = (
+    glm_moe_dsa,
+    deepseek_v3,
+    deepseek_v32,
+    glm4_moe,
+    glm4_moe_lite,
+    qwen3_moe,
+    minimax_m2,
+    mixtral,
+    kimi_k2,
+    kimi_k25,
+    gpt_oss,
+    llama4,
+)
+
+FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}
+_BY_NAME = FAMILIES | {alias: family for family in FAMILIES.values() for alias in family.aliases}
+
+
+def family_of(config: Config) -> tuple[Family, Config]:
+    """The family of a config.json, and the language model's part of it under the family's own `model_type`.
+
+    Raises UnsupportedError (family), CheckpointError (no model_type).
+    """
+    if not isinstance(config.get("model_type"), str):
+        raise CheckpointError("config.json has no model_type")
+    inner = config.get("text_config")
+    text = dict(inner) if _is_wrapped(config) and isinstance(inner, dict) else dict(config)
+    model_type = str(text.setdefault("model_type", config["model_type"]))
+    family = _BY_NAME.get(model_type)
+    if family is None:
+        raise UnsupportedError(
+            f"model_type {model_type[:80]!r} is not a known family", hint=f"known: {', '.join(_BY_NAME)}"
+        )
+    return family, text | {"model_type": family.model_type}
+
+
+def architecture_of(config: Config) -> Architecture:
+    """All numbers of a model. Raises UnsupportedError (family), CheckpointError (missing or senseless key)."""
+    family, text = family_of(config)
+    arch = family.read(text)
+    if arch.top_k > arch.experts:
+        raise CheckpointError(f"config.json: {arch.top_k} experts a token, the model has {arch.experts}")
+    outer = _BY_NAME.get(config["model_type"], family)
+    return replace(arch, vision_bytes=outer.vision_bytes(config, arch.hidden)) if outer.vision_bytes else arch
+
+
+def promised_tensors(arch: Architecture) -> list[Described]:
+    """Every tensor of a complete checkpoint, MTP layers included, a vision tower excluded."""
+    return [tensor for tensor in FAMILIES[arch.model_type].tensors(arch) if tensor.promised]
+
+
+def roles_of(config: Config) -> RoleMap:
+    """The roles of a model's tensors. Raises as `architecture_of`, and UnsupportedError where names are not known."""
+    if isinstance(config.get("model_type"), str) and config["model_type"] not in _BY_NAME:
+        known = [family.model_type for family in FAMILIES.values() if not family.paper_only]
+        raise UnsupportedError(
+            f"model_type {config['model_type'][:80]!r} is not a known mixture-of-experts family",
+            hint=f"known: {', '.join(known)}",
+        )
+    family, _ = family_of(config)
+    if family.paper_only or _is_wrapped(config):
+        raise UnsupportedError(
+            f"tensors of model_type {config['model_type']!r} are not known by name",
+            hint="it can be planned on paper: halfbyte plan config.json --recipe ...",
+        )
+    return RoleMap(family, architecture_of(config))
+
+
+def _is_wrapped(config: Config) -> bool:
+    """Whether config.json describes a text model beside something else, under `text_config`."""
+    return isinstance(config.get("text_config"), dict) and "hidden_size" in config["text_config"]

@@ -25,10 +25,10 @@ from halfbyte.formats.catalogue import (
 )
 from halfbyte.formats.modelopt import format_of
 from halfbyte.formats.quantization_block import QuantizationBlock
-from halfbyte.models.architecture import Architecture, text_config
-from halfbyte.models.families import Role
-from halfbyte.models.paper import PaperTensor, paper_tensors
-from halfbyte.models.roles import TensorRole
+from halfbyte.models import family_of, promised_tensors
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Described
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.plan.weight_groups import WeightGroup
 from halfbyte.recipes.recipe import Recipe
 
@@ -46,11 +46,11 @@ class PaperRecipe:
     formats: dict[Role, str]
     mtp: bool = False
 
-    def storage(self, tensor: PaperTensor, arch: Architecture) -> str:
+    def storage(self, tensor: Described, arch: Architecture) -> str:
         chosen = self.formats.get(tensor.role)
         matrix = len(tensor.shape) == 2 and tensor.projection is not None
         if chosen is None or not matrix or tensor.projection in KEPT_PROJECTIONS or (tensor.mtp and not self.mtp):
-            return tensor.storage
+            return tensor.dtype
         return chosen
 
 
@@ -79,7 +79,7 @@ PUBLISHED = {
 }
 """Format that a config declares -> the recipe by which such checkpoints are published."""
 
-Storage = Callable[[PaperTensor, Architecture], str]
+Storage = Callable[[Described, Architecture], str]
 
 
 def storage_by_recipe(name_or_file: str) -> Storage:
@@ -95,11 +95,11 @@ def storage_by_recipe(name_or_file: str) -> Storage:
     recipe = Recipe.named(name_or_file)
     packed = format_of(recipe.algorithm).name
 
-    def storage(tensor: PaperTensor, arch: Architecture) -> str:
+    def storage(tensor: Described, arch: Architecture) -> str:
         if len(tensor.shape) != 2 or tensor.projection is None:
-            return tensor.storage
+            return tensor.dtype
         role = TensorRole(tensor.role, "", "weight", tensor.layer, None, tensor.projection, tensor.mtp)
-        return packed if recipe.quantizes(role, arch.layers) else tensor.storage
+        return packed if recipe.quantizes(role, arch.layers) else tensor.dtype
 
     return storage
 
@@ -109,7 +109,7 @@ def recipe_of_config(config: dict[str, Any]) -> str:
 
     Raises UnsupportedError for a method it cannot name, with the choice of naming a recipe.
     """
-    block = QuantizationBlock.of_config(config) or QuantizationBlock.of_config(text_config(config))
+    block = QuantizationBlock.of_config(config) or QuantizationBlock.of_config(family_of(config)[1])
     if block is None:
         return UNQUANTIZED
     form = declared(block)
@@ -143,7 +143,7 @@ def _nvfp4_recipe(ignored: object, storage: str) -> str:
 def groups_on_paper(arch: Architecture, storage: Storage) -> list[WeightGroup]:
     """All weights of a model in the formats a recipe gives them."""
     groups = []
-    for tensor in paper_tensors(arch):
+    for tensor in promised_tensors(arch):
         chosen = storage(tensor, arch)
         size = tensor.count * stored_bytes(tensor.shape, chosen)
         groups.append(

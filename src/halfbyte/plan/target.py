@@ -9,9 +9,8 @@ from typing import Any
 from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, read_json
 from halfbyte.errors import CheckpointError, UnsupportedError
-from halfbyte.models.architecture import Architecture, architecture, text_config
-from halfbyte.models.families import FAMILIES
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import FAMILIES, architecture_of, roles_of
+from halfbyte.models.architecture import Architecture
 from halfbyte.plan.recipes import groups_on_paper, recipe_of_config, storage_by_recipe
 from halfbyte.plan.weight_groups import WeightGroup, groups_of_checkpoint
 
@@ -70,20 +69,20 @@ def _resolve(target: str, recipe: str | None) -> Model:
 
 def on_paper(name: str, config: dict[str, Any], recipe: str | None) -> Model:
     """A model from its config alone; without a recipe, in the format its own `quantization_config` states."""
-    arch = architecture(config)
+    arch = architecture_of(config)
     chosen = recipe if recipe is not None else recipe_of_config(config)
     return Model(name, config, arch, tuple(groups_on_paper(arch, storage_by_recipe(chosen))), chosen)
 
 
 def _from_headers(name: str, config: dict[str, Any], checkpoint: Any) -> Model:
-    if text_config(config)["model_type"] not in FAMILIES or "text_config" in config:
+    arch = architecture_of(config)
+    if FAMILIES[arch.model_type].paper_only or "text_config" in config:
         raise UnsupportedError(
             f"{name}: tensors of model_type {config['model_type']!r} are not known by name",
             hint="plan it on paper: give its config.json with --recipe",
         )
-    roles = RoleMap(text_config(config))
-    groups = tuple(groups_of_checkpoint(checkpoint.tensors.values(), roles))
-    return Model(name, config, architecture(config), groups, None)
+    groups = tuple(groups_of_checkpoint(checkpoint.tensors.values(), roles_of(config)))
+    return Model(name, config, arch, groups, None)
 
 
 def _remote(target: str, recipe: str | None) -> Model:

@@ -1,7 +1,7 @@
 """The weights of a model as groups of equal tensors: what a plan sums over.
 
 A group comes from the headers of a checkpoint (`groups_of_checkpoint`) or, for a checkpoint that does not exist yet,
-from its config (`paper.paper_tensors`) with formats by a recipe (`recipes`). Both look the same from here on.
+from its config (`models.promised_tensors`) with formats by a recipe (`recipes`). Both look the same from here on.
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,8 @@ from math import prod
 
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Tensor
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from halfbyte.engines.server import GIB, Layout
 from halfbyte.formats.catalogue import BF16, F16, MXFP4, NVFP4, NVFP4_WEIGHT_ONLY, stored_bytes
 from halfbyte.models.architecture import Architecture
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.weight_groups import WeightGroup
 

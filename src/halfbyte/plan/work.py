@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from halfbyte.formats.catalogue import format_called
 from halfbyte.models.architecture import Architecture
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.plan.hardware import Gpu, Operand
 from halfbyte.plan.kv import kv_stage
 from halfbyte.plan.memory import MemoryPlan

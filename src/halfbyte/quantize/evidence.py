@@ -13,7 +13,7 @@ from halfbyte import __version__
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.modelopt import format_of
 from halfbyte.formats.nvfp4.codec import Measure
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job
 

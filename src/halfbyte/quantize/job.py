@@ -12,8 +12,9 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries
 from halfbyte.errors import RecipeError, UnsupportedError
 from halfbyte.formats.catalogue import F32, QUANTIZED
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard, lay_out
 from halfbyte.quantize.linears import Linear, check_complete, check_quantizable, split
@@ -48,7 +49,7 @@ class Job:
 
 def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bool = False) -> Job:
     """Decide everything. Raises CheckpointError, UnknownTensorError, UnsupportedError, RecipeError."""
-    roles = RoleMap(source.config)
+    roles = roles_of(source.config)
     recipe.check_layers(roles)
     problems = recipe.engine_problems(roles)
     if problems and not force:
@@ -105,7 +106,7 @@ def _warnings(entries: list[Entry], roles: RoleMap, config: dict[str, object]) -
             "garbage; set num_nextn_predict_layers to 0 or restore the layer"
         )
     for entry in entries:
-        if entry.role.part == "e_score_correction_bias" and entry.format != F32 and roles.family.shared_expert:
+        if entry.role.part == "e_score_correction_bias" and entry.format != F32 and roles.arch.shared_width:
             found.append(f"{entry.name} is {entry.format}: engines expect float32, rounding it reorders top-k")
             break
     return found

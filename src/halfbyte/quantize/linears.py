@@ -8,8 +8,8 @@ from halfbyte.checkpoint.source import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.dtypes import FLOATS
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
-from halfbyte.models.families import GLU
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import GLU, TensorRole
 
 Kept = tuple[TensorRole, str, Tensor]
 """A tensor that is no matrix: role, output name, source."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.calibrate.histogram import BINS
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING

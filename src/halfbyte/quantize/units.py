@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.source import Tensor
 from halfbyte.formats.nvfp4.layout import packed_bytes
-from halfbyte.models.families import GLU, Role
-from halfbyte.models.roles import SHARED_SCALE, TensorRole
+from halfbyte.models.roles import GLU, SHARED_SCALE, Role, TensorRole
 from halfbyte.quantize.linears import Kept, Linear
 
 

@@ -28,7 +28,7 @@ from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.formats.nvfp4.format import SCALE_LAST
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.reference import scale_2_of
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
@@ -91,7 +91,7 @@ def verify(
     with Checkpoint.open(src) as source, Checkpoint.open(dst) as output:
         evidence_path = Path(dst) / EVIDENCE
         evidence = read_json(evidence_path) if evidence_path.exists() else {}
-        roles = RoleMap(source.config)
+        roles = roles_of(source.config)
         stored = {entry.name: entry for entry in inventory(output.tensors.values(), roles)}
         linears, kept = split(inventory(source.tensors.values(), roles), roles)
         wanted = {f"{linear.role.module}.weight": linear.source for linear in linears}

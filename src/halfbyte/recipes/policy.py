@@ -13,7 +13,7 @@ from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.errors import UsageError
 from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.recipes.reading import Table, WrittenFile
 from halfbyte.validation import nearest
 

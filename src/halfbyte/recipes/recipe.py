@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field
 from halfbyte.engines.packing import LATENT_ATTENTION, REASONS
 from halfbyte.errors import RecipeError
 from halfbyte.formats.modelopt import Algorithm
-from halfbyte.models.families import MLA, Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.recipes.reading import Table, WrittenFile
 
 DEFAULT_RECIPE = "nvfp4-routed-experts"
@@ -105,7 +105,7 @@ class Recipe(WrittenFile):
         """Why an engine could not load a checkpoint made by this recipe; empty if both can."""
         quantized = self._quantized_roles()
         problems = []
-        if Role.ATTENTION in quantized and roles.family.attention is MLA:
+        if Role.ATTENTION in quantized and roles.arch.mla is not None:
             problems.append(f"attention: {LATENT_ATTENTION}")
         problems += [f"{role}: {reason}" for role, reason in REASONS.items() if role in quantized]
         if self.mtp == "nvfp4":

@@ -19,8 +19,8 @@ from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.catalogue import NVFP4, QUANTIZED
 from halfbyte.formats.dtypes import F8_E4M3, FLOATS, U8
 from halfbyte.formats.torch_dtypes import TORCH_DTYPES
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role
 from halfbyte.runtime.replace import is_quantized
 from halfbyte.runtime.runtime import logger
 

@@ -13,7 +13,8 @@ from transformers.quantizers.base import HfQuantizer
 
 from halfbyte.errors import UnsupportedError
 from halfbyte.formats.nvfp4.torch import check_positive, check_scales
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
+from halfbyte.models.role_map import RoleMap
 from halfbyte.runtime.backends import choose
 from halfbyte.runtime.conversion import with_scales
 from halfbyte.runtime.files import open_files
@@ -44,7 +45,7 @@ class ModelOptQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **_: Any) -> None:
         checkpoint = open_files(checkpoint_files)
         with checkpoint:
-            roles = RoleMap(checkpoint.config or model.config.to_dict())
+            roles = roles_of(checkpoint.config or model.config.to_dict())
             exclusions = self.quantization_config.exclusions()
             replaced = replace_modules(model, roles, exclusions, self.runtime)
             self._parameters = {name for name, _ in model.named_parameters()}

@@ -9,8 +9,8 @@ from torch import nn
 from halfbyte.engines.engine import SplitFusedError
 from halfbyte.engines.vllm import VLLM
 from halfbyte.errors import CheckpointError, UnknownTensorError
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.modules.experts import check_plain, is_experts
 from halfbyte.runtime.packed import Backend, PackedExperts, PackedLinear
 from halfbyte.runtime.runtime import Runtime

@@ -22,8 +22,8 @@ from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import OutputError, UsageError
 from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.formats.nvfp4.stored import FORMAT as NVFP4
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import roles_of
+from halfbyte.models.roles import Role
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.job import plan_job
 from halfbyte.quantize.pipeline import DEFAULT_MAX_SHARD_BYTES
@@ -86,7 +86,7 @@ def search(
     tokenizer = open_tokenizer(src)
     with Checkpoint.open(src) as source:
         groups = groups_of(source, NVFP4)
-        parameters = sum(entry.parameters for entry in inventory(source.tensors.values(), RoleMap(source.config)))
+        parameters = sum(entry.parameters for entry in inventory(source.tensors.values(), roles_of(source.config)))
         budget = budget_bytes(parameters, budget_gb, bits)
         _check_reachable(source, groups, budget)
         documents = load(data, tokenizer, max_length=max_length, tokens=tokens, seed=seed)

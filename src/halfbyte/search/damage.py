@@ -14,8 +14,7 @@ from halfbyte.compare.layers import BaseChoices, CandidateChoices
 from halfbyte.compare.lockstep import Difference, Lockstep, Work
 from halfbyte.compare.opening import Opening
 from halfbyte.formats.storage import StorageFormat
-from halfbyte.models.families import Role
-from halfbyte.models.roles import TensorRole
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Progress
 from halfbyte.search.groups import Group
 from halfbyte.search.rounded import rounded_copy

@@ -12,8 +12,9 @@ from halfbyte.errors import UnsupportedError
 from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.storage import StorageFormat
-from halfbyte.models.families import Role
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models import roles_of
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import Role, TensorRole
 from halfbyte.quantize.linears import split
 from halfbyte.recipes.recipe import Recipe
 
@@ -38,7 +39,7 @@ class Group:
 
 def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
     """All groups, by layer. Raises UnsupportedError for a quantized source, or one with nothing to choose."""
-    roles = RoleMap(source.config)
+    roles = roles_of(source.config)
     entries = inventory(source.tensors.values(), roles)
     for entry in entries:
         if entry.format in QUANTIZED:

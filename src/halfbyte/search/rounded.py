@@ -18,7 +18,8 @@ from halfbyte.checkpoint.writer import ShardWriter
 from halfbyte.formats.dtypes import DTYPE_BYTES, F32, FLOATS
 from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 from halfbyte.formats.storage import StorageFormat
-from halfbyte.models.roles import RoleMap, TensorRole
+from halfbyte.models import roles_of
+from halfbyte.models.roles import TensorRole
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.units import sharing, unit_key
 
@@ -28,7 +29,7 @@ Decoded = npt.NDArray[np.float32]
 def rounded_copy(source: Checkpoint, folder: Path, chosen: Callable[[TensorRole], bool], form: StorageFormat) -> None:
     """Write the copy into new `folder`. chosen: asked for every matrix of the model. Raises HalfbyteError."""
     folder.mkdir(parents=True)
-    roles = RoleMap(source.config)
+    roles = roles_of(source.config)
     linears, _ = split(inventory(source.tensors.values(), roles), roles)
     picked = [linear for linear in linears if chosen(linear.role)]
     decoded = _decoded(source, picked, form)

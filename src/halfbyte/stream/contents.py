@@ -12,8 +12,9 @@ from typing import Any
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
-from halfbyte.models.families import FAMILIES, GLU, Role
-from halfbyte.models.roles import RoleMap
+from halfbyte.models import FAMILIES, roles_of
+from halfbyte.models.role_map import RoleMap
+from halfbyte.models.roles import GLU, Role
 
 CACHE_SCALES = ("k_scale", "v_scale")
 
@@ -50,7 +51,7 @@ class Contents:
         """
         checkpoint = Checkpoint.open(folder)
         try:
-            roles = RoleMap(_with_expert_count(checkpoint.config, model_config))
+            roles = roles_of(_with_expert_count(checkpoint.config, model_config))
             outside: dict[Role, Entry] = {}
             layers = [Layer() for _ in range(roles.layers)]
             routed: list[dict[tuple[int, str], Entry]] = [{} for _ in range(roles.layers)]

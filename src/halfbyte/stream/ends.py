@@ -13,7 +13,7 @@ from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError, UnsupportedError, UsageError
 from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.formats.storage import WEIGHT
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 from halfbyte.stream.contents import Contents
 from halfbyte.stream.reader import read_now
 from halfbyte.stream.skeleton import Skeleton

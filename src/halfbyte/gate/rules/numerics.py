@@ -9,8 +9,7 @@ from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.gate.registry import rule
-from halfbyte.models.families import Role
-from halfbyte.models.roles import SHARED_SCALE
+from halfbyte.models.roles import SHARED_SCALE, Role
 from halfbyte.recipes.policy import Bounds
 
 SMALLEST_NORMAL, LARGEST = 2.0**-126, 2.0**127

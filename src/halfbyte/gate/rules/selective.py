@@ -6,7 +6,7 @@ from halfbyte.formats.catalogue import F32, NVFP4
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.registry import rule
-from halfbyte.models.families import Role
+from halfbyte.models.roles import Role
 
 LINEAR_ROLES = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP, Role.ATTENTION)
 

@@ -11,30 +11,17 @@ from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, printable
 from halfbyte.gate.registry import rule
-from halfbyte.models.families import indexer_layers
+from halfbyte.models.reading import indexer_layers
 
 CONFIG = "config.json"
 REQUIRED_KEYS = ("architectures", "num_experts_per_tok")
-ROUTING_KEYS = ("n_group", "topk_group", "routed_scaling_factor", "norm_topk_prob")
-"""Without these an engine falls back to defaults of another model of the family."""
-
-MINIMUM = {
-    "glm_moe_dsa": {"vllm": (0, 23), "sglang": (0, 5, 13), "transformers": (5, 0)},
-}
-"""Lowest releases known to take the family with NVFP4 experts: vLLM by NVIDIA's model card of GLM-5.2-NVFP4, SGLang by
-posted server logs of GLM-5.2 (0.5.13.post1), transformers by its first major release with the architecture."""
 
 
 @rule("loadability.config-keys", "deny", "A key that an engine does not find is replaced by a default, silently.")
 def config_keys(facts: Facts) -> Iterator[Found]:
     if facts.arch is None or facts.roles is None:
         return
-    wanted = list(REQUIRED_KEYS)
-    if facts.roles.family.experts_key == "n_routed_experts":
-        wanted += ROUTING_KEYS
-    if facts.roles.family.indexer:
-        wanted.append("index_topk")
-    for key in wanted:
+    for key in (*REQUIRED_KEYS, *facts.roles.family.needs):
         if facts.config.get(key) is None:
             yield Found(f"{CONFIG}: {key} is missing", file=CONFIG)
     top_k = facts.arch.top_k
@@ -49,12 +36,12 @@ def config_keys(facts: Facts) -> Iterator[Found]:
     "prefers indexer_types: they must say the same as each other and as the files.",
 )
 def indexer_schedule(facts: Facts) -> Iterator[Found]:
-    if facts.roles is None or not facts.roles.family.indexer:
+    if facts.roles is None or facts.roles.arch.indexer is None:
         return
     stated = facts.roles.indexers
     derived_config = {key: value for key, value in facts.config.items() if key != "indexer_types"}
     try:
-        derived = indexer_layers(derived_config, facts.roles.family)
+        derived = indexer_layers(derived_config, facts.roles.layers)
     except CheckpointError as error:
         yield Found(error.message, file=CONFIG)
         return
@@ -115,17 +102,18 @@ def tensor_parallel(facts: Facts) -> Iterator[Found]:
 
 @rule("loadability.engine-version", "deny", "An engine older than the architecture or the format cannot load it.")
 def engine_version(facts: Facts) -> Iterator[Found]:
-    minimum = MINIMUM.get(facts.arch.model_type if facts.arch is not None else "", {})
+    if facts.roles is None:
+        return
     asked = facts.options.engine_version
     if asked is not None and facts.options.engines:
         engine = facts.options.engines[0]
-        wanted = minimum.get(engine)
-        if wanted is not None and version_numbers(asked) < wanted:
+        wanted = facts.roles.family.support(engine).since
+        if version_numbers(asked) < wanted:
             least = ".".join(map(str, wanted))
             yield Found(f"{engine} {printable(asked, 40)} is older than {least}, the least known to load it")
     wrote = facts.config.get("transformers_version")
-    wanted = minimum.get("transformers")
-    if isinstance(wrote, str) and wanted is not None and version_numbers(wrote) < wanted:
+    wanted = facts.roles.family.support("transformers").since
+    if isinstance(wrote, str) and version_numbers(wrote) < wanted:
         message = f"{CONFIG}: written for transformers {printable(wrote, 40)}, the architecture needs {wanted[0]}"
         yield Found(message, file=CONFIG, at_most="warn")
 

@@ -1,0 +1,166 @@
+"""The parts that families are made of, as tensors: attention, indexer, router, experts, MTP.
+
+Names are relative to a decoder layer; `model` puts them in their layers. Shapes follow the published checkpoints.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Described
+from halfbyte.models.roles import GLU, Role
+
+LayerOf = Callable[[Architecture, int], Iterable[Described]]
+
+
+def model(arch: Architecture, inside: LayerOf) -> Iterator[Described]:
+    """Embedding, final norm and head, then every layer, MTP layers last. inside: the tensors of layer N."""
+    table = (arch.vocab, arch.hidden)
+    yield Described("model.embed_tokens.weight", Role.EMBEDDING, table)
+    yield Described("model.norm.weight", Role.NORM, (arch.hidden,))
+    yield Described("lm_head.weight", Role.LM_HEAD, table, promised=not arch.tied_embeddings)
+    promised = arch.layers + arch.mtp_layers
+    for layer in range(arch.layers + max(arch.mtp_layers, arch.mtp_announced)):
+        prefix, mtp = f"model.layers.{layer}.", layer >= arch.layers
+        for tensor in inside(arch, layer):
+            yield replace(
+                tensor,
+                name=prefix + tensor.name,
+                also=tuple(prefix + name for name in tensor.also),
+                layer=layer,
+                mtp=mtp,
+                promised=tensor.promised and layer < promised,
+            )
+
+
+def norms(arch: Architecture) -> Iterator[Described]:
+    """The two norms of every layer."""
+    yield Described("input_layernorm.weight", Role.NORM, (arch.hidden,))
+    yield Described("post_attention_layernorm.weight", Role.NORM, (arch.hidden,))
+
+
+def _attention(projection: str, *shape: int, part: str = "weight", promised: bool = True) -> Described:
+    return Described(f"self_attn.{projection}.{part}", Role.ATTENTION, shape, projection, promised=promised)
+
+
+def _cache_scales() -> Iterator[Described]:
+    """Where the scales of a quantized KV cache live."""
+    for part in ("k_scale", "v_scale"):
+        yield Described(f"self_attn.attn.{part}", Role.ATTENTION, (), dtype="f32", promised=False)
+
+
+def mla(arch: Architecture) -> Iterator[Described]:
+    """Multi-head latent attention of DeepSeek-V3; without a query rank, `q_proj` makes the queries directly."""
+    assert arch.mla is not None
+    hidden, heads, ranks = arch.hidden, arch.heads, arch.mla
+    queries, compressed = heads * (ranks.nope + ranks.rope), ranks.q_rank > 0
+    yield _attention("q_a_proj", ranks.q_rank, hidden, promised=compressed)
+    yield _attention("q_a_layernorm", ranks.q_rank, promised=compressed)
+    yield _attention("q_b_proj", queries, ranks.q_rank, promised=compressed)
+    yield _attention("q_proj", queries, hidden, promised=not compressed)
+    yield _attention("kv_a_proj_with_mqa", ranks.latent, hidden)
+    yield _attention("kv_a_layernorm", ranks.kv_rank)
+    yield _attention("kv_b_proj", heads * (ranks.nope + ranks.value), ranks.kv_rank)
+    yield _attention("o_proj", hidden, heads * ranks.value)
+    yield from _cache_scales()
+
+
+def gqa(arch: Architecture, sinks: bool = False) -> Iterator[Described]:
+    """Grouped-query attention with biases and q/k norms as the config has them.
+
+    sinks: gpt-oss's learned sink of each head, and a bias on o_proj.
+    """
+    query, key = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
+    for projection, rows in (("q_proj", query), ("k_proj", key), ("v_proj", key)):
+        yield _attention(projection, rows, arch.hidden)
+        if arch.attention_bias:
+            yield _attention(projection, rows, part="bias")
+    yield _attention("o_proj", arch.hidden, query)
+    if sinks:
+        yield _attention("o_proj", arch.hidden, part="bias")
+        yield Described("self_attn.sinks", Role.ATTENTION, (arch.heads,), "sinks")
+    whole = arch.qk_norm == "all-heads"
+    yield _attention("q_norm", query if whole else arch.head_dim, promised=bool(arch.qk_norm))
+    yield _attention("k_norm", key if whole else arch.head_dim, promised=bool(arch.qk_norm))
+    yield from _cache_scales()
+
+
+def indexer(arch: Architecture, norm_dtype: str = "bf16") -> Iterator[Described]:
+    """The indexer of DeepSeek-V3.2's sparse attention; its k_norm is a LayerNorm with a bias."""
+    assert arch.indexer is not None
+    assert arch.mla is not None
+    heads, width = arch.indexer.heads, arch.indexer.width
+
+    def tensor(projection: str, *shape: int, part: str = "weight", dtype: str = "bf16") -> Described:
+        return Described(f"self_attn.indexer.{projection}.{part}", Role.INDEXER, shape, projection, dtype)
+
+    yield tensor("wq_b", heads * width, arch.mla.q_rank)
+    yield tensor("wk", width, arch.hidden)
+    yield tensor("k_norm", width, dtype=norm_dtype)
+    yield tensor("k_norm", width, part="bias", dtype=norm_dtype)
+    yield tensor("weights_proj", heads, arch.hidden)
+
+
+def swiglu(role: Role, path: str, hidden: int, width: int, promised: bool = True) -> Iterator[Described]:
+    """Gate, up and down projection of one MLP."""
+    for projection in GLU:
+        shape = (hidden, width) if projection == "down_proj" else (width, hidden)
+        yield Described(f"{path}.{projection}.weight", role, shape, projection, promised=promised)
+
+
+def dense_mlp(arch: Architecture) -> Iterator[Described]:
+    return swiglu(Role.DENSE_MLP, "mlp", arch.hidden, arch.dense_width)
+
+
+def shared_expert(arch: Architecture) -> Iterator[Described]:
+    width = arch.shared_width
+    return swiglu(Role.SHARED_EXPERT, "mlp.shared_experts", arch.hidden, width, promised=width > 0)
+
+
+def router(
+    arch: Architecture,
+    containers: tuple[str, ...] = ("mlp",),
+    name: str = "gate",
+    dtype: str = "bf16",
+    bias: tuple[str, ...] = (),
+    bias_dtype: str = "f32",
+) -> Iterator[Described]:
+    """The router. containers: the module that holds it, as published and as transformers 5 has saved it.
+
+    bias: paths inside the container under which the correction bias is found, the published one first.
+    """
+    first, *others = [f"{container}.{name}.weight" for container in containers]
+    yield Described(first, Role.ROUTER, (arch.experts, arch.hidden), "gate", dtype, also=tuple(others))
+    if bias:
+        first, *others = [f"{container}.{path}" for path in bias for container in containers]
+        yield Described(first, Role.ROUTER, (arch.experts,), None, bias_dtype, also=tuple(others))
+
+
+def experts(
+    arch: Architecture, containers: tuple[str, ...] = ("mlp",), names: tuple[str, str, str] = GLU
+) -> Iterator[Described]:
+    """The routed experts one by one, and as the two stacks that transformers 5 saves; names: gate, up, down."""
+    hidden, width, number = arch.hidden, arch.expert_width, arch.experts
+    for projection, published in zip(GLU, names, strict=True):
+        shape = (hidden, width) if projection == "down_proj" else (width, hidden)
+        first, *others = [
+            f"{container}.experts.{{e}}.{name}.weight"
+            for container in containers
+            for name in dict.fromkeys((published, projection))
+        ]
+        yield Described(first, Role.ROUTED_EXPERT, shape, projection, count=number, also=tuple(others))
+    for projection, stack in (("gate_up_proj", (number, 2 * width, hidden)), ("down_proj", (number, hidden, width))):
+        first, *others = [
+            f"{container}.experts.{projection}{ending}" for container in containers for ending in ("", ".weight")
+        ]
+        yield Described(first, Role.ROUTED_EXPERT, stack, projection, promised=False, also=tuple(others), stack=True)
+
+
+def mtp(arch: Architecture) -> Iterator[Described]:
+    """What a multi-token-prediction layer has beside a decoder layer; embedding and head are its own in some models."""
+    hidden, table = arch.hidden, (arch.vocab, arch.hidden)
+    yield Described("eh_proj.weight", Role.MTP, (hidden, 2 * hidden), "eh_proj")
+    for name in ("enorm", "hnorm", "shared_head.norm"):
+        yield Described(f"{name}.weight", Role.NORM, (hidden,))
+    yield Described("embed_tokens.weight", Role.EMBEDDING, table, promised=arch.own_mtp_head)
+    yield Described("shared_head.head.weight", Role.LM_HEAD, table, promised=arch.own_mtp_head)

@@ -1,0 +1,95 @@
+"""What is known about one model family: the frame that every `models/<family>.py` fills.
+
+A family says how its config.json is read, lists its tensors, and holds what the engines, llama.cpp and chat must know
+of it. All else follows from there: roles (`role_map`), the plan's model on paper, what the gate holds files against.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.config_values import Config
+from halfbyte.models.roles import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One tensor that the family knows, or one for each expert.
+
+    name: in full, as published; `{e}` stands for the expert number. shape: of one, not quantized. dtype: as published
+    before any quantization. count: how many there are, the number of experts or 1. promised: whether a complete
+    checkpoint with this config has it; what is not promised (another way to store the experts, a norm that the config
+    switches off) is explained where it is found. also: other spellings of the same tensor. stack: a 3-D tensor of all
+    experts.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    projection: str | None = None
+    dtype: str = "bf16"
+    count: int = 1
+    promised: bool = True
+    also: tuple[str, ...] = ()
+    stack: bool = False
+    layer: int | None = None
+    mtp: bool = False
+
+
+@dataclass(frozen=True)
+class Known:
+    """How a fact is known: an engine was run (version and card), its source read (version and file), or neither."""
+
+    how: Literal["run", "read", "not known"]
+    where: str = ""
+
+
+NOT_KNOWN = Known("not known")
+
+
+@dataclass(frozen=True)
+class Support:
+    """One engine and the family.
+
+    since: lowest release known to take it, () if none is; since_known says from where. reasoning_parser, tool_parser:
+    the engine's names for the family's answers. asks_router: whether the engine looks the router (`mlp.gate`) up in
+    the exclusion list, so that a list without it makes the engine expect packed weights; None where that is not known.
+    """
+
+    since: tuple[int, ...] = ()
+    since_known: Known = NOT_KNOWN
+    reasoning_parser: str | None = None
+    tool_parser: str | None = None
+    asks_router: bool | None = None
+    router_known: Known = NOT_KNOWN
+
+
+@dataclass(frozen=True)
+class Family:
+    """One `model_type`.
+
+    aliases: other model types with the same config and tensors. read: config.json to numbers; raises CheckpointError.
+    tensors: THE list, embedding to MTP, without a vision tower. experts_key: config key of the number of experts.
+    needs: config keys that engines replace by another model's default where they are missing. engines: by name.
+    paper_only: enough is known to plan, not to explain a checkpoint's tensors.
+    vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
+    """
+
+    model_type: str
+    read: Callable[[Config], Architecture]
+    tensors: Callable[[Architecture], Iterable[Described]]
+    experts_key: str
+    aliases: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    engines: Mapping[str, Support] = field(default_factory=dict)
+    paper_only: bool = False
+    vision_bytes: Callable[[Config, int], int] | None = None
+
+    def but(self, **changes: Any) -> "Family":
+        """The same family in all but what is named: for one that reuses another's layers."""
+        return replace(self, **changes)
+
+    def support(self, engine: str) -> Support:
+        """What is known of an engine; nothing, where the family names none."""
+        return self.engines.get(engine, Support())

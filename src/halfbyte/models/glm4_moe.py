@@ -1,0 +1,63 @@
+"""GLM-4.5, 4.6 and 4.7 (also Air): grouped queries with biases, leading dense layers, a shared expert, an MTP layer.
+
+Sources: config.json and element totals of GLM-4.7 and GLM-4.5-Air; transformers 5.23 `models/glm4_moe`.
+"""
+
+from collections.abc import Iterator
+
+from halfbyte.models import blocks, deepseek_v3, reading
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.config_values import Config, positive
+from halfbyte.models.family import Described, Family, Known, Support
+
+
+def read(config: Config) -> Architecture:
+    layers = reading.layer_count(config)
+    width = positive(config, "moe_intermediate_size")
+    announced = reading.announced_mtp(config, "num_nextn_predict_layers")
+    # copies of the config without the key (not with 0) mean the same files
+    unstated = config.get("num_nextn_predict_layers") is None
+    return Architecture(
+        model_type=config["model_type"],
+        layers=layers,
+        mtp_layers=1 if unstated else announced,
+        mtp_announced=announced,
+        dense=reading.leading_dense(config, layers),
+        indexers=frozenset(),
+        **reading.sizes(config, layers),
+        experts=reading.expert_count(config, FAMILY.experts_key),
+        expert_width=width,
+        shared_width=reading.shared_width(config, width),
+        dense_width=positive(config, "intermediate_size"),
+        attention_bias=bool(config.get("attention_bias")),
+        qk_norm="per-head" if config.get("use_qk_norm") else "",
+        router_bias=True,
+        own_mtp_head=True,
+    )
+
+
+def tensors(arch: Architecture) -> Iterator[Described]:
+    return blocks.model(arch, layer)
+
+
+def layer(arch: Architecture, number: int) -> Iterator[Described]:
+    yield from blocks.norms(arch)
+    yield from blocks.gqa(arch)
+    yield from deepseek_v3.mlp(arch, number)
+    if arch.is_mtp(number):
+        yield from blocks.mtp(arch)
+
+
+FAMILY = Family(
+    model_type="glm4_moe",
+    read=read,
+    tensors=tensors,
+    experts_key="n_routed_experts",
+    needs=deepseek_v3.ROUTING_KEYS,
+    engines={
+        "vllm": Support(
+            asks_router=False, router_known=Known("run", "vLLM 0.26.0 on one H100; glm4_moe.py of 0.33.0 read")
+        ),
+        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, glm4_moe.py")),
+    },
+)

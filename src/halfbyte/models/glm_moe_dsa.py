@@ -1,0 +1,54 @@
+"""GLM-5, 5.1 and 5.2: DeepSeek-V3.2's attention and experts; from 5.2 on layers share a selection (IndexShare).
+
+The MTP layer borrows embedding and head of the model. Sources: config.json and published weight maps of GLM-5.1, 5.2,
+5.2-FP8 and 5.2-NVFP4; transformers 5.23 `models/glm_moe_dsa`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from halfbyte.models import blocks, deepseek_v3, deepseek_v32
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.config_values import Config
+from halfbyte.models.family import Described, Known, Support
+
+
+def read(config: Config) -> Architecture:
+    return replace(deepseek_v32.read(config), own_mtp_head=False)
+
+
+def tensors(arch: Architecture) -> Iterator[Described]:
+    return blocks.model(arch, layer)
+
+
+def layer(arch: Architecture, number: int) -> Iterator[Described]:
+    yield from deepseek_v3.layer(arch, number)
+    if arch.has_indexer(number):
+        yield from blocks.indexer(arch)
+
+
+FAMILY = deepseek_v32.FAMILY.but(
+    model_type="glm_moe_dsa",
+    aliases=(),
+    read=read,
+    tensors=tensors,
+    engines={
+        "vllm": Support(
+            since=(0, 23),
+            since_known=Known("read", "NVIDIA's model card of GLM-5.2-NVFP4"),
+            reasoning_parser="glm45",
+            tool_parser="glm47",
+            asks_router=False,
+            router_known=Known("run", "vLLM 0.26.0 on one H100; deepseek_v2.py of 0.33.0 read"),
+        ),
+        "sglang": Support(
+            since=(0, 5, 13),
+            since_known=Known("read", "posted server logs of GLM-5.2 (0.5.13.post1)"),
+            reasoning_parser="glm45",
+            tool_parser="glm47",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, deepseek_v2.py"),
+        ),
+        "transformers": Support(since=(5, 0), since_known=Known("read", "its first release with the architecture")),
+    },
+)

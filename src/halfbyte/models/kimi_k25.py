@@ -1,0 +1,20 @@
+"""Kimi K2.5 and K2.6: Kimi K2 beside a vision tower (MoonViT). The text model is planned; its tensors' names are not
+known here (they stand under `language_model.`). Source: config.json of Kimi-K2.5.
+"""
+
+from halfbyte.models import kimi_k2
+from halfbyte.models.config_values import Config, positive
+
+
+def vision_bytes(config: Config, text_hidden: int) -> int:
+    """BF16 bytes of tower and projector, by their matrices, from the keys of `vision_config`."""
+    vision = config.get("vision_config")
+    if not isinstance(vision, dict) or "vt_hidden_size" not in vision:
+        return 0
+    hidden, wide = positive(vision, "vt_hidden_size"), positive(vision, "vt_intermediate_size")
+    layers, merged = positive(vision, "vt_num_hidden_layers"), 4 * hidden  # 2 x 2 patches become one
+    projector = merged * (merged + positive(vision, "text_hidden_size", hidden))
+    return 2 * (layers * (4 * hidden * hidden + 2 * hidden * wide) + projector)
+
+
+FAMILY = kimi_k2.FAMILY.but(model_type="kimi_k25", paper_only=True, vision_bytes=vision_bytes)

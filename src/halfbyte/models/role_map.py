@@ -1,0 +1,170 @@
+"""The spine: what role does a tensor play? Answered from its name and config.json alone, with no weights.
+
+`RoleMap` is the inverse of a family's list of tensors. Recipe, quantizer, inspection, gate and plan all ask it; nobody
+else matches names. A name that the list does not hold is an error, never a guess, and so is one that contradicts the
+config: an expert number beyond the last, an indexer on a layer that shares its selection, experts on a dense layer.
+"""
+
+from typing import NamedTuple
+
+from halfbyte.errors import UnknownTensorError
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Described, Family
+from halfbyte.models.roles import PARTS, Role, TensorRole
+
+
+class _Module(NamedTuple):
+    """What all tensors of one module have in common, and which parts it may have."""
+
+    role: Role
+    layer: int | None
+    projection: str | None
+    mtp: bool
+    parts: frozenset[str]
+
+
+class RoleMap:
+    """Roles of one model. mtp_layers: layers beyond the last that the config announces, there or not."""
+
+    def __init__(self, family: Family, arch: Architecture) -> None:
+        self.family, self.arch = family, arch
+        self.layers, self.num_experts, self.mtp_layers = arch.layers, arch.experts, arch.mtp_announced
+        self.dense, self.indexers = arch.dense, arch.indexers
+        self._modules: dict[str, _Module] = {}
+        self._experts: dict[tuple[str, str], _Module] = {}  # (path above `.experts.`, path below the number)
+        self._stacks: dict[str, TensorRole] = {}
+        self._expert_paths: dict[tuple[int | None, str | None], tuple[str, str]] = {}
+        self._published: dict[str, str] = {}
+        self._numbers: dict[str, int | None] = {}  # a few hundred spellings serve many thousand names
+        for tensor in family.tensors(arch):
+            if tensor.layer is None or tensor.layer < self.layers + self.mtp_layers:
+                self._add(tensor)
+
+    def _add(self, tensor: Described) -> None:
+        for name in (tensor.name, *tensor.also):
+            if tensor.stack:
+                module = name.removesuffix(".weight")
+                self._stacks[name] = TensorRole(
+                    tensor.role, module, "weight", tensor.layer, None, tensor.projection, tensor.mtp, fused=True
+                )
+                continue
+            module, _, part = name.rpartition(".")
+            parts = frozenset((part,)) if part not in PARTS else PARTS
+            entry = _Module(tensor.role, tensor.layer, tensor.projection, tensor.mtp, parts)
+            head, marker, tail = module.partition(".experts.{e}.")
+            if marker:
+                self._experts[head, tail] = entry
+                self._expert_paths.setdefault((tensor.layer, tensor.projection), (head, tail))
+            elif module in self._modules:
+                self._modules[module] = self._modules[module]._replace(parts=self._modules[module].parts | parts)
+            else:
+                self._modules[module] = entry
+            container, published = _container(name), _container(tensor.name)
+            if container != published:
+                self._published[container] = published
+
+    def is_mtp(self, layer: int | None) -> bool:
+        return layer is not None and layer >= self.layers
+
+    def is_moe(self, layer: int) -> bool:
+        return layer not in self.dense
+
+    def role(self, name: str) -> TensorRole:
+        """Explain one tensor. Raises UnknownTensorError naming it."""
+        module, _, part = name.rpartition(".")
+        found = self._modules.get(module)
+        if found is not None and part in found.parts:
+            return TensorRole(found.role, module, part, found.layer, None, found.projection, found.mtp)
+        head, marker, below = module.partition(".experts.")
+        if marker and part in PARTS:
+            spelled, _, tail = below.partition(".")
+            found, expert = self._experts.get((head, tail)), self._number(spelled)
+            if found is not None and expert is not None and expert < self.num_experts:
+                return TensorRole(found.role, module, part, found.layer, expert, found.projection, found.mtp)
+        stack = self._stacks.get(name)
+        if stack is None:
+            raise self._unknown(name)
+        return stack
+
+    def expert_module(self, layer: int, expert: int, projection: str) -> str:
+        """Module path of one expert's linear in the published names, which engines load."""
+        head, tail = self._expert_paths[layer, projection]
+        return f"{head}.experts.{expert}.{tail}"
+
+    def published(self, name: str) -> str:
+        """A module or tensor name as the published checkpoints spell it: fused Mixtral says `mlp` where they do not."""
+        if not self._published:
+            return name
+        container = _container(name)
+        return self._published.get(container, container) + name[len(container) :]
+
+    def _number(self, piece: str) -> int | None:
+        if piece not in self._numbers:
+            self._numbers[piece] = _number(piece)
+        return self._numbers[piece]
+
+    def _unknown(self, name: str) -> UnknownTensorError:
+        reason, contradicts = self._why(name.split("."))
+        shown = name if len(name) <= 200 else name[:200] + "..."
+        return UnknownTensorError(
+            f"tensor {shown!r} has no role in {self.family.model_type}: {reason}",
+            hint="check that config.json belongs to these weights",
+            contradicts=contradicts,
+        )
+
+    def _why(self, pieces: list[str]) -> tuple[str, str]:
+        """Why nothing in the list has this name, and which number of the config it contradicts (UnknownTensorError)."""
+        if pieces[:2] != ["model", "layers"] or len(pieces) < 5:
+            return "no such module in this family", "family"
+        layer, last = self._number(pieces[2]), self.layers + self.mtp_layers
+        if layer is None or layer >= last:
+            beyond = layer is not None and self._knows(["model", "layers", str(last - 1), *pieces[3:]])
+            reason = f"the config has layers 0 to {self.layers - 1} and {self.mtp_layers} MTP layer(s)"
+            return reason, "layers" if beyond else "family"
+        if len(pieces) > 5 and pieces[4] == "experts" and self._holds_experts(pieces[3]):
+            return self._why_no_expert(layer, pieces)
+        inside, part = ".".join(pieces[3:-1]), pieces[-1]
+        found = self._modules.get(".".join(pieces[:-1]))
+        if found is not None and (part in PARTS or part == "e_score_correction_bias"):
+            return f"{inside!r} owns no {part!r}", "family"
+        if part not in PARTS:
+            return f"unknown ending {part!r}", "family"
+        if inside.startswith("self_attn.") and self._selects_elsewhere(inside):
+            return f"layer {layer} shares an earlier layer's selection and carries no indexer", "indexer"
+        kind = "MTP" if layer >= self.layers else "dense" if layer in self.dense else "MoE"
+        return f"no such module in a {kind} layer of this family", "family"
+
+    def _why_no_expert(self, layer: int, pieces: list[str]) -> tuple[str, str]:
+        if layer in self.dense:
+            return f"layer {layer} is dense by the config", "family"
+        expert = self._number(pieces[5])
+        if expert is not None and expert >= self.num_experts:
+            known = self._knows([*pieces[:5], "0", *pieces[6:]])
+            return f"the config has {self.num_experts} experts", "experts" if known else "family"
+        return "no such expert tensor", "family"
+
+    def _knows(self, pieces: list[str]) -> bool:
+        try:
+            self.role(".".join(pieces))
+        except UnknownTensorError:
+            return False
+        return True
+
+    def _holds_experts(self, container: str) -> bool:
+        return any(head.endswith(f".{container}") for head, _ in self._experts)
+
+    def _selects_elsewhere(self, inside: str) -> bool:
+        """Whether a layer that selects has this module."""
+        layer = min(self.indexers, default=None)
+        found = self._modules.get(f"model.layers.{layer}.{inside}")
+        return found is not None and found.role is Role.INDEXER
+
+
+def _container(name: str) -> str:
+    """`model.layers.3.mlp` of whatever is below it."""
+    return ".".join(name.split(".", 4)[:4])
+
+
+def _number(piece: str) -> int | None:
+    """The number a path component spells, if it is one in the canonical spelling."""
+    return int(piece) if piece.isascii() and piece.isdigit() and len(piece) < 7 and str(int(piece)) == piece else None
