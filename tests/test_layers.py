@@ -96,7 +96,6 @@ def test_imports_only_go_down() -> None:
     assert upward == []
 
 
-@MOVING
 def test_no_circle_of_any_size() -> None:
     assert [sorted(circle) for circle in circles({name: set(imports(name)) for name in modules()})] == []
 
