@@ -39,7 +39,7 @@ def first_fault(error: ValidationError, model: type[BaseModel]) -> Fault:
     """The first thing wrong with a document that is no `model`."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = first["loc"]
-    field = ".".join(str(piece) for piece in place if piece != "[key]")
+    field = ".".join(_shown(piece) for piece in place if piece != "[key]")
     if first["type"] == "extra_forbidden":
         return Fault(field, "unknown setting", str(place[-1]), _words(_kind_at(model, place[:-1])), True)
     kind = _kind_at(model, place)
@@ -52,6 +52,12 @@ def nearest(word: str, known: Sequence[str]) -> str | None:
     """`did you mean ...?`, if a known word is near."""
     near = get_close_matches(word[:SHOWN], known, n=1)
     return f"did you mean {near[0]!r}?" if near else None
+
+
+def _shown(piece: int | str) -> str:
+    """A key of a hostile document, safe to print."""
+    text = str(piece)[:SHOWN]
+    return text if text.isprintable() else ascii(text)
 
 
 def _kind_at(kind: Any, place: Sequence[int | str]) -> Any:

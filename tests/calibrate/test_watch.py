@@ -9,7 +9,7 @@ from stream.models import checkpoint, sequences
 from torch import Tensor
 
 from halfbyte.calibrate.coverage import Coverage
-from halfbyte.calibrate.evidence import findings
+from halfbyte.calibrate.findings import findings
 from halfbyte.calibrate.rule import Rule
 from halfbyte.calibrate.watch import Watch
 from halfbyte.data.document import Document
@@ -128,8 +128,8 @@ def test_a_range_that_does_not_fit_is_said(outlier: float, room: str | None) -> 
     watch.settle()
     roles = roles_of(json.loads((checkpoint() / "config.json").read_text()))
     documents = Documents([Document(np.arange(50), {}, "data", 0)])
-    values, evidence = findings(watch, roles, documents, Coverage(1, {3: [50]}), Rule("headroom"), {})
-    wide = [text for text in evidence["warnings"] if "window" in text]
+    values, about = findings(watch, roles, documents, Coverage(1, {3: [50]}), Rule("headroom"), {})
+    wide = [text for text in about.warnings if "window" in text]
     assert len(wide) == (room is not None)
     group = "model.layers.3.mlp.experts.gate_up_proj"
     assert values[group] >= 2 * outlier

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from halfbyte.cli import plan as command
 from halfbyte.errors import UsageError
-from halfbyte.plan.document import read_plan
+from halfbyte.evidence.plan import PlanDocument
 from halfbyte.plan.planner import plan
 from tests.families.configs import config
 
@@ -68,10 +68,10 @@ def test_the_document(glm: str, tmp_path: Path) -> None:
     assert document["max_concurrency"] == document["kv_tokens"] // 131072
     assert document["throughput"]["model"].endswith("not a measurement")
     assert document["cost"]["usd_per_million"]["output"] > document["cost"]["usd_per_million"]["input"]
-    assert json.loads(out.read_text()) == document == read_plan(out)
+    assert json.loads(out.read_text()) == document == PlanDocument.read(out).as_json()
     out.write_text('{"plan_version": 99}')
     with pytest.raises(UsageError, match="plan_version 99"):
-        read_plan(out)
+        PlanDocument.read(out)
 
 
 def test_unfit_is_exit_1_with_the_smallest_change(glm: str) -> None:

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from halfbyte.api import quantize, verify
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.cli.main import app
-from halfbyte.compare.evidence import describes, shard_hashes
+from halfbyte.compare.recorded import describes, shard_hashes
 from halfbyte.errors import OutputError
+from halfbyte.evidence.dossier import Dossier
 from halfbyte.gate import judge as gate_module
 from halfbyte.improve import exchange
 from halfbyte.improve import shard_by_shard as run
@@ -56,7 +57,7 @@ STEPS: list[tuple[Any, str, int]] = [
     (exchange, "put_in_place", 6),
     (exchange.Exchange, "_drop", 2),
     (run, "write_whole", 1),  # the card
-    (run, "write_whole", 2),  # the evidence that ends the run
+    (Dossier, "write", 13),  # the evidence that ends the run
 ]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from halfbyte.calibrate.coverage import Coverage
-from halfbyte.calibrate.evidence import SCHEMA, findings
 from halfbyte.calibrate.file import write_scales
+from halfbyte.calibrate.findings import SCHEMA, findings
 from halfbyte.calibrate.held_out import held_out
 from halfbyte.calibrate.rule import parse_rule
 from halfbyte.calibrate.watch import Watch
@@ -104,10 +104,10 @@ def calibrate(
             watch.settle()
         coverage = Coverage(min_tokens, {n: [e.tokens for e in seen.gate_up] for n, seen in watch.layers.items()})
         sampling = {"tokens": tokens, "max_length": max_length, "seed": seed, "pack": pack}
-        scales, evidence = findings(watch, model.roles, documents, coverage, rule, sampling, per_expert)
+        scales, about = findings(watch, model.roles, documents, coverage, rule, sampling, per_expert)
         model.finish()
         stream = model.stats.as_json()
-    write_scales(output, scales, evidence)
+    write_scales(output, scales, about)
     result = CalibrationResult(
         output=str(output),
         amax=rule.text,
@@ -121,7 +121,7 @@ def calibrate(
         coverage=coverage.as_json(),
         data=documents.report(),
         stream=stream,
-        warnings=evidence["warnings"],
+        warnings=about.warnings,
     )
     if on_done is not None:
         on_done(result)

@@ -1,19 +1,16 @@
-"""The scales file: amax by module path, and under one key of its own the evidence of how they came about.
+"""The scales file: amax by module path, and under one key of its own how they came about.
 
 `quantize.input_scale.from_file` reads it.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from halfbyte.checkpoint.writer import write_whole
+from halfbyte.evidence.calibration import CALIBRATION_KEY, Calibration
+from halfbyte.evidence.record import json_bytes
 
-EVIDENCE_KEY = "halfbyte"
 
-
-def write_scales(path: Path, values: Mapping[str, float], evidence: Mapping[str, Any]) -> None:
+def write_scales(path: Path, values: Mapping[str, float], about: Calibration) -> None:
     """Write the file, complete or not at all. Raises OutputError."""
-    content = json.dumps(dict(values) | {EVIDENCE_KEY: dict(evidence)}, indent=1).encode() + b"\n"
-    write_whole(path, content)
+    write_whole(path, json_bytes({**values, CALIBRATION_KEY: about.as_json()}, indent=1, ascii=True))

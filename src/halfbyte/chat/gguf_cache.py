@@ -5,8 +5,10 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from halfbyte.checkpoint.source import Checkpoint, read_json
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import OutputError
+from halfbyte.evidence.dossier import Dossier
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.export import export
 from halfbyte.progress import Progress
 
@@ -46,8 +48,8 @@ def cached_gguf(path: Path, progress: Progress, confirm: Callable[[str], bool]) 
 def fingerprint(checkpoint: Checkpoint) -> str:
     """Identifies the checkpoint's content: the hashes in halfbyte.json where there are any, else sizes and times."""
     digest = sha256()
-    evidence = checkpoint.folder / "halfbyte.json"
-    hashes = {file["file"]: file["sha256"] for file in read_json(evidence)["shards"]} if evidence.exists() else {}
+    path = checkpoint.folder / DOSSIER
+    hashes = {row.file: row.sha256 for row in Dossier.read(path).shards} if path.exists() else {}
     for name, shard in checkpoint.shards.items():
         digest.update(f"{name} {shard.bytes} {shard.mtime_ns} {hashes.get(name, '')}\n".encode())
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):

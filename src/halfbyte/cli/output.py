@@ -49,8 +49,8 @@ def fail(error: HalfbyteError, as_json: bool) -> None:
     raise typer.Exit(error.exit_code)
 
 
-def print_json(document: Any) -> None:
-    print(json.dumps(document, ensure_ascii=False), flush=True)
+def print_json(document: Any, indent: int | None = None) -> None:
+    print(json.dumps(document, ensure_ascii=False, indent=indent), flush=True)
 
 
 @contextmanager

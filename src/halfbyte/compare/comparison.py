@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from halfbyte import __version__
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.compare import evidence
 from halfbyte.compare.checks import check_comparable, check_context, check_tokenizers
+from halfbyte.compare.recorded import append, describes, shard_hashes
 from halfbyte.data.documents import Documents, load
 from halfbyte.data.tokenizer import Tokenizer, open_tokenizer
 from halfbyte.errors import UsageError
+from halfbyte.evidence.comparison import Compared, ComparisonResult
+from halfbyte.evidence.dossier import identity
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.side_files import EVIDENCE
 
 if TYPE_CHECKING:
     from halfbyte.compare.recall import Probe
@@ -80,15 +82,14 @@ def compare(
         tokenizer = open_tokenizer(base)
         documents = _read(tokenizer, open_tokenizer(candidate), data, tokens, max_length, seed, slice)
         inputs = _Inputs(documents, _probes(recall, probes, tokenizer, documents, seed))
-        identity = _identity(base_files, candidate_files, inputs, progress)
+        known_by = _known_by(base_files, candidate_files, inputs, progress)
         result = _measure(base_files, candidate_files, inputs, slice, a4_sim, device, memory_budget, work, progress)
-        if identity is not None:
-            entry = identity | {"halfbyte": __version__, "result": _kept(result)}
-            evidence.append(candidate_files.folder, entry)
-            result["evidence"] = str(candidate_files.folder / EVIDENCE)
-        elif (candidate_files.folder / EVIDENCE).exists():
+        if known_by is not None:
+            append(candidate_files.folder, Compared(**known_by, halfbyte=__version__, result=_kept(result)))
+            result["evidence"] = str(candidate_files.folder / DOSSIER)
+        elif (candidate_files.folder / DOSSIER).exists():
             result["notes"].append(
-                f"{EVIDENCE} is about other shards than the candidate's, or they are being improved: nothing was added "
+                f"{DOSSIER} is about other shards than the candidate's, or they are being improved: nothing was added "
                 "to it; see `halfbyte verify`"
             )
     return Comparison(result)
@@ -196,31 +197,29 @@ def _notes(documents: int) -> list[str]:
     return []
 
 
-def _identity(
-    base: Checkpoint, candidate: Checkpoint, inputs: _Inputs, progress: Progress
-) -> dict[str, str | None] | None:
+def _known_by(base: Checkpoint, candidate: Checkpoint, inputs: _Inputs, progress: Progress) -> dict[str, Any] | None:
     """What the evidence knows this comparison by; None if the candidate has no evidence of these shards.
 
     Both checkpoints are hashed as they lie on disk: what was compared is what is vouched for.
     """
-    if not (candidate.folder / EVIDENCE).exists():
+    if not (candidate.folder / DOSSIER).exists():
         return None
     progress.start("hashing", sum(shard.bytes for one in (base, candidate) for shard in one.shards.values()))
-    hashes = evidence.shard_hashes(candidate, progress.advance)
-    if not evidence.describes(candidate.folder, hashes):
+    hashes = shard_hashes(candidate, progress.advance)
+    if not describes(candidate.folder, hashes):
         return None
     return {
-        "base": evidence.identity(evidence.shard_hashes(base, progress.advance)),
-        "candidate": evidence.identity(hashes),
+        "base": identity(shard_hashes(base, progress.advance)),
+        "candidate": identity(hashes),
         "data_sha256": inputs.documents.sha256 if inputs.documents.documents else None,
         "recall_sha256": Documents([one.document for one in inputs.probes]).sha256 if inputs.probes else None,
     }
 
 
-def _kept(result: dict[str, Any]) -> dict[str, Any]:
+def _kept(result: dict[str, Any]) -> ComparisonResult:
     """What goes into the evidence: figures, no machine's memory, no paths of the data."""
     dropped = ("device", "peak_rss_bytes", "peak_cuda_bytes", "worst", "data")
     kept = {key: value for key, value in result.items() if key not in dropped}
     if "a4_sim" in kept:
         kept["a4_sim"] = {key: value for key, value in kept["a4_sim"].items() if key not in dropped}
-    return kept
+    return ComparisonResult(**kept)

@@ -9,6 +9,7 @@ from typing import Any
 
 from halfbyte import __version__
 from halfbyte.errors import OutputError
+from halfbyte.evidence.decision import JudgedCheckpoint
 from halfbyte.gate.card import front_matter, licence_of
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.hashes import checkpoint_hashes
@@ -16,18 +17,18 @@ from halfbyte.gate.hashes import checkpoint_hashes
 
 def bill_of_materials(facts: Facts) -> dict[str, Any]:
     """The document. Its serial number follows from the checkpoint, so equal checkpoints have equal numbers."""
-    hashes = checkpoint_hashes(facts)
+    judged = checkpoint_hashes(facts)
     front = front_matter(facts.side.get("README.md", b"")) or {}
     name = facts.files.where.rstrip("/").rpartition("/")[2] or "checkpoint"
-    reference = f"model:{hashes['fingerprint']}"
+    reference = f"model:{judged.fingerprint}"
     licence = licence_of(front) or licence_of(front_matter(facts.side.get("README.source.md", b"")))
     component: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": reference,
         "name": name,
-        "version": hashes["fingerprint"][:16],
-        "hashes": [{"alg": "SHA-256", "content": hashes["fingerprint"]}],
-        "modelCard": {"modelParameters": _parameters(facts, hashes)},
+        "version": judged.fingerprint[:16],
+        "hashes": [{"alg": "SHA-256", "content": judged.fingerprint}],
+        "modelCard": {"modelParameters": _parameters(facts, judged)},
         "properties": _properties(facts),
     }
     if licence is not None:
@@ -43,24 +44,24 @@ def bill_of_materials(facts: Facts) -> dict[str, Any]:
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{uuid.UUID(hashes['fingerprint'][:32])}",
+        "serialNumber": f"urn:uuid:{uuid.UUID(judged.fingerprint[:32])}",
         "version": 1,
         "metadata": {
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
             "tools": {"components": [{"type": "application", "name": "halfbyte", "version": __version__}]},
             "component": component,
         },
-        "components": _files(facts, hashes),
+        "components": _files(facts, judged),
         "dependencies": dependencies,
     }
 
 
-def _parameters(facts: Facts, hashes: dict[str, Any]) -> dict[str, Any]:
+def _parameters(facts: Facts, judged: JudgedCheckpoint) -> dict[str, Any]:
     architectures = facts.config.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else None
     found: dict[str, Any] = {"task": "text-generation", "approach": {"type": "self-supervised"}}
-    if hashes["model_type"]:
-        found["architectureFamily"] = hashes["model_type"]
+    if judged.model_type:
+        found["architectureFamily"] = judged.model_type
     if isinstance(named, str):
         found["modelArchitecture"] = named
     return found
@@ -73,8 +74,8 @@ def _properties(facts: Facts) -> list[dict[str, str]]:
     return rows
 
 
-def _files(facts: Facts, hashes: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = [(row["file"], row["sha256"] or row["stated_sha256"]) for row in hashes["shards"]]
+def _files(facts: Facts, judged: JudgedCheckpoint) -> list[dict[str, Any]]:
+    rows = [(row.file, row.sha256 or row.stated_sha256) for row in judged.shards]
     rows += [(name, hashlib.sha256(content).hexdigest()) for name, content in sorted(facts.side.items())]
     found = []
     for name, digest in rows:

@@ -12,6 +12,7 @@ from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
+from halfbyte.evidence.dossier import Dossier
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
@@ -69,7 +70,7 @@ class Facts:
     config: dict[str, Any] = field(default_factory=dict)
     index: dict[str, Any] | None = None
     quant: dict[str, Any] | None = None
-    evidence: dict[str, Any] | None = None
+    evidence: Dossier | None = None
     side: dict[str, bytes] = field(default_factory=dict)
     shards: dict[str, ShardFacts] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)

@@ -1,8 +1,9 @@
 """What rules say. A rule yields `Found`; the policy makes a `Finding` of it: severity, waiver."""
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
+from halfbyte.evidence.decision import FindingRecord
 from halfbyte.recipes.policy import Severity
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -42,15 +43,13 @@ class Finding:
     def refuses(self) -> bool:
         return self.severity == "deny" and not self.waived
 
-    def as_json(self) -> dict[str, Any]:
+    def record(self) -> FindingRecord:
         """The published form: `tensor`, `module` or `file` only where one is to blame."""
-        document: dict[str, Any] = {"rule": self.rule, "severity": self.severity, "message": self.found.message}
-        for key in ("tensor", "module", "file"):
-            value = getattr(self.found, key)
-            if value is not None:
-                document[key] = printable(value)
-                break
-        return document | {"waived": self.waived}
+        blamed = {key: value for key in ("tensor", "module", "file") if (value := getattr(self.found, key)) is not None}
+        subject = {key: printable(value) for key, value in list(blamed.items())[:1]}
+        return FindingRecord(
+            rule=self.rule, severity=self.severity, message=self.found.message, **subject, waived=self.waived
+        )
 
 
 def printable(text: str, limit: int = 300) -> str:

@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import CheckpointError
-from halfbyte.evidence.improving import in_flight
+from halfbyte.evidence.decision import JudgedCheckpoint, ShardHashes
+from halfbyte.evidence.dossier import File, identity
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.target import LocalFiles
 
@@ -47,15 +48,11 @@ def hash_shards(facts: Facts) -> None:
         list(pool.map(one, names))
 
 
-def stated_files(facts: Facts) -> dict[str, tuple[Any, Any]]:
-    """File -> (bytes, SHA-256) by halfbyte.json, as it says it: neither needs to be a number or a digest."""
-    stated = {}
-    for key in ("shards", "files"):
-        rows = (facts.evidence or {}).get(key)
-        for row in rows if isinstance(rows, list) else []:
-            if isinstance(row, dict) and isinstance(row.get("file"), str):
-                stated[row["file"]] = row.get("bytes"), row.get("sha256")
-    return stated
+def stated_files(facts: Facts) -> dict[str, File]:
+    """Every file by halfbyte.json, as it says it: the hash needs to be no digest."""
+    if facts.evidence is None:
+        return {}
+    return {row.file: row for row in [*facts.evidence.shards, *facts.evidence.files]}
 
 
 def identity_of_shards(facts: Facts) -> str | None:
@@ -63,17 +60,18 @@ def identity_of_shards(facts: Facts) -> str | None:
 
     The shards' own are computed (depth full), stated by the hub, or by halfbyte.json; None if one is not known.
     """
-    stated, digests = stated_files(facts), []
-    for name, shard in sorted(facts.shards.items()):
-        by_evidence = None if in_flight(facts.evidence, name) else stated.get(name, (None, None))[1]
-        digest = shard.sha256 or shard.stated or by_evidence
-        if not isinstance(digest, str):
+    stated, hashes = stated_files(facts), {}
+    for name, shard in facts.shards.items():
+        digest = shard.sha256 or shard.stated
+        if digest is None and name in stated and facts.evidence is not None and not facts.evidence.in_flight(name):
+            digest = stated[name].sha256
+        if digest is None:
             return None
-        digests.append(digest)
-    return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else None
+        hashes[name] = digest
+    return identity(hashes) if hashes else None
 
 
-def checkpoint_hashes(facts: Facts) -> dict[str, Any]:
+def checkpoint_hashes(facts: Facts) -> JudgedCheckpoint:
     """The `checkpoint` of a decision: what was judged, so that it can be recognised later.
 
     fingerprint: SHA-256 over name, size and header of every shard and the content of config, index, tokenizer and
@@ -82,24 +80,27 @@ def checkpoint_hashes(facts: Facts) -> dict[str, Any]:
     stated = stated_files(facts)
     shards = []
     for name, shard in sorted(facts.shards.items()):
-        row = {"file": name, "bytes": shard.bytes, "header_sha256": shard.header_sha256, "sha256": shard.sha256}
-        shards.append(row | {"stated_sha256": shard.stated or _text(stated.get(name, (None, None))[1])})
+        by_evidence = stated[name].sha256 if name in stated else None
+        row = ShardHashes(
+            file=name,
+            bytes=shard.bytes,
+            header_sha256=shard.header_sha256,
+            sha256=shard.sha256,
+            stated_sha256=shard.stated or by_evidence,
+        )
+        shards.append(row)
     files = {
         name: hashlib.sha256(content).hexdigest()
         for name, content in sorted(facts.side.items())
-        if name.endswith(FINGERPRINTED) and name != "halfbyte.json"
+        if name.endswith(FINGERPRINTED) and name != DOSSIER
     }
-    content = [[row["file"], row["bytes"], row["header_sha256"]] for row in shards], files
-    return {
-        "target": facts.files.where,
-        "model_type": facts.arch.model_type if facts.arch is not None else None,
-        "tensors": len(facts.tensors),
-        "bytes": sum(tensor.bytes for tensor in facts.tensors.values()),
-        "fingerprint": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
-        "shards": shards,
-        "files": files,
-    }
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    content = [[row.file, row.bytes, row.header_sha256] for row in shards], files
+    return JudgedCheckpoint(
+        target=facts.files.where,
+        model_type=facts.arch.model_type if facts.arch is not None else None,
+        tensors=len(facts.tensors),
+        bytes=sum(tensor.bytes for tensor in facts.tensors.values()),
+        fingerprint=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
+        shards=shards,
+        files=files,
+    )

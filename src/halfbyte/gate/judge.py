@@ -10,14 +10,16 @@ from typing import Any
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
+from halfbyte.evidence.decision import DecisionDocument, JudgedWith
+from halfbyte.evidence.names import DECISION
 from halfbyte.gate.catalogue import all_rules
-from halfbyte.gate.decision import Decision, differences, ordered, read_decision
+from halfbyte.gate.decision import Decision, ordered
 from halfbyte.gate.depths import DEPTHS, reaches
 from halfbyte.gate.facts import Facts, Options
 from halfbyte.gate.findings import Finding, Found, printable
 from halfbyte.gate.hashes import checkpoint_hashes, hash_shards
 from halfbyte.gate.judging import applies, finding
-from halfbyte.gate.reading import DECISION_NAME, read_facts
+from halfbyte.gate.reading import read_facts
 from halfbyte.gate.registry import Rule
 from halfbyte.gate.target import open_target
 from halfbyte.progress import Progress, Silent
@@ -75,13 +77,13 @@ def gate(
             from halfbyte.gate.bom import write_bom
 
             write_bom(facts, Path(bom))
-        recorded = {
-            "engine": engine,
-            "hardware": hardware,
-            "cluster": str(cluster) if cluster is not None else None,
-            "depth": depth,
-            "source": str(source) if source is not None else None,
-        }
+        recorded = JudgedWith(
+            engine=engine,
+            hardware=hardware,
+            cluster=str(cluster) if cluster is not None else None,
+            depth=depth,
+            source=str(source) if source is not None else None,
+        )
         return Decision(findings, chosen, str(policy), checkpoint_hashes(facts), recorded)
     finally:
         files.close()
@@ -142,10 +144,10 @@ def write_decision(decision: Decision, target: str | Path) -> Path | None:
     if not folder.is_dir() or (folder / signature).exists():
         return None
     try:
-        decision.write(folder / DECISION_NAME)
+        decision.document().write(folder / DECISION)
     except HalfbyteError:
         return None
-    return folder / DECISION_NAME
+    return folder / DECISION
 
 
 def verify_decision(
@@ -160,29 +162,22 @@ def verify_decision(
 
     target, policy: instead of the recorded ones, where files moved. Raises UsageError as `gate` does.
     """
-    recorded = read_decision(path)
-    options, checkpoint = recorded["options"], recorded["checkpoint"]
+    recorded = DecisionDocument.read(path)
+    options = recorded.options
     again = gate(
-        target if target is not None else _recorded_target(checkpoint, Path(path)),
-        policy=policy if policy is not None else str(recorded["policy"].get("source")),
-        engine=_text(options, "engine"),
-        hardware=_text(options, "hardware"),
-        cluster=_text(options, "cluster"),
-        depth=_text(options, "depth") or "headers",
-        source=_text(options, "source"),
+        target if target is not None else _recorded_target(recorded, Path(path)),
+        policy=policy if policy is not None else recorded.policy.source,
+        engine=options.engine,
+        hardware=options.hardware,
+        cluster=options.cluster,
+        depth=options.depth,
+        source=options.source,
         today=today,
         progress=progress,
     )
-    return again, differences(recorded, json.loads(json.dumps(again.as_json())))
+    return again, recorded.differences(again.document())
 
 
-def _recorded_target(checkpoint: dict[str, Any], path: Path) -> str:
+def _recorded_target(recorded: DecisionDocument, path: Path) -> str:
     """A decision that lies beside its checkpoint belongs to that one, wherever the folder was moved."""
-    if (path.parent / "config.json").is_file():
-        return str(path.parent)
-    return str(checkpoint.get("target"))
-
-
-def _text(options: dict[str, Any], key: str) -> str | None:
-    value = options.get(key)
-    return str(value) if value is not None else None
+    return str(path.parent) if (path.parent / "config.json").is_file() else recorded.checkpoint.target

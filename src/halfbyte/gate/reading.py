@@ -14,6 +14,8 @@ from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.header import Header, parse_header
 from halfbyte.checkpoint.source import INDEX_NAME, SINGLE_NAME, is_shard_name
 from halfbyte.errors import CheckpointError
+from halfbyte.evidence.dossier import Dossier
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.gate.explain import explain_tensors
 from halfbyte.gate.facts import Facts, Options, ShardFacts
@@ -23,8 +25,6 @@ from halfbyte.gate.target import Files
 from halfbyte.progress import Progress
 from halfbyte.recipes.policy import Policy
 
-EVIDENCE_NAME = "halfbyte.json"
-DECISION_NAME = "gate.json"
 CARDS = ("README.md", "README.source.md")
 CODE_CONFIGS = (
     "config.json",
@@ -39,7 +39,7 @@ SIDE_NAMES = (
     *CARDS,
     *CODE_CONFIGS[1:],
     HF_QUANT_CONFIG,
-    EVIDENCE_NAME,
+    DOSSIER,
     "tokenizer.json",
     "special_tokens_map.json",
     "chat_template.jinja",
@@ -56,7 +56,7 @@ def read_facts(files: Files, policy: Policy, options: Options, progress: Progres
         _read_small_files(facts)
         facts.config = _document(facts, "config.json", "integrity.config") or {}
         facts.quant = _document(facts, HF_QUANT_CONFIG, "loadability.metadata")
-        facts.evidence = _document(facts, EVIDENCE_NAME, "integrity.evidence-file")
+        facts.evidence = _dossier(facts)
         headers = _read_headers(facts, _weight_map(facts))
         merge(facts, headers)
         _explain(facts)
@@ -111,6 +111,29 @@ def _document(facts: Facts, name: str, rule: str) -> dict[str, Any] | None:
     if problem is not None:
         facts.problem(rule, f"{name}: {problem}", file=name)
     return document
+
+
+def _dossier(facts: Facts) -> Dossier | None:
+    """The evidence; None if there is none. Damaged, or not as Halfbyte writes it, it is noted."""
+    content = facts.side.get(DOSSIER)
+    if content is None:
+        return None
+    dossier, problem = dossier_of(content)
+    if problem is not None:
+        facts.problem("integrity.evidence-file", problem, file=DOSSIER)
+    return dossier
+
+
+def dossier_of(content: bytes) -> tuple[Dossier | None, str | None]:
+    """(evidence, what is wrong with it), as `parse_json`."""
+    document, problem = parse_json(content)
+    problem = None if problem is None else f"{DOSSIER}: {problem}"
+    if document is None:
+        return None, problem
+    try:
+        return Dossier.of(document, DOSSIER), problem
+    except CheckpointError as error:
+        return None, printable(error.message, 500)
 
 
 def parse_json(content: bytes) -> tuple[dict[str, Any] | None, str | None]:

@@ -2,34 +2,32 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import CheckpointError
-from halfbyte.evidence.improving import improving
+from halfbyte.evidence.dossier import Dossier
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.improve.finished import ANEW, Finished, another_source
 from halfbyte.progress import Progress
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.journal import Journal
-from halfbyte.quantize.side_files import EVIDENCE
 
 if TYPE_CHECKING:
     from halfbyte.quantize.rounding.experts import Task
 
 
-def nothing_to_do(document: dict[str, Any], task: "Task", input_scales: InputScales | None) -> bool:
+def nothing_to_do(dossier: Dossier, task: "Task", input_scales: InputScales | None) -> bool:
     """Whether an earlier run ended with what this one would give."""
-    about = document.get("rounded_on_data")
-    if improving(document) is not None or document["rounding"] != "gptq" or not isinstance(about, dict):
+    about, scale = dossier.rounded_on_data, dossier.input_scale
+    if dossier.improving is not None or dossier.rounding != "gptq" or about is None:
         return False
-    wanted = {"data": task.about_data, "settings": task.settings.as_json(), "layers": sorted(task.layers)}
-    scale = document.get("input_scale")
     same_scales = input_scales is None or (
-        isinstance(scale, dict)
-        and (scale.get("description"), scale.get("sha256")) == (input_scales.description, input_scales.sha256)
+        scale is not None and (scale.description, scale.sha256) == (input_scales.description, input_scales.sha256)
     )
-    return same_scales and all(about.get(key) == value for key, value in wanted.items())
+    wanted = task.about_data, task.settings.as_json(), sorted(task.layers)
+    return same_scales and (about.data, about.settings, about.layers) == wanted
 
 
 def checked_hashes(
@@ -39,7 +37,7 @@ def checked_hashes(
 
     Raises CheckpointError for a damaged checkpoint, OutputError for another source. Hours of rounding come after this.
     """
-    allowed, recorded = finished.sha256_of_shards(), finished.sha256_of_source()
+    allowed, recorded = finished.dossier.shard_hashes(), finished.sha256_of_source()
     ours = {name: finished.folder / name for name in allowed}
     theirs = {name: shard.path for name, shard in source.shards.items() if name not in journal.sources}
     theirs["config.json"] = source.folder / "config.json"
@@ -57,13 +55,13 @@ def checked_hashes(
     with ThreadPoolExecutor(workers) as pool:
         for name, digest in zip(theirs, pool.map(hashed, theirs.values()), strict=True):
             if digest != recorded.get(name):
-                raise another_source(finished.folder, f"{name} has SHA-256 {digest}, {EVIDENCE} {recorded.get(name)}")
+                raise another_source(finished.folder, f"{name} has SHA-256 {digest}, {DOSSIER} {recorded.get(name)}")
             journal.source_done(name, digest)
         hashes = dict(zip(ours, pool.map(hashed, ours.values()), strict=True))
     for name, digest in hashes.items():
         if digest not in allowed[name]:
             raise CheckpointError(
-                f"{finished.folder / name}: SHA-256 {digest}, {EVIDENCE} has {' or '.join(sorted(allowed[name]))}",
+                f"{finished.folder / name}: SHA-256 {digest}, {DOSSIER} has {' or '.join(sorted(allowed[name]))}",
                 hint=f"the checkpoint is damaged: fetch it again, or {ANEW}",
             )
     return hashes

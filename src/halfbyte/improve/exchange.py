@@ -8,26 +8,25 @@
 A run that was killed does the missing steps of its noted shards first.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from halfbyte.checkpoint.source import Checkpoint, Shard, read_json
-from halfbyte.checkpoint.writer import ShardWriter, hash_file, write_whole
-from halfbyte.evidence.improving import KEY
+from halfbyte.checkpoint.source import Checkpoint, Shard
+from halfbyte.checkpoint.writer import ShardWriter, hash_file
+from halfbyte.evidence.calibration import DataUsed
+from halfbyte.evidence.dossier import Dossier, File, Improving
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.formats.nvfp4.codec import Measure
 from halfbyte.improve.document import in_progress
 from halfbyte.improve.store import ImprovedExperts
 from halfbyte.progress import Progress
-from halfbyte.quantize.evidence import File
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.journal import Journal
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.rounding.store import experts_of
-from halfbyte.quantize.side_files import EVIDENCE, json_bytes
 from halfbyte.quantize.staging import put_in_place, staged_files
 from halfbyte.quantize.threads import noted_measures, results_of
 from halfbyte.quantize.units import Unit
@@ -51,12 +50,12 @@ class Exchange:
         input_scales: InputScales | None,
         workers: int,
         progress: Progress,
-        about: Mapping[str, Any],
+        data: DataUsed,
     ) -> None:
-        """targets: the shards to replace. input_scales: None if they stay. about: what is done, for the evidence."""
+        """targets: the shards to replace. input_scales: None if they stay. data: the experts are rounded on."""
         self._source, self._dst, self._journal, self._experts = source, dst, journal, experts
         self.targets, self.hashes, self.input_scales = targets, hashes, input_scales
-        self._workers, self._progress, self._about = workers, progress, about
+        self._workers, self._progress, self._data = workers, progress, data
         self._placed: set[str] = set()
 
     @property
@@ -77,7 +76,7 @@ class Exchange:
                 self._drop(shard)
             elif noted and staged.exists() and hash_file(staged) == noted["sha256"]:
                 self._put_in_place(shard)
-        if KEY in read_json(self._dst / EVIDENCE):
+        if Dossier.read(self._dst / DOSSIER).improving is not None:
             self._write_evidence(None)
         resumed = len(self._placed)
         for shard in self.targets:
@@ -128,7 +127,7 @@ class Exchange:
 
     def _put_in_place(self, shard: OutputShard) -> None:
         noted = self._journal.shards[shard.file]
-        self._write_evidence(File(shard.file, noted["bytes"], noted["sha256"]))
+        self._write_evidence(File(file=shard.file, bytes=noted["bytes"], sha256=noted["sha256"]))
         put_in_place(self._dst, shard.file)
         self._placed.add(shard.file)
         self.hashes[shard.file] = noted["sha256"]
@@ -142,10 +141,15 @@ class Exchange:
 
     def _write_evidence(self, following: File | None) -> None:
         """Read again each time: a comparison may have been added meanwhile."""
-        document = read_json(self._dst / EVIDENCE)
-        progress = {**self._about, "shards_done": len(self._placed), "shards": len(self.targets)}
-        written = in_progress(document, self.hashes, self.results, progress, following)
-        write_whole(self._dst / EVIDENCE, json_bytes(written))
+        state = Improving(
+            rounding="gptq",
+            data=self._data,
+            shards_done=len(self._placed),
+            shards=len(self.targets),
+            next=following,
+        )
+        dossier = Dossier.read(self._dst / DOSSIER)
+        in_progress(dossier, self.hashes, self.results, state).write(self._dst / DOSSIER)
 
 
 def _nothing(*_: object) -> None:

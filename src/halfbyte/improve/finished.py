@@ -2,80 +2,62 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from halfbyte.checkpoint.source import Checkpoint, read_json
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, OutputError, UnsupportedError
-from halfbyte.evidence.improving import in_flight
+from halfbyte.evidence.dossier import Dossier, RecipeRecord
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
 from halfbyte.quantize.layout import OutputShard, tensors_of
-from halfbyte.quantize.side_files import EVIDENCE
 from halfbyte.quantize.units import Unit
 from halfbyte.recipes.recipe import Recipe
 
 ANEW = "quantize it anew without --improve"
-NAMES_ONLY = {"name", "description"}
-"""What of a recipe does not decide about bytes."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """document: `halfbyte.json`, its parts that matter here known to be of the right kind."""
+    """A folder and its evidence."""
 
     folder: Path
-    document: dict[str, Any]
+    dossier: Dossier
 
     @classmethod
     def open(cls, folder: Path) -> "Finished":
         """Raises OutputError if the folder holds no finished checkpoint of ours."""
-        if not (folder / EVIDENCE).is_file() or not (folder / "config.json").is_file():
+        if not (folder / DOSSIER).is_file() or not (folder / "config.json").is_file():
             unfinished = (folder / STAGING).is_dir() and not (folder / "config.json").is_file()
-            what = "an unfinished run" if unfinished else f"no finished checkpoint with {EVIDENCE}"
+            what = "an unfinished run" if unfinished else f"no finished checkpoint with {DOSSIER}"
             raise OutputError(
                 f"{folder}: holds {what}, --improve takes a checkpoint that halfbyte quantize has finished",
                 hint="run `halfbyte quantize` without --improve first",
             )
-        document = read_json(folder / EVIDENCE)
-        kinds = {"rounding": str, "recipe": dict, "source": dict, "roles": list, "shards": list, "tensors": dict}
-        for key, kind in kinds.items():
-            if not isinstance(document.get(key), kind):
-                raise CheckpointError(f"{folder / EVIDENCE}: has no sound {key!r}", hint=ANEW)
-        return cls(folder, document)
-
-    def sha256_of_shards(self) -> dict[str, set[str]]:
-        """The hashes that each shard may have: one, or two while it is being replaced."""
-        return {
-            name: {row["sha256"], in_flight(self.document, name) or row["sha256"]}
-            for name, row in _rows(self.document["shards"], self.folder).items()
-        }
+        return cls(folder, Dossier.read(folder / DOSSIER))
 
     def sha256_of_source(self) -> dict[str, str]:
         """Of the source's shards and config.json, as they were read."""
-        rows = _rows(self.document["source"].get("files"), self.folder)
-        return {name: row["sha256"] for name, row in rows.items() if name.endswith((".safetensors", "config.json"))}
+        rows = self.dossier.source.files
+        return {row.file: row.sha256 for row in rows if row.file.endswith((".safetensors", "config.json"))}
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises OutputError if the checkpoint was made by a recipe that gives other tensors."""
-        ours, theirs = (
-            {key: value for key, value in one.items() if key not in NAMES_ONLY}
-            for one in (recipe.model_dump(mode="json"), self.document["recipe"])
-        )
-        if ours != theirs:
-            name = str(self.document["recipe"].get("name"))[:80]
+        made_by = self.dossier.recipe
+        if not made_by.gives_the_same(RecipeRecord(**recipe.model_dump(mode="json"))):
+            name = made_by.name[:80]
             raise OutputError(
                 f"{self.folder}: was made by recipe {name}, not by {recipe.name}", hint=f"give --recipe {name}"
             )
 
     def check_source_sizes(self, source: Checkpoint) -> None:
         """Raises OutputError for another source, as far as names and sizes tell."""
-        rows = _rows(self.document["source"].get("files"), self.folder)
-        recorded = {name: row["bytes"] for name, row in rows.items() if name.endswith(".safetensors")}
+        rows = self.dossier.source.files
+        recorded = {row.file: row.bytes for row in rows if row.file.endswith(".safetensors")}
         for name in sorted(recorded.keys() | source.shards.keys()):
             ours = source.shards[name].bytes if name in source.shards else "no"
             theirs = recorded.get(name, "no")
             if ours != theirs:
-                raise another_source(self.folder, f"{name} has {ours} bytes, {EVIDENCE} has {theirs}")
+                raise another_source(self.folder, f"{name} has {ours} bytes, {DOSSIER} has {theirs}")
 
     def lay_out(self, job: Job) -> Job:
         """The job, its units in the files and at the offsets where the finished checkpoint has them.
@@ -116,14 +98,6 @@ def another_source(folder: Path, difference: str) -> OutputError:
     return OutputError(
         f"{folder}: was made from another source: {difference}", hint=f"give the source it was made from, or {ANEW}"
     )
-
-
-def _rows(listed: Any, folder: Path) -> dict[str, dict[str, Any]]:
-    rows = listed if isinstance(listed, list) else [listed]
-    kinds = {"file": str, "bytes": int, "sha256": str}
-    if not all(isinstance(row, dict) and all(isinstance(row.get(k), kinds[k]) for k in kinds) for row in rows):
-        raise CheckpointError(f"{folder / EVIDENCE}: its lists of files are not as halfbyte writes them", hint=ANEW)
-    return {row["file"]: row for row in rows}
 
 
 def _as_it_lies(checkpoint: Checkpoint, name: str, units: list[Unit]) -> OutputShard:

@@ -14,6 +14,7 @@ from halfbyte import __version__
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.errors import HalfbyteError, OutputError
+from halfbyte.evidence.names import DECISION, DOSSIER
 from halfbyte.improve.checks import checked_hashes, nothing_to_do
 from halfbyte.improve.document import improved, rest_of
 from halfbyte.improve.exchange import Exchange
@@ -21,7 +22,7 @@ from halfbyte.improve.finished import Finished
 from halfbyte.improve.store import ImprovedExperts
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds, calibration_documents, our_option_names
-from halfbyte.quantize.evidence import model_card
+from halfbyte.quantize.card import model_card
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
 from halfbyte.quantize.journal import Journal, fingerprint_of
@@ -30,7 +31,7 @@ from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.room import check_room, room_to_improve
 from halfbyte.quantize.rounding.stage import DataRounding, rounded_layers, task_on_data
 from halfbyte.quantize.rounding.store import FOLDER, experts_of
-from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, json_bytes
+from halfbyte.quantize.side_files import CARD, SOURCE_CARD
 from halfbyte.quantize.staging import check_apart
 from halfbyte.recipes.recipe import Recipe
 
@@ -78,8 +79,8 @@ def improve(
         room = room_to_improve(job, source.config, targets, lengths, bounds, layers)
 
         def result(replaced: int, resumed: int = 0) -> QuantizeResult:
-            document = Finished.open(dst).document
-            scale = document.get("input_scale")
+            dossier = Finished.open(dst).dossier
+            scale = dossier.input_scale
             return QuantizeResult.of(
                 job,
                 source,
@@ -87,8 +88,8 @@ def improve(
                 began,
                 resumed_shards=resumed,
                 rounding="gptq",
-                input_scale=scale.get("description") if isinstance(scale, dict) else None,
-                roles=document["roles"],
+                input_scale=None if scale is None else scale.description,
+                roles=[row.as_json() for row in dossier.roles],
                 warnings=job.warnings + _stale(dst),
                 dry_run=dry_run,
                 replaced_shards=replaced,
@@ -100,19 +101,18 @@ def improve(
         task = task_on_data(src, documents, job, layers, "gptq", bounds)
         journal = _journal(dst, source, recipe, task, input_scales, overwrite)
         try:
-            if nothing_to_do(finished.document, task, input_scales):
+            if nothing_to_do(finished.dossier, task, input_scales):
                 done = result(0)
             else:
                 check_room(dst, job, room, on_data=True)
                 hashes = checked_hashes(finished, source, journal, workers, progress)
                 experts = ImprovedExperts(dst, task.key, layers, targets)
-                about = {"rounding": "gptq", "data": task.about_data}
                 exchange = Exchange(
-                    source, dst, journal, experts, targets, hashes, input_scales, workers, progress, about
+                    source, dst, journal, experts, targets, hashes, input_scales, workers, progress, task.about_data
                 )
                 resumed = exchange.resume()
                 rounding = _round(task, exchange, experts, progress)
-                _finish(finished, job, exchange, DataRounding(experts, rounding, rest_of(finished.document)))
+                _finish(finished, job, exchange, DataRounding(experts, rounding, rest_of(finished.dossier)))
                 done = result(len(targets), resumed)
             if on_done is not None:
                 on_done(done)
@@ -125,8 +125,8 @@ def improve(
 
 def _stale(dst: Path) -> list[str]:
     """What stands beside the weights and is about other bytes by now."""
-    decided = (dst / "gate.json").exists()
-    return ["gate.json decides about the bytes before: run `halfbyte gate` again"] if decided else []
+    decided = (dst / DECISION).exists()
+    return [f"{DECISION} decides about the bytes before: run `halfbyte gate` again"] if decided else []
 
 
 def _targets(job: Job, layers: set[int], input_scales: InputScales | None) -> list[OutputShard]:
@@ -175,18 +175,18 @@ def _round(task: "Task", exchange: Exchange, experts: ImprovedExperts, progress:
 
 def _finish(finished: Finished, job: Job, exchange: Exchange, rounding: DataRounding) -> None:
     """Evidence and card of the improved checkpoint; the evidence last, as it ends the run."""
-    document = improved(
-        Finished.open(finished.folder).document,
+    dossier = improved(
+        Finished.open(finished.folder).dossier,
         job,
         exchange.hashes,
         exchange.results,
-        rounding.evidence(job),
+        rounding.record(job),
         exchange.input_scales,
     )
     source_card = finished.folder / SOURCE_CARD
     card = source_card.read_bytes().decode("utf-8", "replace") if source_card.exists() else None
-    write_whole(finished.folder / CARD, model_card(document, card).encode())
-    write_whole(finished.folder / EVIDENCE, json_bytes(document))
+    write_whole(finished.folder / CARD, model_card(dossier, card).encode())
+    dossier.write(finished.folder / DOSSIER)
 
 
 def _give_up(error: BaseException, journal: Journal) -> None:

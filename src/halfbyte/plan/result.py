@@ -1,16 +1,13 @@
 """The whole answer for one deployment, and the document that `plan.json` is."""
 
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from halfbyte.engines.server import GIB
-from halfbyte.errors import OutputError
+from halfbyte.evidence.plan import PLAN_VERSION, PlanDocument
 from halfbyte.plan.answers import Change
 from halfbyte.plan.deployment import Deployment
-from halfbyte.plan.document import PLAN_VERSION
 from halfbyte.plan.memory import MemoryPlan
 from halfbyte.plan.target import Model
 from halfbyte.plan.workload import Workload
@@ -82,14 +79,7 @@ class Plan:
 
     def write(self, path: str | Path) -> None:
         """Write plan.json whole or not at all. Raises OutputError."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(self.as_json(), indent=1) + "\n")
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+        PlanDocument(**self.as_json()).write(path)
 
 
 def deployment_json(d: Deployment, memory: MemoryPlan) -> dict[str, Any]:

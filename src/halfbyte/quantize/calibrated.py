@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from halfbyte.data.documents import Documents, load
 from halfbyte.data.tokenizer import open_tokenizer
-from halfbyte.errors import DataError, HalfbyteError, UsageError
+from halfbyte.errors import DataError, HalfbyteError, InputScaleError, UsageError
 from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.progress import Progress
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, from_file, parse_input_scale
@@ -144,13 +143,14 @@ def calibrated_scales(
 def measured_scales(work: Path) -> InputScales:
     """Scales that this run has measured, by `calibrated_scales` or while it rounded on data, in folder `work`."""
     found = from_file(work / CALIBRATION)
-    about: Any = found.calibration
-    data = about["data"]
-    room = [one["headroom"] for name, one in about["inputs"].items() if ".experts." in name]
-    description = f"calibrated on {data['tokens']:,} tokens of {data['documents']:,} documents"
-    if about["model"] != "source":
+    about = found.calibration
+    if about is None or about.data is None or about.amax is None:
+        raise InputScaleError(f"{work / CALIBRATION}: does not say what it was measured on", hint="remove it")
+    room = [one.headroom for name, one in about.inputs.items() if ".experts." in name]
+    description = f"calibrated on {about.data.tokens:,} tokens of {about.data.documents:,} documents"
+    if about.model != "source":
         description += " as the rounded experts see them"
-    return replace(found, description=f"{description}, {about['amax']}{_room(about['amax'], room)}")
+    return replace(found, description=f"{description}, {about.amax}{_room(about.amax, room)}")
 
 
 def _room(rule: str, headroom: Sequence[float]) -> str:

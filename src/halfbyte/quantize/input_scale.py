@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from halfbyte.calibrate.file import EVIDENCE_KEY
 from halfbyte.checkpoint.header import header_length, parse_header
 from halfbyte.errors import CheckpointError, InputScaleError
+from halfbyte.evidence.calibration import CALIBRATION_KEY, Calibration
 from halfbyte.formats.dtypes import F32
 from halfbyte.formats.nvfp4.format import AMAX_TO_SCALE_2
 from halfbyte.models.roles import TensorRole
+from halfbyte.validation import first_fault
 
 DEFAULT_INPUT_SCALE = "1"
 _AMAX_ENDINGS = (".weight", ".input_amax", ".amax", ".input_quantizer._amax", ".input_quantizer.amax")
@@ -36,13 +38,12 @@ class InputScales:
     constant: np.float32 | None = None
     scales: Mapping[str, np.float32] = field(default_factory=dict)
     sha256: str | None = None
-    calibration: Mapping[str, Any] | None = None
+    calibration: Calibration | None = None
 
     @property
     def warnings(self) -> list[str]:
         """What the calibration found that a user should hear: thin coverage, inputs too wide for the format."""
-        given = (self.calibration or {}).get("warnings")
-        return [text for text in given if isinstance(text, str)] if isinstance(given, list) else []
+        return self.calibration.warnings if self.calibration is not None else []
 
     def of(self, role: TensorRole, group: tuple[str, ...]) -> np.float32:
         """float32 scale for one linear.
@@ -139,14 +140,14 @@ def _scale_of(key: str, value: float, path: Path) -> tuple[str, np.float32]:
     return key, scale
 
 
-def _from_json(content: bytes, path: Path) -> tuple[dict[str, float], dict[str, Any] | None]:
-    """Values by key, and the evidence."""
+def _from_json(content: bytes, path: Path) -> tuple[dict[str, float], Calibration | None]:
+    """Values by key, and how they came about."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputScaleError(f"{path}: not valid JSON: {str(error)[:120]}") from None
     values: dict[str, float] = {}
-    calibration = document.pop(EVIDENCE_KEY, None) if isinstance(document, dict) else None
+    about = document.pop(CALIBRATION_KEY, None) if isinstance(document, dict) else None
 
     def collect(prefix: str, node: Any) -> None:
         if isinstance(node, dict):
@@ -159,7 +160,10 @@ def _from_json(content: bytes, path: Path) -> tuple[dict[str, float], dict[str, 
             raise InputScaleError(f"{path}: {prefix or 'the document'} is {str(node)[:60]!r}, wanted a number")
 
     collect("", document)
-    return values, calibration if isinstance(calibration, dict) else None
+    try:
+        return values, None if about is None else Calibration.model_validate(about)
+    except ValidationError as error:
+        raise InputScaleError(f"{path}: {CALIBRATION_KEY}.{first_fault(error, Calibration).message}") from None
 
 
 def _from_safetensors(content: bytes, path: Path) -> dict[str, float]:

@@ -19,6 +19,8 @@ from halfbyte import __version__
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.errors import HalfbyteError, NonFiniteError, OutputError, UsageError
+from halfbyte.evidence.dossier import File
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.formats.nvfp4.codec import Measure
 from halfbyte.formats.nvfp4.codec import Rounding as EncoderRounding
 from halfbyte.improve.shard_by_shard import improve as improve_checkpoint
@@ -32,7 +34,8 @@ from halfbyte.quantize.calibrated import (
     measured_by,
     measured_scales,
 )
-from halfbyte.quantize.evidence import File, evidence, model_card, role_table
+from halfbyte.quantize.card import model_card
+from halfbyte.quantize.dossier import dossier, role_table
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
 from halfbyte.quantize.journal import STAGING, Journal, fingerprint_of, has_journal
@@ -41,7 +44,7 @@ from halfbyte.quantize.room import check_room, room_for
 from halfbyte.quantize.rounding.settings import OnData
 from halfbyte.quantize.rounding.stage import FALLBACK, DataRounding, round_on_data, rounded_layers, task_on_data
 from halfbyte.quantize.rounding.store import FOLDER
-from halfbyte.quantize.side_files import CARD, EVIDENCE, SOURCE_CARD, carried, json_bytes, metadata_files
+from halfbyte.quantize.side_files import CARD, SOURCE_CARD, carried, metadata_files
 from halfbyte.quantize.staging import check_apart, publish, write_staged
 from halfbyte.quantize.threads import Results, Run
 from halfbyte.recipes.recipe import DEFAULT_RECIPE, Recipe
@@ -152,7 +155,7 @@ def quantize(
                 resumed_shards=resumed,
                 rounding=rounding,
                 input_scale=scales.description if scales else None,
-                roles=role_table(job, {module: measure for module, (_, measure) in (measures or {}).items()}),
+                roles=[row.as_json() for row in role_table(job, measures or {})],
                 warnings=[*job.warnings, *(scales.warnings if scales else [])],
                 dry_run=dry_run,
                 room=room if dry_run else None,
@@ -278,25 +281,29 @@ def _write_metadata(
     """Stage everything beside the weights. Returns the names in the order in which they are to appear: config last."""
     side = carried(source.folder)
     contents = {name: path.read_bytes() for name, path in side.items()}
-    sources = [File(name, source.shards[name].bytes, digest) for name, digest in sorted(journal.sources.items())]
+    sources = [
+        File(file=name, bytes=source.shards[name].bytes, sha256=digest)
+        for name, digest in sorted(journal.sources.items())
+    ]
     for path in sorted([*side.values(), *_source_metadata(source.folder)]):
-        content = path.read_bytes()
-        sources.append(File(path.name, len(content), hashlib.sha256(content).hexdigest()))
+        sources.append(_file(path.name, path.read_bytes()))
     metadata = metadata_files(source.config, job)
     staged = contents | metadata
-    written = shards + [
-        File(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(staged.items())
-    ]
-    about = None if on_data is None else on_data.evidence(job)
-    document = evidence(job, source.folder.resolve().name, sources, written, rounding, scales, results, about)
+    written = shards + [_file(name, data) for name, data in sorted(staged.items())]
+    about = None if on_data is None else on_data.record(job)
+    document = dossier(job, source.folder.resolve().name, sources, written, rounding, scales, results, about)
     card = contents.get(SOURCE_CARD)
     extra = {
         CARD: model_card(document, card.decode("utf-8", "replace") if card else None).encode(),
-        EVIDENCE: json_bytes(document),
+        DOSSIER: document.to_bytes(),
     }
     for name, data in (staged | extra).items():
         write_staged(journal.folder, name, data)
-    return [*contents, CARD, EVIDENCE, *metadata]
+    return [*contents, CARD, DOSSIER, *metadata]
+
+
+def _file(name: str, content: bytes) -> File:
+    return File(file=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _source_metadata(folder: Path) -> list[Path]:

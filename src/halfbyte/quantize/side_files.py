@@ -1,21 +1,21 @@
 """The files beside the weights: which are carried over, and config.json with its quantization block."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.source import INDEX_NAME, JSON_LIMIT_BYTES
 from halfbyte.errors import CheckpointError
+from halfbyte.evidence.names import DECISION, DOSSIER
+from halfbyte.evidence.record import json_bytes
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG, hf_quant_config, quantization_config
 from halfbyte.quantize.job import Job
 
-EVIDENCE = "halfbyte.json"
 CARD = "README.md"
 SOURCE_CARD = "README.source.md"
 """Where the source's own model card goes."""
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".partial")
-_REPLACED = {"config.json", INDEX_NAME, HF_QUANT_CONFIG, EVIDENCE, "gate.json"}
+_REPLACED = {"config.json", INDEX_NAME, HF_QUANT_CONFIG, DOSSIER, DECISION}
 
 
 def carried(folder: Path) -> dict[str, Path]:
@@ -37,13 +37,6 @@ def carried(folder: Path) -> dict[str, Path]:
     return files
 
 
-def read_side_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-
-
 def metadata_files(config: dict[str, Any], job: Job) -> dict[str, bytes]:
     """config.json, hf_quant_config.json and the index of the output. All other config keys are kept, in order."""
     algorithm = job.recipe.algorithm
@@ -57,7 +50,3 @@ def metadata_files(config: dict[str, Any], job: Job) -> dict[str, bytes]:
         INDEX_NAME: json_bytes(index),
         "config.json": json_bytes(quantized),
     }
-
-
-def json_bytes(document: Any) -> bytes:
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

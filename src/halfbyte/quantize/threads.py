@@ -9,9 +9,9 @@ from typing import Any
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import ShardWriter, hash_file
+from halfbyte.evidence.dossier import File
 from halfbyte.formats.nvfp4.codec import Measure, Rounding
 from halfbyte.progress import Progress
-from halfbyte.quantize.evidence import File
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import Journal
@@ -100,7 +100,10 @@ class Run:
     def output_files(self) -> list[File]:
         """The shards as written, in order."""
         done = self._journal.shards
-        return [File(shard.file, done[shard.file]["bytes"], done[shard.file]["sha256"]) for shard in self._job.shards]
+        return [
+            File(file=shard.file, bytes=done[shard.file]["bytes"], sha256=done[shard.file]["sha256"])
+            for shard in self._job.shards
+        ]
 
     def _not_yet_done(self) -> list[OutputShard]:
         """Shards still to do; finished ones are believed only after their bytes were hashed again."""

@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.source import Checkpoint, Tensor, read_json
+from halfbyte.checkpoint.source import Checkpoint, Tensor
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import NonFiniteError
-from halfbyte.evidence.improving import allows, improving
+from halfbyte.evidence.dossier import Dossier
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import kernels
 from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
@@ -32,7 +33,6 @@ from halfbyte.models import roles_of
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
-from halfbyte.quantize.side_files import EVIDENCE
 from halfbyte.quantize.units import sharing, unit_key
 
 ERROR_LIMIT = 2.0
@@ -89,8 +89,7 @@ def verify(
     """Hold the checkpoint in `dst` against its source. Mismatches are returned; unreadable checkpoints raise."""
     progress = progress or Silent()
     with Checkpoint.open(src) as source, Checkpoint.open(dst) as output:
-        evidence_path = Path(dst) / EVIDENCE
-        evidence = read_json(evidence_path) if evidence_path.exists() else {}
+        dossier = Dossier.read(Path(dst) / DOSSIER) if (Path(dst) / DOSSIER).exists() else None
         roles = roles_of(source.config)
         stored = {entry.name: entry for entry in inventory(output.tensors.values(), roles)}
         linears, kept = split(inventory(source.tensors.values(), roles), roles)
@@ -99,49 +98,50 @@ def verify(
         mismatches = [Mismatch(name, "missing") for name in wanted if name not in stored]
         mismatches += [Mismatch(name, "not in the source") for name in stored if name not in wanted]
         both = {name: entry for name, entry in stored.items() if name in wanted}
-        comparer = _Comparer(source, output, _repeatable(evidence), _recorded(evidence), progress)
+        comparer = _Comparer(source, output, _repeatable(dossier), _recorded(dossier), progress)
         jobs = comparer.jobs(both, wanted, linears)
         progress.start("verify", sum(wanted[name].bytes for name in both))
         with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
-            hashing = pool.submit(_check_hashes, Path(dst), evidence)
+            hashing = pool.submit(_check_hashes, Path(dst), dossier)
             for found in pool.map(lambda job: job(), jobs):
                 mismatches += found
             bad_files, hashed = hashing.result()
         mismatches += bad_files
     worst = sorted(comparer.errors.items(), key=lambda item: (-item[1], item[0]))[:WORST]
-    state = improving(evidence)
+    state = None if dossier is None else dossier.improving
     return Verification(len(both), mismatches, worst, hashed, None if state is None else state.statement)
 
 
-def _repeatable(evidence: dict[str, Any]) -> Rounding | None:
-    rounding = None if improving(evidence) is not None else evidence.get("rounding")
-    return rounding if rounding in ("max", "sweep") else None
+def _repeatable(dossier: Dossier | None) -> Rounding | None:
+    """The rounding that gives the same bytes again, if all of it was rounded so."""
+    if dossier is None or dossier.improving is not None:
+        return None
+    return next((known for known in get_args(Rounding) if known == dossier.rounding), None)
 
 
-def _recorded(evidence: dict[str, Any]) -> dict[str, float]:
+def _recorded(dossier: Dossier | None) -> dict[str, float]:
     """Relative error of every packed linear when it was written; of no use while some are being replaced."""
-    tensors = evidence.get("tensors") if improving(evidence) is None else None
-    rows = tensors.items() if isinstance(tensors, dict) else ()
-    errors = {module: row.get("relative_error") for module, row in rows if isinstance(row, dict)}
-    return {module: error for module, error in errors.items() if isinstance(error, float)}
+    if dossier is None or dossier.improving is not None:
+        return {}
+    return {module: row.relative_error for module, row in dossier.tensors.items()}
 
 
-def _check_hashes(dst: Path, evidence: dict[str, Any]) -> tuple[list[Mismatch], int]:
-    files = [*evidence.get("shards", []), *evidence.get("files", [])]
-    found = []
+def _check_hashes(dst: Path, dossier: Dossier | None) -> tuple[list[Mismatch], int]:
+    if dossier is None:
+        return [], 0
+    files, found = [*dossier.shards, *dossier.files], []
     for file in files:
-        name = str(file["file"])
-        path = dst / name
+        path = dst / file.file
         if not path.is_file():
-            found.append(Mismatch(name, f"missing, {EVIDENCE} lists it"))
-        elif (digest := hash_file(path)) != file["sha256"] and not _improved(dst, evidence, name, digest):
-            found.append(Mismatch(name, f"SHA-256 {digest}, {EVIDENCE} has {file['sha256']}"))
+            found.append(Mismatch(file.file, f"missing, {DOSSIER} lists it"))
+        elif (digest := hash_file(path)) != file.sha256 and not _improved(dst, dossier, file.file, digest):
+            found.append(Mismatch(file.file, f"SHA-256 {digest}, {DOSSIER} has {file.sha256}"))
     return found, len(files)
 
 
-def _improved(dst: Path, evidence: dict[str, Any], file: str, digest: str) -> bool:
+def _improved(dst: Path, dossier: Dossier, file: str, digest: str) -> bool:
     """Whether `quantize --improve` has replaced a shard, before the evidence was read or since."""
-    return allows(evidence, file, digest) or allows(read_json(dst / EVIDENCE), file, digest)
+    return dossier.allows(file, digest) or Dossier.read(dst / DOSSIER).allows(file, digest)
 
 
 class _Comparer:
@@ -263,7 +263,7 @@ class _Comparer:
             )
         recorded = self._recorded.get(linear.role.module, error)
         if abs(error - recorded) > RECORD_TOLERANCE * recorded:
-            return Mismatch(entry.name, f"relative error {error:.6f}, {EVIDENCE} has {recorded:.6f}: another source?")
+            return Mismatch(entry.name, f"relative error {error:.6f}, {DOSSIER} has {recorded:.6f}: another source?")
         if error > ERROR_LIMIT * ideal.relative_error:
             return Mismatch(entry.name, f"relative error {error:.4f}, the max rule gives {ideal.relative_error:.4f}")
         return None

@@ -1,14 +1,14 @@
 """Integrity: config, index, headers and evidence agree, and every byte is where and what they say."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from halfbyte.checkpoint.source import INDEX_NAME
-from halfbyte.evidence.improving import allows, improving
+from halfbyte.evidence.dossier import File
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.gate.facts import Facts, reported
 from halfbyte.gate.findings import Found, printable
 from halfbyte.gate.hashes import computed_sha256, stated_files
-from halfbyte.gate.reading import EVIDENCE_NAME, parse_json
+from halfbyte.gate.reading import dossier_of
 from halfbyte.gate.registry import Check, rule
 from halfbyte.recipes.policy import Severity
 
@@ -74,7 +74,7 @@ def total_size(facts: Facts) -> Iterator[Found]:
 )
 def hashes(facts: Facts) -> Iterator[Found]:
     for name, stated in sorted(stated_files(facts).items()):
-        found = _compare(facts, name, *stated)
+        found = _compare(facts, name, stated)
         if found is not None:
             yield found
     for name, shard in facts.shards.items():
@@ -83,30 +83,30 @@ def hashes(facts: Facts) -> Iterator[Found]:
             yield Found(f"{printable(name)}: SHA-256 {actual}, the hub states {shard.stated}", file=name)
 
 
-def _compare(facts: Facts, name: str, size: Any, digest: Any) -> Found | None:
+def _compare(facts: Facts, name: str, stated: File) -> Found | None:
     blame = {"file": name, "at_most": "warn" if name.lower().endswith(NOT_LOADED) else "deny"}
     is_shard = name in facts.shards
     if facts.listing is not None and name not in facts.listing:
         return Found(f"{printable(name)}: missing, halfbyte.json lists it", **blame)  # type: ignore[arg-type]
     actual_size = facts.shards[name].bytes if is_shard else None
-    if actual_size is not None and actual_size != size:
-        message = f"{printable(name)}: {actual_size} bytes, halfbyte.json has {printable(str(size))}"
+    if actual_size is not None and actual_size != stated.bytes:
+        message = f"{printable(name)}: {actual_size} bytes, halfbyte.json has {stated.bytes}"
         return Found(message, **blame)  # type: ignore[arg-type]
     actual = computed_sha256(facts, name) if not is_shard or facts.options.depth == "full" else None
     if actual is None and is_shard:
         actual = facts.shards[name].stated
-    if actual is not None and actual != digest and not (is_shard and _improved(facts, name, actual)):
-        message = f"{printable(name)}: SHA-256 {actual}, halfbyte.json has {printable(str(digest))}"
+    if actual is not None and actual != stated.sha256 and not (is_shard and _improved(facts, name, actual)):
+        message = f"{printable(name)}: SHA-256 {actual}, halfbyte.json has {printable(stated.sha256)}"
         return Found(message, **blame)  # type: ignore[arg-type]
     return None
 
 
 def _improved(facts: Facts, name: str, actual: str) -> bool:
     """Whether a shard is as `quantize --improve` made it, by the evidence as it was read or as it is by now."""
-    if allows(facts.evidence, name, actual):
+    if facts.evidence is not None and facts.evidence.allows(name, actual):
         return True
-    now, _ = parse_json(facts.files.text(EVIDENCE_NAME) or b"")
-    return allows(now, name, actual)
+    now, _ = dossier_of(facts.files.text(DOSSIER) or b"")
+    return now is not None and now.allows(name, actual)
 
 
 @rule(
@@ -116,15 +116,15 @@ def _improved(facts: Facts, name: str, actual: str) -> bool:
     "a decision on it does not last.",
 )
 def unfinished_improvement(facts: Facts) -> Iterator[Found]:
-    state = improving(facts.evidence)
+    state = None if facts.evidence is None else facts.evidence.improving
     if state is not None:
-        yield Found(f"{EVIDENCE_NAME}: {state.statement}", file=EVIDENCE_NAME)
+        yield Found(f"{DOSSIER}: {state.statement}", file=DOSSIER)
 
 
 @rule("integrity.unlisted-shard", "deny", "A shard that the producer's evidence does not list was added afterwards.")
 def unlisted_shard(facts: Facts) -> Iterator[Found]:
     stated = stated_files(facts)
-    if not isinstance((facts.evidence or {}).get("shards"), list):
+    if facts.evidence is None:
         return
     for name in facts.shards:
         if name not in stated:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from halfbyte.evidence.names import DOSSIER
 from halfbyte.gate.card import front_matter, licence_of
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural, printable
-from halfbyte.gate.reading import CARDS, CODE_CONFIGS, EVIDENCE_NAME, parse_json
+from halfbyte.gate.reading import CARDS, CODE_CONFIGS, parse_json
 from halfbyte.gate.registry import rule
 from halfbyte.gate.template import judge_templates
 from halfbyte.gate.tokenizer import judge_tokenizer
@@ -111,19 +112,17 @@ def card(facts: Facts) -> Iterator[Found]:
 @rule("supply.provenance", "warn", "Base model, producer with version, and calibration data make a result repeatable.")
 def provenance(facts: Facts) -> Iterator[Found]:
     front = front_matter(facts.side.get("README.md", b"")) or {}
-    evidence = facts.evidence or {}
-    source = evidence.get("source")
-    named = source.get("name") if isinstance(source, dict) else None
-    if not (front.get("base_model") or named):
+    evidence = facts.evidence
+    if not (front.get("base_model") or (evidence and evidence.source.name)):
         yield Found("the base model is not stated (base_model of README.md, or halfbyte.json)", file="README.md")
     producer = (facts.quantization or {}).get("producer") or (facts.quant or {}).get("producer")
     stated = isinstance(producer, dict) and producer.get("name") and producer.get("version")
-    if not stated and not evidence.get("halfbyte"):
+    if not stated and not (evidence and evidence.halfbyte):
         yield Found("the producer and its version are not stated", file="config.json")
-    scale = evidence.get("input_scale")
+    scale = evidence and evidence.input_scale
     needs_data = any("input_scale" in entry.tensors for entry in facts.packed[:1])
-    if needs_data and not isinstance(scale, dict) and "calibration" not in _prose(facts):
-        yield Found("the calibration data are not stated", file=EVIDENCE_NAME)
+    if needs_data and scale is None and "calibration" not in _prose(facts):
+        yield Found("the calibration data are not stated", file=DOSSIER)
 
 
 def _prose(facts: Facts) -> str:

@@ -12,12 +12,13 @@ from transformers.activations import ACT2FN
 from halfbyte import __version__
 from halfbyte.calibrate.calibration import DEFAULT_MIN_TOKENS
 from halfbyte.calibrate.coverage import Coverage
-from halfbyte.calibrate.evidence import SCHEMA, findings
 from halfbyte.calibrate.file import write_scales
+from halfbyte.calibrate.findings import SCHEMA, findings
 from halfbyte.calibrate.rule import parse_rule
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.data.documents import Documents
 from halfbyte.errors import UnsupportedError
+from halfbyte.evidence.calibration import DataUsed
 from halfbyte.formats.modelopt import Algorithm
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import CALIBRATION, Bounds
@@ -44,10 +45,10 @@ class Task:
     key: str
 
     @property
-    def about_data(self) -> dict[str, Any]:
+    def about_data(self) -> DataUsed:
         """For the evidence."""
         documents = self.documents
-        return {"documents": len(documents.documents), "tokens": documents.tokens, "sha256": documents.sha256}
+        return DataUsed(documents=len(documents.documents), tokens=documents.tokens, sha256=documents.sha256)
 
 
 def task_for(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from halfbyte.data.documents import Documents
 from halfbyte.errors import RecipeError
+from halfbyte.evidence.dossier import RoundedOnData
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds, our_option_names
 from halfbyte.quantize.job import Job
@@ -33,7 +34,7 @@ class DataRounding:
     about: dict[str, Any]
     rest: str = FALLBACK
 
-    def evidence(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job) -> RoundedOnData:
         """Method, data, and by layer and expert tokens and output error on held-out tokens."""
         others = sorted(
             {
@@ -45,7 +46,7 @@ class DataRounding:
             }
         )
         records = {str(layer): list(found.values()) for layer, found in self.experts.records().items()}
-        return self.about | {"rounded_by_" + self.rest: others, "experts": records}
+        return RoundedOnData.model_validate(self.about | {f"rounded_by_{self.rest}": others, "experts": records})
 
 
 def task_on_data(

@@ -21,6 +21,7 @@ from halfbyte.calibrate.scales import expert_statistics, group_modules, scale_va
 from halfbyte.calibrate.shares import CEILING, shares
 from halfbyte.calibrate.watch import Watch
 from halfbyte.data.documents import Documents
+from halfbyte.evidence.calibration import CalibratedInput, Calibration, CoverageRecord, DataReport
 from halfbyte.models.role_map import RoleMap
 
 SCHEMA = 2
@@ -35,8 +36,8 @@ def findings(
     sampling: dict[str, Any],
     per_expert: bool = False,
     model: str = "source",
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """A finished Watch as amax by module path and the evidence, for `file.write_scales`.
+) -> tuple[dict[str, float], Calibration]:
+    """A finished Watch as amax by module path and how it came about, for `file.write_scales`.
 
     sampling: options that chose the data. model: whose activations were watched, `source` or `rounded`.
     """
@@ -44,22 +45,22 @@ def findings(
         roles, watch.layers, watch.linears, watch.linear_blocks, rule, per_expert, coverage.min_tokens
     )
     inputs = {name: _input(split, rule, values[name]) for name, split in _splits(watch, roles) if name in values}
-    evidence = {
-        "schema": SCHEMA,
-        "halfbyte": __version__,
-        "versions": {name: version(name) for name in ("torch", "transformers")},
-        "model_type": roles.family.model_type,
-        "model": model,
-        "amax": rule.text,
-        "data": _without_folders(documents.report()),
-        "held_out": {"documents": sum(held_out(len(documents.documents)))},
-        "sampling": sampling,
-        "coverage": coverage.as_json(),
-        "experts": expert_statistics(watch.layers, coverage),
-        "inputs": inputs,
-        "warnings": [*_coverage_warnings(documents, coverage), *_room_warnings(inputs, rule)],
-    }
-    return values, evidence
+    about = Calibration(
+        schema=SCHEMA,
+        halfbyte=__version__,
+        versions={name: version(name) for name in ("torch", "transformers")},
+        model_type=roles.family.model_type,
+        model=model,
+        amax=rule.text,
+        data=_without_folders(documents.report()),
+        held_out={"documents": sum(held_out(len(documents.documents)))},
+        sampling=sampling,
+        coverage=CoverageRecord(**coverage.as_json()),
+        experts=expert_statistics(watch.layers, coverage),
+        inputs=inputs,
+        warnings=[*_coverage_warnings(documents, coverage), *_room_warnings(inputs, rule)],
+    )
+    return values, about
 
 
 def _splits(watch: Watch, roles: RoleMap) -> Iterator[tuple[str, Split]]:
@@ -70,7 +71,7 @@ def _splits(watch: Watch, roles: RoleMap) -> Iterator[tuple[str, Split]]:
         yield roles.published(name), split
 
 
-def _input(split: Split, rule: Rule, amax: float) -> dict[str, Any]:
+def _input(split: Split, rule: Rule, amax: float) -> CalibratedInput:
     """headroom: of the amax written, over the largest value of all documents."""
     largest = max(split.calibration.largest, split.held_out.largest)
     scales = {
@@ -79,12 +80,12 @@ def _input(split: Split, rule: Rule, amax: float) -> dict[str, Any]:
         "1": 1.0,
         "written": amax / CEILING,
     }
-    return {
-        "headroom": amax / largest,
-        "largest": {"calibration": split.calibration.largest, "held_out": split.held_out.largest},
-        "rules": {name: _judged(split, scale) for name, scale in scales.items() if scale},
-        "blocks": {"calibration": split.calibration.as_json(), "held_out": split.held_out.as_json()},
-    }
+    return CalibratedInput(
+        headroom=amax / largest,
+        largest={"calibration": split.calibration.largest, "held_out": split.held_out.largest},
+        rules={name: _judged(split, scale) for name, scale in scales.items() if scale},
+        blocks={"calibration": split.calibration.as_json(), "held_out": split.held_out.as_json()},
+    )
 
 
 def _judged(split: Split, input_scale: float) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _judged(split: Split, input_scale: float) -> dict[str, Any]:
     return {"input_scale": input_scale, **both}
 
 
-def _without_folders(report: dict[str, Any]) -> dict[str, Any]:
+def _without_folders(report: dict[str, Any]) -> DataReport:
     """The report as it may travel with a checkpoint: files by their names only."""
     sources: dict[str, dict[str, int]] = {}
     for source, counts in report["sources"].items():
@@ -104,7 +105,7 @@ def _without_folders(report: dict[str, Any]) -> dict[str, Any]:
         total = sources.setdefault(name, dict.fromkeys(counts, 0))
         for key, count in counts.items():
             total[key] += count
-    return report | {"sources": sources}
+    return DataReport(**report | {"sources": sources})
 
 
 def _coverage_warnings(documents: Documents, coverage: Coverage) -> list[str]:
@@ -119,11 +120,11 @@ def _coverage_warnings(documents: Documents, coverage: Coverage) -> list[str]:
     ]
 
 
-def _room_warnings(inputs: dict[str, Any], rule: Rule) -> list[str]:
+def _room_warnings(inputs: dict[str, CalibratedInput], rule: Rule) -> list[str]:
     """Inputs whose range does not fit the format: least headroom, and small blocks pay for it all the same."""
     if rule.kind != "headroom":
         return []
-    costs = {name: one["rules"]["written"]["calibration"] for name, one in inputs.items()}
+    costs = {name: one.rules["written"]["calibration"] for name, one in inputs.items()}
     wide = {
         name: cost["added_error"] for name, cost in costs.items() if cost and cost["added_error"] > MOST_ADDED_ERROR
     }
@@ -131,6 +132,6 @@ def _room_warnings(inputs: dict[str, Any], rule: Rule) -> list[str]:
         return []
     worst = max(wide, key=lambda name: wide[name])
     return [
-        f"{len(wide)} inputs span more than NVFP4's window of 28,672: with {inputs[worst]['headroom']:.1f} times the "
+        f"{len(wide)} inputs span more than NVFP4's window of 28,672: with {inputs[worst].headroom:.1f} times the "
         f"largest value seen, small blocks of {worst} add {wide[worst]:.0%} to its rounding error"
     ]
