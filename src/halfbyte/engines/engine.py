@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
+from halfbyte.engines.faults import Fault
 from halfbyte.engines.server import Gpu, Layout, Limits, Server
 from halfbyte.errors import UsageError
 from halfbyte.formats.quantization_block import QuantizationBlock
@@ -38,7 +39,8 @@ class SplitFusedError(ValueError):
 class Engine(ABC):
     """One engine that serves NVFP4 checkpoints.
 
-    name: as users type it. title: as its makers write it. read: the newest version whose source was read.
+    faults: what it refuses or computes wrong. name: as users type it. title: as its makers write it. read: the newest
+    version whose source was read.
     algorithms: names of `quant_algo` that it takes. run_names: the linears that it calls otherwise.
     packs_mtp: whether an MTP layer may be packed. folds_shared: whether a kept shared expert is fused into packed
     experts unless an exclusion names it. config_indexer_types: whether `indexer_types` decides which layers carry an
@@ -49,6 +51,7 @@ class Engine(ABC):
     heads too. packed_cache_layouts: whether it takes fp8_ds_mla and nvfp4_ds_mla.
     """
 
+    faults: ClassVar[tuple[Fault, ...]]
     name: ClassVar[EngineName]
     title: ClassVar[str]
     read: ClassVar[str]
@@ -163,6 +166,10 @@ class Engine(ABC):
     @abstractmethod
     def copies_kv_b(self, plain: bool) -> bool:
         """Whether it keeps BF16 copies of kv_b_proj for absorbed attention. plain: kv_b_proj is stored in 16 bits."""
+
+    def takes_cut_tiles(self, gpu: Gpu) -> bool:
+        """Whether experts in FP8 blocks may be cut inside a tile of 128 x 128."""
+        return True
 
     @abstractmethod
     def vision_ranks(self, dense: int) -> int:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
+from halfbyte.engines.vllm_faults import FAULTS
 from halfbyte.errors import UsageError
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
@@ -15,6 +16,7 @@ RUN_KV_DTYPES = {"bf16": "bfloat16"}
 
 
 class Vllm(Engine):
+    faults = FAULTS
     name = "vllm"
     title = "vLLM"
     read = "0.33.0"

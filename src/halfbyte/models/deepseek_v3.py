@@ -66,9 +66,14 @@ FAMILY = Family(
     needs=ROUTING_KEYS,
     engines={
         "vllm": Support(
+            file="deepseek_v2",
             asks_router=False,
             router_known=Known("run", "vLLM 0.26.0 on one H100; deepseek_v2.py of 0.33.0 read"),
         ),
-        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, deepseek_v2.py")),
+        "sglang": Support(
+            file="deepseek_v2",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, deepseek_v2.py"),
+        ),
     },
 )

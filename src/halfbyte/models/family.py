@@ -52,11 +52,13 @@ NOT_KNOWN = Known("not known")
 class Support:
     """One engine and the family.
 
+    file: the file of the engine's models/ that runs it, by which the engine's faults are known; "" if not known.
     since: lowest release known to take it, () if none is; since_known says from where. reasoning_parser, tool_parser:
     the engine's names for the family's answers. asks_router: whether the engine looks the router (`mlp.gate`) up in
     the exclusion list, so that a list without it makes the engine expect packed weights; None where that is not known.
     """
 
+    file: str = ""
     since: tuple[int, ...] = ()
     since_known: Known = NOT_KNOWN
     reasoning_parser: str | None = None

@@ -56,8 +56,14 @@ FAMILY = Family(
     needs=deepseek_v3.ROUTING_KEYS,
     engines={
         "vllm": Support(
-            asks_router=False, router_known=Known("run", "vLLM 0.26.0 on one H100; glm4_moe.py of 0.33.0 read")
+            file="glm4_moe",
+            asks_router=False,
+            router_known=Known("run", "vLLM 0.26.0 on one H100; glm4_moe.py of 0.33.0 read"),
         ),
-        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, glm4_moe.py")),
+        "sglang": Support(
+            file="glm4_moe",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, glm4_moe.py"),
+        ),
     },
 )

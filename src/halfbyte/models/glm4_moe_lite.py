@@ -10,10 +10,12 @@ FAMILY = deepseek_v3.FAMILY.but(
     model_type="glm4_moe_lite",
     engines={
         "vllm": Support(
+            file="glm4_moe_lite",
             asks_router=False,
             router_known=Known("read", "vLLM main, glm4_moe_lite.py: its MoE is Glm4MoE of glm4_moe.py"),
         ),
         "sglang": Support(
+            file="glm4_moe_lite",
             asks_router=False,
             router_known=Known("read", "SGLang main, glm4_moe_lite.py: the router is a plain parameter"),
         ),

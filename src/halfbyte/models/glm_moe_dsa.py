@@ -34,6 +34,7 @@ FAMILY = deepseek_v32.FAMILY.but(
     tensors=tensors,
     engines={
         "vllm": Support(
+            file="deepseek_v2",
             since=(0, 23),
             since_known=Known("read", "NVIDIA's model card of GLM-5.2-NVFP4"),
             reasoning_parser="glm45",
@@ -42,6 +43,7 @@ FAMILY = deepseek_v32.FAMILY.but(
             router_known=Known("run", "vLLM 0.26.0 on one H100; deepseek_v2.py of 0.33.0 read"),
         ),
         "sglang": Support(
+            file="deepseek_v2",
             since=(0, 5, 13),
             since_known=Known("read", "posted server logs of GLM-5.2 (0.5.13.post1)"),
             reasoning_parser="glm45",

@@ -12,7 +12,15 @@ _SAME = "architectures says DeepseekV3ForCausalLM, whose file is"
 FAMILY = deepseek_v3.FAMILY.but(
     model_type="kimi_k2",
     engines={
-        "vllm": Support(asks_router=False, router_known=Known("read", f"vLLM 0.33.0: {_SAME} deepseek_v2.py")),
-        "sglang": Support(asks_router=False, router_known=Known("read", f"SGLang 0.5.23: {_SAME} deepseek_v2.py")),
+        "vllm": Support(
+            file="deepseek_v2",
+            asks_router=False,
+            router_known=Known("read", f"vLLM 0.33.0: {_SAME} deepseek_v2.py"),
+        ),
+        "sglang": Support(
+            file="deepseek_v2",
+            asks_router=False,
+            router_known=Known("read", f"SGLang 0.5.23: {_SAME} deepseek_v2.py"),
+        ),
     },
 )

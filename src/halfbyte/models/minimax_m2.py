@@ -58,8 +58,14 @@ FAMILY = Family(
     experts_key="num_local_experts",
     engines={
         "vllm": Support(
-            asks_router=False, router_known=Known("run", "vLLM 0.26.0 on one H100; minimax_m2.py of 0.33.0 read")
+            file="minimax_m2",
+            asks_router=False,
+            router_known=Known("run", "vLLM 0.26.0 on one H100; minimax_m2.py of 0.33.0 read"),
         ),
-        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, minimax_m2.py")),
+        "sglang": Support(
+            file="minimax_m2",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, minimax_m2.py"),
+        ),
     },
 )

@@ -52,8 +52,14 @@ FAMILY = Family(
     experts_key="num_local_experts",
     engines={
         "vllm": Support(
-            asks_router=False, router_known=Known("run", "vLLM 0.26.0 on one H100; mixtral.py of 0.33.0 read")
+            file="mixtral",
+            asks_router=False,
+            router_known=Known("run", "vLLM 0.26.0 on one H100; mixtral.py of 0.33.0 read"),
         ),
-        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, mixtral.py")),
+        "sglang": Support(
+            file="mixtral",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, mixtral.py"),
+        ),
     },
 )

@@ -63,9 +63,15 @@ FAMILY = Family(
     engines={
         # GateLinear(quant_config=quant_config): a list without the router stops the load with a size mismatch
         "vllm": Support(
-            asks_router=True, router_known=Known("run", "vLLM 0.26.0 on one H100; qwen3_moe.py of 0.33.0 read")
+            file="qwen3_moe",
+            asks_router=True,
+            router_known=Known("run", "vLLM 0.26.0 on one H100; qwen3_moe.py of 0.33.0 read"),
         ),
         # gate_quant_config is None unless the checkpoint is ModelSlim's
-        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, qwen3_moe.py")),
+        "sglang": Support(
+            file="qwen3_moe",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, qwen3_moe.py"),
+        ),
     },
 )

@@ -106,10 +106,11 @@ def _rank_bytes(group: WeightGroup, arch: Architecture, ranks: Layout, d: Deploy
         return 0.0  # shared with the target model at load
     if group.role is Role.ROUTED_EXPERT:
         return _expert_bytes(group, ranks, d)
-    return group.bytes / _divisor(group, arch, ranks)
+    return group.bytes / divisor(group, arch, ranks)
 
 
-def _divisor(group: WeightGroup, arch: Architecture, ranks: Layout) -> int:
+def divisor(group: WeightGroup, arch: Architecture, ranks: Layout) -> int:
+    """Ranks that share the matrices of a group, routed experts left out."""
     if group.role in REPLICATED_ROLES:
         return 1
     if group.role is Role.ATTENTION:
