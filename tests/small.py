@@ -9,7 +9,8 @@ import numpy as np
 from families import configs
 from families.headers import headers_for, variant
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.header import serialize_header
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 SMALL = {
     "hidden_size": 64,

@@ -11,8 +11,9 @@ from small import small_tensors, write_checkpoint
 from transformers import AutoModelForCausalLM
 
 from halfbyte.api import quantize
-from halfbyte.checkpoint.inventory import NVFP4, inventory
+from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import reference
 from halfbyte.models import roles_of
 from halfbyte.stream.model_config import model_config

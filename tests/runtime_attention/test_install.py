@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from halfbyte.errors import UnsupportedError, UsageError
-from halfbyte.runtime import attention
-from halfbyte.runtime.attention import AttentionOptions, install, uninstall
+from halfbyte.modules import attention
+from halfbyte.modules.attention import AttentionOptions, install, uninstall
 
 from .models import eager_and_ours, in_chunks, small, tokens, torch, transformers
 

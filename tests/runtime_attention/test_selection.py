@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from halfbyte.runtime.attention import AttentionOptions
-from halfbyte.runtime.attention.forward import SparseForward
-from halfbyte.runtime.attention.indexer import IndexQueries, Selection, select
-from halfbyte.runtime.attention.install import sparse_attention
-from halfbyte.runtime.attention.visibility import Visibility
+from halfbyte.modules.attention import AttentionOptions
+from halfbyte.modules.attention.forward import SparseForward
+from halfbyte.modules.attention.indexer import IndexQueries, Selection, select
+from halfbyte.modules.attention.install import sparse_attention
+from halfbyte.modules.attention.visibility import Visibility
 
 from .models import eager_and_ours, in_chunks, small, text, tiny, tokens, torch
 

@@ -9,17 +9,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
-import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints
 from halfbyte.chat.answer import Sampling, Summary
 from halfbyte.checkpoint.source import read_json
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.models import find
 from halfbyte.models.answers import AnswerFormat, Delta, PlainText
-from halfbyte.runtime import attention
+from halfbyte.modules import attention
 from halfbyte.stream.model_config import model_config
-
-assert halfbyte.runtime
 
 
 class Transformers:
@@ -28,6 +25,9 @@ class Transformers:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder", hint="transformers takes a checkpoint folder")
+        import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints, so not before it is needed
+
+        assert halfbyte.runtime
         cuda = torch.cuda.is_available()
         dtype = torch.bfloat16 if cuda else torch.float32
         config = model_config(folder)

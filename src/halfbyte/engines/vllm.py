@@ -3,12 +3,12 @@
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
 
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
 from halfbyte.engines.vllm_faults import FAULTS
 from halfbyte.errors import UsageError
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Support
 
@@ -58,16 +58,9 @@ class Vllm(Engine):
     def knows_algorithm(self, name: str) -> bool:
         return super().knows_algorithm(name.upper())
 
-    def quantizes_activations(self, algorithm: str, groups: Any) -> bool:
+    def quantizes_activations(self, algorithm: str, block: QuantizationBlock) -> bool:
         """Null `input_activations` in every group make NVFP4 weight-only."""
-        if not super().quantizes_activations(algorithm, groups):
-            return False
-        if isinstance(groups, dict) and groups:
-            return any(
-                not isinstance(group, dict) or group.get("input_activations", "absent") is not None
-                for group in groups.values()
-            )
-        return True
+        return super().quantizes_activations(algorithm, block) and block.quantizes_activations(if_absent=True)
 
     def parallelism(self, gpus: int, tp: int | None, pp: int, dp: int, ep: int) -> tuple[int, bool]:
         """`tp` is per DP rank; expert parallelism spans tp x dp."""

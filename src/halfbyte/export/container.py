@@ -21,8 +21,8 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.export.hyperparameters import add_hyperparameters
 from halfbyte.export.mapping import Mapping, Planned
-from halfbyte.export.quantization import WEIGHT_ONLY
 from halfbyte.export.tokenizer import add_tokenizer
+from halfbyte.formats.modelopt import WEIGHT_ONLY
 from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.models.role_map import RoleMap
 

@@ -11,6 +11,7 @@ import numpy as np
 from halfbyte.data.documents import Documents, load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import DataError, HalfbyteError, InputScaleError, UsageError
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.progress import Progress
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, from_file, parse_input_scale
 from halfbyte.quantize.journal import STAGING
@@ -46,7 +47,7 @@ def measured_by(
     use without a rule. Raises UsageError for options that exclude each other.
     """
     rule = input_scale if isinstance(input_scale, str) and input_scale in RULES else None
-    if recipe.algorithm != "NVFP4":
+    if recipe.algorithm != WITH_ACTIVATIONS:
         option = f"--input-scale {rule}" if rule else None if on_data or not calibrate else "--calibrate"
         if option:
             raise UsageError(
@@ -70,7 +71,7 @@ def measured_by(
 
 def known_scales(recipe: Recipe, input_scale: str | float | Path | None, rule: str | None) -> InputScales | None:
     """Input scales as far as they are known before any work. rule: `measured_by`. None for a weight-only recipe."""
-    if recipe.algorithm != "NVFP4":
+    if recipe.algorithm != WITH_ACTIVATIONS:
         return None
     if rule:
         return InputScales(f"calibrated by this run, {rule}", constant=np.float32(1))

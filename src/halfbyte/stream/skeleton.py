@@ -18,7 +18,7 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.nvfp4 import torch as values
-from halfbyte.runtime.replace import check_plain, is_experts
+from halfbyte.modules.experts import check_plain, is_experts
 
 Linears = dict[str, nn.Linear]
 """Name in the checkpoint -> module."""

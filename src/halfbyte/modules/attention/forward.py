@@ -12,12 +12,12 @@ import torch
 
 from halfbyte.errors import UnsupportedError
 from halfbyte.models.family import SparseAttention
-from halfbyte.runtime.attention.indexer import IndexQueries, Selection, select
-from halfbyte.runtime.attention.latent_cache import LatentLayer
-from halfbyte.runtime.attention.options import AttentionOptions
-from halfbyte.runtime.attention.rotary import Rotate, rotate_first, rotate_halves, rotate_interleaved
-from halfbyte.runtime.attention.sparse_mla import Absorbed, attend
-from halfbyte.runtime.attention.visibility import Visibility
+from halfbyte.modules.attention.indexer import IndexQueries, Selection, select
+from halfbyte.modules.attention.latent_cache import LatentLayer
+from halfbyte.modules.attention.options import AttentionOptions
+from halfbyte.modules.attention.rotary import Rotate, rotate_first, rotate_halves, rotate_interleaved
+from halfbyte.modules.attention.sparse_mla import Absorbed, attend
+from halfbyte.modules.attention.visibility import Visibility
 
 ROTATIONS: dict[str, Rotate] = {"interleaved": rotate_interleaved, "halves": rotate_halves}
 

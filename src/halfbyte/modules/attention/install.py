@@ -13,10 +13,10 @@ from torch import nn
 from halfbyte.errors import UnsupportedError, UsageError
 from halfbyte.models import FAMILIES, find
 from halfbyte.models.family import SparseAttention
-from halfbyte.runtime.attention.forward import SparseForward, why_not
-from halfbyte.runtime.attention.latent_cache import as_latent
-from halfbyte.runtime.attention.options import AttentionOptions
-from halfbyte.runtime.attention.visibility import visibility
+from halfbyte.modules.attention.forward import SparseForward, why_not
+from halfbyte.modules.attention.latent_cache import as_latent
+from halfbyte.modules.attention.options import AttentionOptions
+from halfbyte.modules.attention.visibility import visibility
 
 # The order of the base models' forward arguments, for callers that pass them by position.
 ARGUMENTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds", "use_cache")
