@@ -25,7 +25,7 @@ KEYS = {
 }  # fmt: skip
 
 
-MOST_MODULES = 340
+MOST_MODULES = 360
 """Modules of a whole plan, the interpreter's own among them: 302 when this was written."""
 
 
