@@ -14,7 +14,8 @@ pytest.importorskip("xllamacpp", reason="needs the extra [local]")
 from export.checkpoints import TINY, VOCAB, family_checkpoint, tiny_nvfp4
 from export.engine import Engine
 from halfbyte.api import quantize
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.export import architectures, export
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded

@@ -11,7 +11,7 @@ from typing import Any
 
 from gguf import GGUFWriter, SpecialVocab, TokenType
 
-from halfbyte.checkpoint.source import read_json
+from halfbyte.checkpoint.json_file import read_json
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.export.sentencepiece import add_sentencepiece
 
