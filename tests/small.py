@@ -40,7 +40,9 @@ NUMPY = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32), "F16
 FAMILIES = (
     "GLM-5.2",
     "DeepSeek-V3-BF16",
+    "Kimi-K2-BF16",
     "GLM-4.7",
+    "GLM-4.7-Flash",
     "Qwen3-30B-A3B",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",

@@ -154,12 +154,12 @@ def outside(floors: tuple[str, ...], words: set[str]) -> list[str]:
     ]
 
 
-@MOVING
 def test_no_model_type_stands_outside_models() -> None:
     from halfbyte.models import FAMILIES
 
     assert len(FAMILIES) > 5
-    assert outside(("models",), set(FAMILIES)) == []
+    # an engine's faults name files of that engine, which it calls after model types
+    assert outside(("models", "engines"), set(FAMILIES)) == []
 
 
 @MOVING

@@ -12,7 +12,7 @@ from .models import eager_and_ours, in_chunks, small, tokens, torch, transformer
 
 
 def test_exported_names() -> None:
-    assert attention.__all__ == ["FAMILIES", "AttentionOptions", "LatentCache", "install", "uninstall"]
+    assert attention.__all__ == ["AttentionOptions", "LatentCache", "install", "sparse_attention", "uninstall"]
 
 
 def test_weights_config_and_saved_files_stay_as_they_are(tmp_path: Any) -> None:

@@ -12,6 +12,7 @@ from halfbyte.engines.server import Gpu, Layout, Limits, Server
 from halfbyte.errors import UsageError
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Support
 from halfbyte.models.roles import Role, TensorRole
 
 EngineName = Literal["vllm", "sglang"]
@@ -178,6 +179,15 @@ class Engine(ABC):
     @abstractmethod
     def flags(self, server: Server, limits: Limits) -> list[str]:
         """The command-line flags of a server, model, host and parsers left to the caller."""
+
+    def parser_flags(self, support: Support) -> list[str]:
+        """The flags that name a family's parsers."""
+        flags = []
+        if support.reasoning_parser is not None:
+            flags += ["--reasoning-parser", support.reasoning_parser]
+        if support.tool_parser is not None:
+            flags += ["--tool-call-parser", support.tool_parser]
+        return flags
 
     def attention_workspace_bytes(self, gpu: Gpu) -> float:
         """Of TRT-LLM's attention kernels."""

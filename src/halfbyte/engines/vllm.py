@@ -10,6 +10,7 @@ from halfbyte.engines.vllm_faults import FAULTS
 from halfbyte.errors import UsageError
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Support
 
 GRAPH_FORECAST = 2.0
 RUN_KV_DTYPES = {"bf16": "bfloat16"}
@@ -181,6 +182,10 @@ class Vllm(Engine):
         if server.mtp_tokens:
             flags += ["--speculative-config", f'{{"method":"mtp","num_speculative_tokens":{server.mtp_tokens}}}']
         return flags
+
+    def parser_flags(self, support: Support) -> list[str]:
+        """A tool parser is not used unless it is enabled too."""
+        return super().parser_flags(support) + (["--enable-auto-tool-choice"] if support.tool_parser else [])
 
 
 def _large(gpu: Gpu) -> bool:

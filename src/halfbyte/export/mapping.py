@@ -18,11 +18,11 @@ from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.export import pieces
-from halfbyte.export.architectures import Architecture
 from halfbyte.export.blocks import ELEMENTS
 from halfbyte.export.pieces import Piece
 from halfbyte.export.scales import scale_vector
 from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
+from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 
@@ -63,7 +63,7 @@ class Mapping:
 class Mapper:
     """Maps one checkpoint. Raises UnsupportedError and CheckpointError, naming the tensor."""
 
-    def __init__(self, checkpoint: Checkpoint, roles: RoleMap, architecture: Architecture) -> None:
+    def __init__(self, checkpoint: Checkpoint, roles: RoleMap, architecture: LlamaCpp) -> None:
         self.checkpoint, self.roles, self.architecture = checkpoint, roles, architecture
         self.blocks = roles.layers + (roles.mtp_layers if architecture.mtp else 0)
         self._names: TensorNameMap = get_tensor_name_map(MODEL_ARCH[architecture.names], self.blocks)

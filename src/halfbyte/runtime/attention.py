@@ -1,5 +1,5 @@
 """The sparse attention, where users of `halfbyte.runtime` look for it; it lives in `halfbyte.modules.attention`."""
 
-from halfbyte.modules.attention import FAMILIES, AttentionOptions, LatentCache, install, uninstall
+from halfbyte.modules.attention import AttentionOptions, LatentCache, install, uninstall
 
-__all__ = ["FAMILIES", "AttentionOptions", "LatentCache", "install", "uninstall"]
+__all__ = ["AttentionOptions", "LatentCache", "install", "uninstall"]
