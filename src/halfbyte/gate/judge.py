@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from halfbyte.checkpoint.targets import files_of
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
@@ -21,7 +22,6 @@ from halfbyte.gate.hashes import checkpoint_hashes, hash_shards
 from halfbyte.gate.judging import applies, finding
 from halfbyte.gate.reading import read_facts
 from halfbyte.gate.registry import Rule
-from halfbyte.gate.target import open_target
 from halfbyte.progress import Progress, Silent
 from halfbyte.recipes.policy import DEFAULT_POLICY, Depth, Policy, load_policy
 
@@ -65,7 +65,12 @@ def gate(
     )
     if today is not None:
         options = replace(options, today=today)
-    files = open_target(str(target))
+    files = files_of(str(target), confined=True)
+    if files is None:
+        raise UsageError(
+            f"{str(target)[:300]}: no such checkpoint",
+            hint="give a folder, a hub name (owner/name) or an https:// base URL",
+        )
     try:
         if files.remote and depth != "headers":
             raise UsageError(f"{files.where}: depth {depth} reads weights", hint="download it, or use --depth headers")

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from halfbyte import __version__
-from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint
+from halfbyte.checkpoint.index import INDEX_NAME
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.errors import HalfbyteError, NonFiniteError, OutputError, UsageError
 from halfbyte.evidence.dossier import File
