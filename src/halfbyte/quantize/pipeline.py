@@ -17,6 +17,7 @@ from typing import Literal, get_args
 
 from halfbyte import __version__
 from halfbyte.checkpoint.index import INDEX_NAME
+from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.errors import HalfbyteError, NonFiniteError, OutputError, UsageError
@@ -39,7 +40,7 @@ from halfbyte.quantize.card import model_card
 from halfbyte.quantize.dossier import dossier, role_table
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
-from halfbyte.quantize.journal import STAGING, Journal, fingerprint_of, has_journal
+from halfbyte.quantize.journal import STAGING, Journal, has_journal
 from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.room import check_room, room_for
 from halfbyte.quantize.rounding.settings import OnData
@@ -172,7 +173,7 @@ def quantize(
                 scales = calibrated_scales(src, dst, calibrate, bounds, progress)
                 check_covered(job, scales)
             fingerprint = _fingerprint(source, job, rounding, scales, None if task is None else task.key)
-            journal = Journal.open(dst, fingerprint, discard=overwrite)
+            journal = Journal.open(dst, fingerprint, discard=overwrite, note=(progress or Silent()).note)
         except BaseException:
             if created:
                 _remove_empty(dst)
@@ -258,7 +259,7 @@ def _fingerprint(source: Checkpoint, job: Job, rounding: str, scales: InputScale
     return fingerprint_of(
         {
             "halfbyte": __version__,
-            "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
+            "source": source_identity(source.shards.values()),
             "config": source.config,
             "recipe": job.recipe.model_dump(mode="json"),
             "rounding": rounding if experts is None else [rounding, experts],
