@@ -7,7 +7,7 @@ from typing import Any
 
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.models.architecture import Architecture
 
 GRAPH_FORECAST = 2.0
@@ -71,9 +71,18 @@ class Vllm(Engine):
         tp = tp if tp is not None else gpus // (pp * dp)
         wanted = tp * pp * dp
         if wanted != gpus:
-            raise UsageError(f"tp {tp} x pp {pp} x dp {dp} needs {wanted} GPUs, --gpus says {gpus}")
+            ranks = f"tp {tp} x pp {pp} x dp {dp}"
+            raise UsageError(
+                said("{ranks} needs {wanted} GPUs, {gpus} says {given}", ranks=ranks, wanted=wanted, given=gpus)
+            )
         if ep > 1 and ep != tp * dp:
-            raise UsageError(f"vLLM's expert parallelism spans tp x dp = {tp * dp} ranks, --ep says {ep}")
+            raise UsageError(
+                said(
+                    "vLLM's expert parallelism spans tp x dp = {ranks} ranks, {ep} says {given}",
+                    ranks=tp * dp,
+                    given=ep,
+                )
+            )
         return tp, False
 
     def copies(self, server: Server) -> int:

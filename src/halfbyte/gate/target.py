@@ -13,7 +13,7 @@ from typing import Protocol
 
 from halfbyte.checkpoint.header import header_length
 from halfbyte.checkpoint.source import Shard, Tensor
-from halfbyte.errors import CheckpointError, UsageError
+from halfbyte.errors import CheckpointError, UsageError, said
 
 TEXT_LIMIT_BYTES = 256_000_000
 MOST_FILES = 100_000
@@ -180,7 +180,7 @@ class RemoteTarget:
 
     def read_into(self, tensor: Tensor, buffer: memoryview, offset: int) -> None:
         raise UsageError(
-            f"{self.where}: weights are not read over the network", hint="download it, or use --depth headers"
+            f"{self.where}: weights are not read over the network", hint=said("download it, or use {depth} headers")
         )
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
+from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError, said
 from halfbyte.formats.sizes import INT4_GROUP, stored_bytes
 from halfbyte.models import family_of, promised_tensors
 from halfbyte.models.architecture import Architecture
@@ -106,7 +106,7 @@ def recipe_of_config(config: dict[str, Any]) -> str:
         return _nvfp4_recipe(block.get("ignore") or block.get("exclude_modules") or [], algorithm)
     raise UnsupportedError(
         f"quantization_config of method {method[:40]!r} {algorithm[:40]!r} is not one of the paper recipes",
-        hint=f"name one with --recipe: {', '.join(sorted([*PAPER_RECIPES, *Recipe.shipped()]))}",
+        hint=said("name one with {recipe}: {known}", known=", ".join(sorted([*PAPER_RECIPES, *Recipe.shipped()]))),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, read_json
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import FAMILIES, architecture_of, roles_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.recipes import groups_on_paper, recipe_of_config, storage_by_recipe
@@ -62,7 +62,7 @@ def _resolve(target: str, recipe: str | None) -> Model:
     if not os.path.isfile(path):
         raise CheckpointError(
             f"{target[:300]}: no such checkpoint",
-            hint="give a folder, a config.json with --recipe, a hub name (owner/name) or an https:// base URL",
+            hint=said("give a folder, a config.json with {recipe}, a hub name (owner/name) or an https:// base URL"),
         )
     return on_paper(target, read_json(path), recipe)
 
@@ -79,7 +79,7 @@ def _from_headers(name: str, config: dict[str, Any], checkpoint: Any) -> Model:
     if FAMILIES[arch.model_type].paper_only or "text_config" in config:
         raise UnsupportedError(
             f"{name}: tensors of model_type {config['model_type']!r} are not known by name",
-            hint="plan it on paper: give its config.json with --recipe",
+            hint=said("plan it on paper: give its config.json with {recipe}"),
         )
     groups = tuple(groups_of_checkpoint(checkpoint.tensors.values(), roles_of(config)))
     return Model(name, config, arch, groups, None)
