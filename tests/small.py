@@ -9,7 +9,8 @@ import numpy as np
 from families import configs
 from families.headers import headers_for, variant
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.header import serialize_header
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 SMALL = {
     "hidden_size": 64,
@@ -39,7 +40,9 @@ NUMPY = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32), "F16
 FAMILIES = (
     "GLM-5.2",
     "DeepSeek-V3-BF16",
+    "Kimi-K2-BF16",
     "GLM-4.7",
+    "GLM-4.7-Flash",
     "Qwen3-30B-A3B",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",

@@ -13,7 +13,6 @@ import safetensors.numpy
 from hypothesis import given, settings
 
 from halfbyte.checkpoint.header import (
-    DTYPE_BYTES,
     HEADER_LIMIT_BYTES,
     Header,
     TensorInfo,
@@ -24,6 +23,7 @@ from halfbyte.checkpoint.header import (
     serialize_header,
 )
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 from .files import shard_bytes
 

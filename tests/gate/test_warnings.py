@@ -83,6 +83,7 @@ CASES: list[tuple[str, Callable[[Draft], None], dict[str, Any], dict[str, Any] |
     ("integrity.improving", half_improved, {}, None, "pass"),
     ("loadability.both-blocks", no_nested, {}, None, "pass"),
     ("loadability.engine-version", odd_transformers, {}, None, "pass"),
+    ("loadability.engine-fault", nothing, {"engine": "sglang", "hardware": "h200x8"}, None, "pass"),
     ("numerics.hot-expert", warm_expert, {"depth": "scales"}, None, "pass"),
     ("numerics.unused-range", timid_scales, {"depth": "scales"}, None, "pass"),
     ("numerics.dead-expert", dead, {"depth": "full"}, None, "pass"),

@@ -78,7 +78,7 @@ def test_catalogue_is_complete_and_sourced() -> None:
     assert set(NAMES) <= set(gpus)
     for gpu in gpus.values():
         assert set(gpu.sources) >= {"memory", "speed"}
-        assert gpu.memory_gib > 30
+        assert gpu.memory_gib > 20
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,7 @@ def test_catalogue_is_complete_and_sourced() -> None:
         ("NVIDIA H20 141GB", "h20-141"), ("A100-80", "a100"), ("NVIDIA A100-SXM4-40GB", "a100-40"),
         ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA B300 SXM6 AC", "b300"),
         ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", "rtxpro6000"), ("H200-SXM", "h200"),
+        ("NVIDIA GeForce RTX 5090", "rtx5090"), ("RTX 4090 24GB", "rtx4090"), ("NVIDIA GB10", "gb10"),
     ],
 )  # fmt: skip
 def test_names_as_people_write_them(name: str, found: str) -> None:

@@ -297,7 +297,12 @@ def test_any_server_is_a_sum() -> None:
             "graph_batch": draw.choice([None, 0, 64]),
         }
         d = server(model, gpu, draw.choice([4, 8]), **options)
-        plan = plan_memory(model.groups, model.arch, d)
+        try:
+            plan = plan_memory(model.groups, model.arch, d)
+        except UsageError as error:  # Qwen3-235B-A22B in FP8 blocks: experts of 1,536 over eight ranks of SGLang
+            if "cuts a tile of 128" not in error.message:
+                raise
+            continue
         for phase, peak in plan.peaks.items():
             assert peak == sum(term.bytes for term in plan.terms if phase in term.phases)
         assert all(term.bytes >= 0 for term in plan.terms)

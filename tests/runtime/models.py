@@ -11,15 +11,28 @@ from small import small_tensors, write_checkpoint
 from transformers import AutoModelForCausalLM
 
 from halfbyte.api import quantize
-from halfbyte.checkpoint.inventory import NVFP4, inventory
+from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import reference
 from halfbyte.models import roles_of
+from halfbyte.stream.model_config import model_config
 
-FAMILIES = ("GLM-5.2", "DeepSeek-V3-BF16", "GLM-4.7", "Qwen3-30B-A3B", "Mixtral-8x7B-v0.1", "MiniMax-M2.5-BF16")
+FAMILIES = (
+    "GLM-5.2",
+    "DeepSeek-V3-BF16",
+    "Kimi-K2-BF16",
+    "GLM-4.7",
+    "GLM-4.7-Flash",
+    "Qwen3-30B-A3B",
+    "Mixtral-8x7B-v0.1",
+    "MiniMax-M2.5-BF16",
+)
 CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass
     "MiniMax-M2.5-BF16": {"rotary_dim": 16},
     "GLM-5.2": {"num_key_value_heads": 4},
+    "Kimi-K2-BF16": {"num_key_value_heads": 4},
+    "GLM-4.7-Flash": {"num_key_value_heads": 4},
     "DeepSeek-V3-BF16": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1},
 }
 IDS = torch.arange(40).view(2, 20)
@@ -38,7 +51,7 @@ def quantized(family: str, recipe: str = "nvfp4-routed-experts", **changes: Any)
 def load(folder: Path, **options: Any) -> Any:
     """`from_pretrained` in float32, eager attention (the sdpa path of glm_moe_dsa is wrong with masks)."""
     options = {"dtype": torch.float32, "attn_implementation": "eager"} | options
-    return AutoModelForCausalLM.from_pretrained(folder, **options)
+    return AutoModelForCausalLM.from_pretrained(folder, config=model_config(folder), **options)
 
 
 def read(checkpoint: Checkpoint, name: str) -> bytes:

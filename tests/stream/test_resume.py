@@ -61,7 +61,8 @@ def test_a_killed_run_goes_on_behind_its_last_layer(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, work = checkpoint(), tmp_path / "work"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-c", KILLED, str(folder), str(work), where]
     assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
+
+from halfbyte.models.answers import Delta
 
 
 @dataclass(frozen=True)
@@ -15,15 +17,6 @@ class Sampling:
     top_k: int = 0
     seed: int | None = None
     thinking: bool | None = None
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of the answer as it streams. For a tool call, `text` is the function's name and then JSON fragments."""
-
-    kind: Literal["reasoning", "content", "tool_name", "tool_arguments"]
-    text: str
-    call: int = 0
 
 
 @dataclass(frozen=True)

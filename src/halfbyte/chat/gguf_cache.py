@@ -53,7 +53,7 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     hashes = {row.file: row.sha256 for row in Dossier.read(path).shards} if path.exists() else {}
     for name, shard in checkpoint.shards.items():
         digest.update(f"{name} {shard.bytes} {shard.mtime_ns} {hashes.get(name, '')}\n".encode())
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tiktoken.model"):
         if (checkpoint.folder / name).is_file():
             digest.update(name.encode() + sha256((checkpoint.folder / name).read_bytes()).digest())
     return digest.hexdigest()

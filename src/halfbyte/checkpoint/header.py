@@ -15,15 +15,9 @@ from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 HEADER_LIMIT_BYTES = 100_000_000
-
-DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
-    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-    "U32": 4, "I32": 4, "F32": 4,
-    "U64": 8, "I64": 8, "F64": 8,
-}  # fmt: skip
 
 _NATURAL = "(?:0|[1-9][0-9]{0,17})"
 _ENTRY = re.compile(

@@ -11,8 +11,9 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, Header, TensorInfo, header_length, parse_header
+from halfbyte.checkpoint.header import Header, TensorInfo, header_length, parse_header
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"

@@ -11,7 +11,8 @@ from halfbyte.cli.output import Json, command, print_json, shown_progress
 from halfbyte.errors import UsageError
 
 if TYPE_CHECKING:
-    from halfbyte.chat.answer import Answer, Delta, Engine, Sampling, Summary
+    from halfbyte.chat.answer import Answer, Engine, Sampling, Summary
+    from halfbyte.models.answers import Delta
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
@@ -88,7 +89,8 @@ def _answer(
     sampling: "Sampling",
     as_json: bool,
 ) -> "Answer":
-    from halfbyte.chat.answer import Answer, Delta
+    from halfbyte.chat.answer import Answer
+    from halfbyte.models.answers import Delta
 
     answer, shown = Answer(), _Shown(sys.stdout.isatty())
     for piece in model.stream(conversation, tools, sampling):

@@ -5,11 +5,14 @@ Where a fact was read or run stands beside it, and in docs/engines.md.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from halfbyte.engines.faults import Fault
 from halfbyte.engines.server import Gpu, Layout, Limits, Server
 from halfbyte.errors import UsageError
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Support
 from halfbyte.models.roles import Role, TensorRole
 
 EngineName = Literal["vllm", "sglang"]
@@ -37,7 +40,8 @@ class SplitFusedError(ValueError):
 class Engine(ABC):
     """One engine that serves NVFP4 checkpoints.
 
-    name: as users type it. title: as its makers write it. read: the newest version whose source was read.
+    faults: what it refuses or computes wrong. name: as users type it. title: as its makers write it. read: the newest
+    version whose source was read.
     algorithms: names of `quant_algo` that it takes. run_names: the linears that it calls otherwise.
     packs_mtp: whether an MTP layer may be packed. folds_shared: whether a kept shared expert is fused into packed
     experts unless an exclusion names it. config_indexer_types: whether `indexer_types` decides which layers carry an
@@ -48,6 +52,7 @@ class Engine(ABC):
     heads too. packed_cache_layouts: whether it takes fp8_ds_mla and nvfp4_ds_mla.
     """
 
+    faults: ClassVar[tuple[Fault, ...]]
     name: ClassVar[EngineName]
     title: ClassVar[str]
     read: ClassVar[str]
@@ -77,8 +82,8 @@ class Engine(ABC):
         """Whether it takes this `quant_algo`, in its own spelling."""
         return name in self.algorithms
 
-    def quantizes_activations(self, algorithm: str, groups: Any) -> bool:
-        """Whether it quantizes activations with the checkpoint's `input_scale`. groups: `config_groups`, if any."""
+    def quantizes_activations(self, algorithm: str, block: QuantizationBlock) -> bool:
+        """Whether it quantizes activations with the checkpoint's `input_scale`. block: of config.json, or empty."""
         return algorithm.upper() in ("NVFP4", "NVFP4_AWQ")
 
     def runtime_module(self, role: TensorRole) -> str:
@@ -163,6 +168,10 @@ class Engine(ABC):
     def copies_kv_b(self, plain: bool) -> bool:
         """Whether it keeps BF16 copies of kv_b_proj for absorbed attention. plain: kv_b_proj is stored in 16 bits."""
 
+    def takes_cut_tiles(self, gpu: Gpu) -> bool:
+        """Whether experts in FP8 blocks may be cut inside a tile of 128 x 128."""
+        return True
+
     @abstractmethod
     def vision_ranks(self, dense: int) -> int:
         """Ranks that share a vision tower, of `dense` that share a dense MLP."""
@@ -170,6 +179,15 @@ class Engine(ABC):
     @abstractmethod
     def flags(self, server: Server, limits: Limits) -> list[str]:
         """The command-line flags of a server, model, host and parsers left to the caller."""
+
+    def parser_flags(self, support: Support) -> list[str]:
+        """The flags that name a family's parsers."""
+        flags = []
+        if support.reasoning_parser is not None:
+            flags += ["--reasoning-parser", support.reasoning_parser]
+        if support.tool_parser is not None:
+            flags += ["--tool-call-parser", support.tool_parser]
+        return flags
 
     def attention_workspace_bytes(self, gpu: Gpu) -> float:
         """Of TRT-LLM's attention kernels."""

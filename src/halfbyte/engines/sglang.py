@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
+from halfbyte.engines.sglang_faults import FAULTS
 from halfbyte.engines.sources import BUFFERS
 from halfbyte.errors import UsageError, said
 from halfbyte.models.architecture import Architecture
@@ -16,6 +17,7 @@ SLIDING_SHARE = 0.8
 
 
 class Sglang(Engine):
+    faults = FAULTS
     name = "sglang"
     title = "SGLang"
     read = "0.5.23"
@@ -151,6 +153,10 @@ class Sglang(Engine):
     def copies_kv_b(self, plain: bool) -> bool:
         """Contiguous BF16 w_kc and w_vc beside kv_b_proj, whatever its format."""
         return True
+
+    def takes_cut_tiles(self, gpu: Gpu) -> bool:
+        """`Fp8MoEMethod.create_weights` stops; AITER pads."""
+        return gpu.platform == "rocm"
 
     def vision_ranks(self, dense: int) -> int:
         return 1

@@ -3,18 +3,21 @@
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
 
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
+from halfbyte.engines.vllm_faults import FAULTS
 from halfbyte.errors import UsageError, said
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Support
 
 GRAPH_FORECAST = 2.0
 RUN_KV_DTYPES = {"bf16": "bfloat16"}
 
 
 class Vllm(Engine):
+    faults = FAULTS
     name = "vllm"
     title = "vLLM"
     read = "0.33.0"
@@ -55,16 +58,9 @@ class Vllm(Engine):
     def knows_algorithm(self, name: str) -> bool:
         return super().knows_algorithm(name.upper())
 
-    def quantizes_activations(self, algorithm: str, groups: Any) -> bool:
+    def quantizes_activations(self, algorithm: str, block: QuantizationBlock) -> bool:
         """Null `input_activations` in every group make NVFP4 weight-only."""
-        if not super().quantizes_activations(algorithm, groups):
-            return False
-        if isinstance(groups, dict) and groups:
-            return any(
-                not isinstance(group, dict) or group.get("input_activations", "absent") is not None
-                for group in groups.values()
-            )
-        return True
+        return super().quantizes_activations(algorithm, block) and block.quantizes_activations(if_absent=True)
 
     def parallelism(self, gpus: int, tp: int | None, pp: int, dp: int, ep: int) -> tuple[int, bool]:
         """`tp` is per DP rank; expert parallelism spans tp x dp."""
@@ -195,6 +191,10 @@ class Vllm(Engine):
         if server.mtp_tokens:
             flags += ["--speculative-config", f'{{"method":"mtp","num_speculative_tokens":{server.mtp_tokens}}}']
         return flags
+
+    def parser_flags(self, support: Support) -> list[str]:
+        """A tool parser is not used unless it is enabled too."""
+        return super().parser_flags(support) + (["--enable-auto-tool-choice"] if support.tool_parser else [])
 
 
 def _large(gpu: Gpu) -> bool:

@@ -12,13 +12,14 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
-from halfbyte.export.architectures import Architecture, architecture_of
+from halfbyte.export.architectures import architecture_of
 from halfbyte.export.container import Layout, lay_out, open_writer
 from halfbyte.export.mapping import Mapper, Mapping
 from halfbyte.export.quantization import algorithm_of
 from halfbyte.export.stream import Step, steps, stream
 from halfbyte.export.unfinished import Unfinished, partial
 from halfbyte.models import roles_of
+from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.progress import Progress, Silent
 
 FORMAT = 1
@@ -49,7 +50,7 @@ class Exported:
 class Plan:
     """Everything about an export but the tensors' bytes. `writer` holds metadata and tensor infos."""
 
-    architecture: Architecture
+    architecture: LlamaCpp
     mapping: Mapping
     writer: GGUFWriter
 
@@ -101,7 +102,7 @@ def export(
 def make_plan(checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shard_size: int | None = None) -> Plan:
     """What the export of a checkpoint holds. Reads headers, scalar scales and tokenizer, no weights."""
     roles = roles_of(checkpoint.config)
-    architecture = architecture_of(roles.family.model_type)
+    architecture = architecture_of(roles.family)
     algorithm = algorithm_of(checkpoint)
     mapper = Mapper(checkpoint, roles, architecture)
     mapping = mapper.map()

@@ -12,11 +12,11 @@ from typing import Any
 
 from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.header import Header, parse_header
-from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG
 from halfbyte.checkpoint.source import INDEX_NAME, SINGLE_NAME, is_shard_name
 from halfbyte.errors import CheckpointError
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
+from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.gate.explain import explain_tensors
 from halfbyte.gate.facts import Facts, Options, ShardFacts
 from halfbyte.gate.findings import plural, printable

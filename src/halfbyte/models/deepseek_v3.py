@@ -10,6 +10,8 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import LlamaCpp, latent_keys
+from halfbyte.models.splitting import DEEPSEEK
 
 ROUTING_KEYS = ("n_group", "topk_group", "routed_scaling_factor", "norm_topk_prob")
 
@@ -66,9 +68,15 @@ FAMILY = Family(
     needs=ROUTING_KEYS,
     engines={
         "vllm": Support(
+            file="deepseek_v2",
             asks_router=False,
             router_known=Known("run", "vLLM 0.26.0 on one H100; deepseek_v2.py of 0.33.0 read"),
         ),
-        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, deepseek_v2.py")),
+        "sglang": Support(
+            file="deepseek_v2",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, deepseek_v2.py"),
+        ),
     },
+    llama_cpp=LlamaCpp("deepseek2", "DEEPSEEK2", latent_keys, splitting={DEEPSEEK: "deepseek-v3"}),
 )

@@ -10,6 +10,8 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp
+from halfbyte.models.roles import Role
 
 CONTAINERS = ("block_sparse_moe", "mlp")
 
@@ -45,6 +47,11 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
     yield from blocks.experts(arch, CONTAINERS, ("w1", "w3", "w2"))
 
 
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    yield "vocab_size", arch.vocab
+    yield "rope_dimension_count", arch.head_dim
+
+
 FAMILY = Family(
     model_type="mixtral",
     read=read,
@@ -52,8 +59,22 @@ FAMILY = Family(
     experts_key="num_local_experts",
     engines={
         "vllm": Support(
-            asks_router=False, router_known=Known("run", "vLLM 0.26.0 on one H100; mixtral.py of 0.33.0 read")
+            file="mixtral",
+            asks_router=False,
+            router_known=Known("run", "vLLM 0.26.0 on one H100; mixtral.py of 0.33.0 read"),
         ),
-        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, mixtral.py")),
+        "sglang": Support(
+            file="mixtral",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, mixtral.py"),
+        ),
     },
+    llama_cpp=LlamaCpp(
+        "llama",
+        "LLAMA",
+        keys,
+        scaled=frozenset({Role.ROUTED_EXPERT, Role.ATTENTION}),
+        rope_pairs=True,
+        vocabulary="llama",
+    ),
 )

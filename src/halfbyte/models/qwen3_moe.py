@@ -5,11 +5,14 @@ Sources: config.json and weight maps of Qwen3-30B-A3B and Qwen3-235B-A22B; trans
 
 from collections.abc import Iterator
 
-from halfbyte.errors import CheckpointError
+from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, natural, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp
+from halfbyte.models.roles import Role
+from halfbyte.models.splitting import ONE_DIGIT
 
 
 def read(config: Config) -> Architecture:
@@ -55,6 +58,12 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
         yield from blocks.dense_mlp(arch)
 
 
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    if arch.dense:
+        raise UnsupportedError(f"layer {min(arch.dense)} is dense: llama.cpp's qwen3moe has experts in every layer")
+    yield "expert_feed_forward_length", arch.expert_width
+
+
 FAMILY = Family(
     model_type="qwen3_moe",
     read=read,
@@ -63,9 +72,22 @@ FAMILY = Family(
     engines={
         # GateLinear(quant_config=quant_config): a list without the router stops the load with a size mismatch
         "vllm": Support(
-            asks_router=True, router_known=Known("run", "vLLM 0.26.0 on one H100; qwen3_moe.py of 0.33.0 read")
+            file="qwen3_moe",
+            asks_router=True,
+            router_known=Known("run", "vLLM 0.26.0 on one H100; qwen3_moe.py of 0.33.0 read"),
         ),
         # gate_quant_config is None unless the checkpoint is ModelSlim's
-        "sglang": Support(asks_router=False, router_known=Known("read", "SGLang 0.5.23, qwen3_moe.py")),
+        "sglang": Support(
+            file="qwen3_moe",
+            asks_router=False,
+            router_known=Known("read", "SGLang 0.5.23, qwen3_moe.py"),
+        ),
     },
+    llama_cpp=LlamaCpp(
+        "qwen3moe",
+        "QWEN3MOE",
+        keys,
+        scaled=frozenset({Role.ROUTED_EXPERT, Role.ATTENTION}),
+        splitting={ONE_DIGIT: "qwen2"},
+    ),
 )

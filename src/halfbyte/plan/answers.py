@@ -170,7 +170,10 @@ def what_it_buys(model: Model, plan: MemoryPlan) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for options in (recipes, cache_dtypes):
         for what, changed, other in options:
-            bought = plan_memory(changed.groups, changed.arch, other)
+            try:
+                bought = plan_memory(changed.groups, changed.arch, other)
+            except HalfbyteError:
+                continue  # these ranks would cut what the recipe packs
             if bought.kv_tokens > plan.kv_tokens:
                 found.append(
                     {

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from halfbyte.engines.kernels import gpu_family
 from halfbyte.errors import UsageError, said
 
 Operand = Literal["bf16", "fp8", "fp4"]
@@ -40,13 +41,11 @@ class Gpu(BaseModel):
 
     @property
     def family(self) -> str:
-        """What kernels are chosen by: sm80, sm89, sm90, sm100 (B200, B300 and their GB kin), sm120, rocm."""
+        """What kernels are chosen by: as `gpu_family` says, or rocm."""
         if self.platform == "rocm":
             return "rocm"
         major, minor = self.compute_capability.split(".")
-        if major == "8":
-            return "sm89" if minor == "9" else "sm80"
-        return {"9": "sm90", "10": "sm100", "12": "sm120"}.get(major, f"sm{major}0")
+        return gpu_family(int(major), int(minor))
 
     def flops(self, operand: Operand) -> float:
         """Dense FLOP/s of a GEMM whose operands are stored as `operand`; a missing type runs in the next wider one."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from halfbyte.engines.server import GIB, Limits, communicator_bytes, process_bytes
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.activations import graph_term, transient_terms
+from halfbyte.plan.cuts import check_cuts
 from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.kv import KvStage, kv_stage, tokens_in
 from halfbyte.plan.resident import resident_terms
@@ -65,6 +66,7 @@ class MemoryPlan:
 
 def plan_memory(groups: Sequence[WeightGroup], arch: Architecture, d: Deployment) -> MemoryPlan:
     """The plan of the stage with the smallest pool."""
+    check_cuts(groups, arch, d)
     settled = d.limits(arch)
     found = rank_weights(groups, arch, d)
     plans = [

@@ -9,6 +9,7 @@ from halfbyte.engines.sources import KERNELS
 from halfbyte.errors import UsageError, said
 from halfbyte.plan import answers
 from halfbyte.plan.cost import cost_json, tenant_json
+from halfbyte.plan.cuts import cut_warnings
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.flags import engine_flags
 from halfbyte.plan.hardware import Gpu, find_gpu
@@ -106,7 +107,7 @@ def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: S
         throughput=throughput,
         cost=cost,
         traffic=simulated,
-        warnings=_warnings(memory, concurrency, workload),
+        warnings=_warnings(memory, concurrency, workload) + cut_warnings(model.groups, model.arch, d),
     )
 
 

@@ -8,6 +8,7 @@ to top_k) it is sum over e of 1 - (1 - f_e) ** tokens: skewed routing touches fe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from halfbyte.formats.catalogue import format_called
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.roles import Role
 from halfbyte.plan.hardware import Gpu, Operand
@@ -27,11 +28,8 @@ def expected_coverage(experts: int, top_k: int, tokens: float, frequencies: Sequ
 
 def operand_of(storage: str, gpu: Gpu) -> Operand:
     """The operand type a GEMM runs in: 4-bit weights are native with their activations on Blackwell only."""
-    if storage in ("nvfp4", "mxfp4"):
-        return "fp4" if "fp4" in gpu.dense_tflops else "bf16"  # Marlin and kin: weight-only, BF16 arithmetic
-    if storage in ("fp8-block", "fp8"):
-        return "fp8" if "fp8" in gpu.dense_tflops else "bf16"
-    return "bf16"
+    operand = format_called(storage).operand
+    return operand if operand in gpu.dense_tflops else "bf16"  # Marlin and kin: weight-only, BF16 arithmetic
 
 
 @dataclass(frozen=True)

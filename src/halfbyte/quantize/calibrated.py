@@ -9,6 +9,7 @@ import numpy as np
 from halfbyte.data.documents import Documents, load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import DataError, InputScaleError, UsageError, options_called, said
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.progress import Progress
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, from_file, parse_input_scale
 from halfbyte.quantize.journal import STAGING
@@ -50,7 +51,7 @@ def measured_by(recipe: Recipe, options: QuantizeOptions) -> str | None:
     Raises UsageError for options that exclude each other.
     """
     rule, calibrate, on_data = options.measured_rule, options.calibrate, options.on_data is not None
-    if recipe.algorithm != "NVFP4":
+    if recipe.algorithm != WITH_ACTIVATIONS:
         weight_only = "recipe {name} is weight-only and has no input scale"
         if rule:
             message = said("{input_scale} {rule}: " + weight_only, rule=rule, name=recipe.name)
@@ -75,7 +76,7 @@ def measured_by(recipe: Recipe, options: QuantizeOptions) -> str | None:
 
 def known_scales(recipe: Recipe, options: QuantizeOptions, rule: str | None) -> InputScales | None:
     """Input scales as far as they are known before any work. rule: `measured_by`. None for a weight-only recipe."""
-    if recipe.algorithm != "NVFP4":
+    if recipe.algorithm != WITH_ACTIVATIONS:
         return None
     if rule:
         return InputScales(f"calibrated by this run, {rule}", constant=np.float32(1))

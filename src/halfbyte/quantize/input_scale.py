@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from halfbyte.checkpoint.header import header_length, parse_header
 from halfbyte.errors import CheckpointError, InputScaleError, said
 from halfbyte.evidence.calibration import CALIBRATION_KEY, Calibration
+from halfbyte.formats.dtypes import F32
 from halfbyte.formats.nvfp4.format import AMAX_TO_SCALE_2
 from halfbyte.models.roles import TensorRole
 from halfbyte.validation import first_fault
@@ -173,7 +174,7 @@ def _from_safetensors(content: bytes, path: Path) -> dict[str, float]:
         raise InputScaleError(error.message, hint=error.hint) from None
     values = {}
     for name, info in tensors.items():
-        if info.dtype != "F32" or info.numel != 1:
+        if info.dtype != F32 or info.numel != 1:
             raise InputScaleError(f"{path}: {name} is {info.dtype} {list(info.shape)}, wanted one F32")
         values[name] = float(np.frombuffer(content[info.start : info.stop], "<f4")[0])
     return values

@@ -7,10 +7,11 @@ any tensor straight to its final offset.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from halfbyte.checkpoint.inventory import QUANTIZED, Entry, inventory
+from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries
 from halfbyte.errors import RecipeError, UnsupportedError, said
+from halfbyte.formats.catalogue import F32, QUANTIZED
 from halfbyte.models import roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
@@ -105,7 +106,7 @@ def _warnings(entries: list[Entry], roles: RoleMap, config: dict[str, object]) -
             "garbage; set num_nextn_predict_layers to 0 or restore the layer"
         )
     for entry in entries:
-        if entry.role.part == "e_score_correction_bias" and entry.format != "f32" and roles.arch.shared_width:
+        if entry.role.part == "e_score_correction_bias" and entry.format != F32 and roles.arch.shared_width:
             found.append(f"{entry.name} is {entry.format}: engines expect float32, rounding it reorders top-k")
             break
     return found

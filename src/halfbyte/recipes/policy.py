@@ -12,6 +12,7 @@ from pydantic import Field
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.errors import UsageError, said
+from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
 from halfbyte.models.roles import Role
 from halfbyte.recipes.reading import Table, WrittenFile
 from halfbyte.validation import nearest
@@ -19,9 +20,9 @@ from halfbyte.validation import nearest
 Severity = Literal["deny", "warn", "info"]
 Depth = Literal["headers", "scales", "full"]
 """How much of a checkpoint is read: the headers, the scales too, or every byte."""
-_PLAIN = ("bf16", "f16", "f32")
+_PLAIN = (BF16, F16, F32)
 _FORMATS: dict[Role, tuple[str, ...]] = {
-    role: ("nvfp4", *_PLAIN) if role is Role.ROUTED_EXPERT else _PLAIN for role in Role
+    role: (NVFP4, *_PLAIN) if role is Role.ROUTED_EXPERT else _PLAIN for role in Role
 }
 
 

@@ -20,12 +20,13 @@ from halfbyte.compare.checks import check_context
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import OutputError, UsageError
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS
+from halfbyte.formats.nvfp4.stored import FORMAT as NVFP4
 from halfbyte.models import roles_of
 from halfbyte.models.roles import Role
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.job import plan_job
 from halfbyte.quantize.options import QuantizeOptions
-from halfbyte.search.formats import NVFP4
 from halfbyte.search.groups import Group, groups_of, recipe_of
 from halfbyte.search.knapsack import Choice, Item, cheapest, front
 from halfbyte.search.options import SearchOptions
@@ -205,7 +206,7 @@ def _recipe_text(picked: Sequence[Group], groups: Sequence[Group], name: str, ro
         f"{len(picked)} of {len(groups)} groups; KL {row['kl']:.5f} measured, {row['predicted_kl']:.5f} summed."
     )
     document = recipe_of(picked, groups, name, description).model_dump(mode="json", exclude_defaults=True)
-    document = {"version": 1} | document | {"algorithm": "NVFP4"}
+    document = {"version": 1} | document | {"algorithm": WITH_ACTIVATIONS}
     for override in document.get("layers", {}).get("overrides", []):
         override["layers"] = list(override["layers"])
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

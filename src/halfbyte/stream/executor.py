@@ -25,10 +25,11 @@ from halfbyte.stream.budget import divide
 from halfbyte.stream.contents import Contents
 from halfbyte.stream.ends import Ends
 from halfbyte.stream.layer import PLAIN_PARCEL_BYTES, LayerRun, Stores
+from halfbyte.stream.model_config import plain_config
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.reader import Reader
 from halfbyte.stream.rows import Place, Rows
-from halfbyte.stream.skeleton import Skeleton, read_config
+from halfbyte.stream.skeleton import Skeleton
 from halfbyte.stream.snapshot import State, Work
 from halfbyte.stream.state import Sequences
 from halfbyte.stream.stats import Clock, LayerStats, Stats
@@ -94,7 +95,7 @@ class Streamed:
         dtype = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
         if activations not in (None, "a16", "a4-sim"):
             raise UsageError(f"activations {activations!r}: wanted a16 or a4-sim")
-        config = read_config(folder)
+        config = plain_config(folder)
         contents = Contents.open(folder, config)
         try:
             skeleton = Skeleton(config, dtype, where)

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from halfbyte.checkpoint.inventory import NVFP4
+from halfbyte.engines.alignment import EXPERT_WIDTH_STEP, Cut
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, printable
@@ -95,9 +96,14 @@ def tensor_parallel(facts: Facts) -> Iterator[Found]:
         return
     if arch.heads % ranks:
         yield Found(f"{arch.heads} attention heads do not divide over {ranks} ranks", file=CONFIG)
-    if arch.expert_width % ranks or arch.expert_width // ranks % BLOCK_SIZE:
+    cut = Cut(arch.expert_width, ranks)
+    if cut.splits_a_block:
         width = f"experts of width {arch.expert_width}"
         yield Found(f"{width} do not divide over {ranks} ranks in blocks of {BLOCK_SIZE}", file=CONFIG)
+    elif ranks > 1 and cut.off_the_kernels_step:
+        versions = ", ".join(f"{ENGINES[engine].title} {ENGINES[engine].read}" for engine in facts.engines)
+        message = f"experts of width {cut}, no multiple of {EXPERT_WIDTH_STEP}: some FP4 kernels of {versions} pad it"
+        yield Found(f"{message}, others refuse", file=CONFIG, at_most="warn")
 
 
 @rule("loadability.engine-version", "deny", "An engine older than the architecture or the format cannot load it.")

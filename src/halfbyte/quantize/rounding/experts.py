@@ -15,11 +15,11 @@ from halfbyte.calibrate.file import write_scales
 from halfbyte.calibrate.findings import SCHEMA, findings
 from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.rule import parse_rule
-from halfbyte.checkpoint.modelopt import Algorithm
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.data.documents import Documents
 from halfbyte.errors import UnsupportedError
 from halfbyte.evidence.calibration import DataUsed
+from halfbyte.formats.modelopt import Algorithm
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import CALIBRATION, Bounds
 from halfbyte.quantize.options import OnData

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from halfbyte.chat.answer import Answer
-from halfbyte.chat.glm_format import GlmFormat
+from halfbyte.models.glm_answers import GlmFormat
 
 CASES = {
     "plain": ("hello", True, ("hello", "", [])),

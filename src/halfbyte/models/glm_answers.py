@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from halfbyte.chat.answer import Delta
+from halfbyte.models.answers import Delta
 
 STOPS = ("<|user|>", "<|observation|>", "<|endoftext|>")
 TAGS = ("<think>", "</think>", "<tool_call>", *STOPS)

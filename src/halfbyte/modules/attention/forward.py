@@ -6,37 +6,28 @@
 Everything that is larger than the hidden states exists for one chunk of queries only.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from halfbyte.errors import UnsupportedError
-from halfbyte.runtime.attention.indexer import IndexQueries, Selection, select
-from halfbyte.runtime.attention.latent_cache import LatentLayer
-from halfbyte.runtime.attention.options import AttentionOptions
-from halfbyte.runtime.attention.rotary import Rotate, rotate_first, rotate_interleaved
-from halfbyte.runtime.attention.sparse_mla import Absorbed, attend
-from halfbyte.runtime.attention.visibility import Visibility
+from halfbyte.models.family import SparseAttention
+from halfbyte.modules.attention.indexer import IndexQueries, Selection, select
+from halfbyte.modules.attention.latent_cache import LatentLayer
+from halfbyte.modules.attention.options import AttentionOptions
+from halfbyte.modules.attention.rotary import Rotate, rotate_first, rotate_halves, rotate_interleaved
+from halfbyte.modules.attention.sparse_mla import Absorbed, attend
+from halfbyte.modules.attention.visibility import Visibility
+
+ROTATIONS: dict[str, Rotate] = {"interleaved": rotate_interleaved, "halves": rotate_halves}
 
 
-@dataclass(frozen=True)
-class Family:
-    """What differs between the models that share this attention.
-
-    index_rotate: rotary embedding of the indexer. shares: whether layers hand their selection on (IndexShare), which
-    also makes it a third result of the attention's forward.
-    """
-
-    index_rotate: Rotate
-    shares: bool
-
-
-class SparseAttention:
+class SparseForward:
     """Callable in the place of `module.forward`; holds no weights, so state dicts and saved files are as before."""
 
-    def __init__(self, module: Any, family: Family, options: AttentionOptions) -> None:
-        self.module, self.family, self.options = module, family, options
+    def __init__(self, module: Any, sparse: SparseAttention, options: AttentionOptions) -> None:
+        self.module, self.shares, self.options = module, sparse.shares, options
+        self.index_rotate = ROTATIONS[sparse.index_rotation]
         self.latent_width: int = module.kv_lora_rank + module.qk_rope_head_dim
 
     def __call__(
@@ -70,7 +61,7 @@ class SparseAttention:
         else:
             selection = prev_topk_indices.to(hidden_states.device)
         output = self._attend(q_residual, position_embeddings, latents, past, visibility, selection)
-        return (output, None, selection) if self.family.shares else (output, None)
+        return (output, None, selection) if self.shares else (output, None)
 
     def _latents(self, hidden_states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """Normed latent and rotated key part of each token, side by side: [B, S, kv_lora_rank + qk_rope_head_dim]."""
@@ -82,7 +73,7 @@ class SparseAttention:
         """[B, S, index_head_dim], one key for all index heads."""
         indexer = self.module.indexer
         keys = indexer.k_norm(indexer.wk(hidden_states))
-        return rotate_first(keys, indexer.qk_rope_head_dim, self.family.index_rotate, cos, sin)
+        return rotate_first(keys, indexer.qk_rope_head_dim, self.index_rotate, cos, sin)
 
     def _index_queries(
         self, hidden_states: torch.Tensor, q_residual: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor
@@ -90,7 +81,7 @@ class SparseAttention:
         """Queries and head weights of the indexer; weights_proj may be float32 in a bfloat16 model."""
         indexer = self.module.indexer
         q = indexer.wq_b(q_residual).view(*q_residual.shape[:2], indexer.n_heads, indexer.head_dim)
-        q = rotate_first(q, indexer.qk_rope_head_dim, self.family.index_rotate, cos.unsqueeze(-2), sin.unsqueeze(-2))
+        q = rotate_first(q, indexer.qk_rope_head_dim, self.index_rotate, cos.unsqueeze(-2), sin.unsqueeze(-2))
         weights = indexer.weights_proj(hidden_states.to(indexer.weights_proj.weight.dtype)).float()
         return IndexQueries(q, weights * indexer.n_heads**-0.5, indexer.softmax_scale)
 

@@ -1,35 +1,30 @@
-"""The ModelOpt dialect: the four tensors of a quantized linear and the two metadata blocks that engines read.
+"""The ModelOpt dialect as it is written: the two metadata blocks that engines read. `modelopt_block` reads them.
 
 Sources: nvidia-modelopt 0.47 unified export; the keys each loader demands were read in vLLM 0.33
 (`ModelOptQuantConfigBase.from_config`) and SGLang 0.5.23 (`ModelConfig._parse_quant_hf_config`).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from halfbyte.formats.nvfp4.layout import BLOCK_SIZE, packed_bytes
+from halfbyte.formats.nvfp4 import stored
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.quantization_block import MODELOPT
 
 Algorithm = Literal["NVFP4", "W4A16_NVFP4"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+WITH_ACTIVATIONS, WEIGHT_ONLY = ALGORITHMS
+"""Whether linears round their inputs to four bits too, by `input_scale`, where the hardware does."""
 
-PRODUCER = {"name": "modelopt", "version": "0.47.0"}
+PRODUCER = {"name": MODELOPT, "version": "0.47.0"}
 """Engines and tools know the dialect by this producer; who really wrote the file stands in `halfbyte.json`."""
 
 HF_QUANT_CONFIG = "hf_quant_config.json"
 
 
-def linear_tensors(
-    module: str, shape: tuple[int, ...], algorithm: Algorithm
-) -> list[tuple[str, str, tuple[int, ...], int]]:
-    """Name, dtype, shape and bytes of the tensors that one quantized linear [N, K] becomes, in file order."""
-    codes, scales = packed_bytes(shape)
-    tensors: list[tuple[str, str, tuple[int, ...], int]] = [
-        (f"{module}.weight", "U8", (shape[0], shape[1] // 2), codes),
-        (f"{module}.weight_scale", "F8_E4M3", (shape[0], shape[1] // BLOCK_SIZE), scales),
-        (f"{module}.weight_scale_2", "F32", (), 4),
-    ]
-    if algorithm == "NVFP4":
-        tensors.append((f"{module}.input_scale", "F32", (), 4))
-    return tensors
+def format_of(algorithm: Algorithm) -> stored.Nvfp4:
+    """How the linears that an algorithm quantizes are stored."""
+    return stored.FORMAT if algorithm == WITH_ACTIVATIONS else stored.WEIGHT_ONLY
 
 
 def hf_quant_config(algorithm: Algorithm, exclusions: Sequence[str]) -> dict[str, Any]:
@@ -48,9 +43,9 @@ def hf_quant_config(algorithm: Algorithm, exclusions: Sequence[str]) -> dict[str
 def quantization_config(algorithm: Algorithm, exclusions: Sequence[str]) -> dict[str, Any]:
     """`quantization_config` of config.json: the flat form, same content. Null input_activations mean weight-only."""
     four_bit = {"dynamic": False, "num_bits": 4, "type": "float", "group_size": BLOCK_SIZE}
-    activations = four_bit if algorithm == "NVFP4" else None
+    activations = four_bit if algorithm == WITH_ACTIVATIONS else None
     return {
-        "quant_method": "modelopt",
+        "quant_method": MODELOPT,
         "quant_algo": algorithm,
         "group_size": BLOCK_SIZE,
         "config_groups": {

@@ -11,19 +11,22 @@ import torch
 from torch import nn
 
 from halfbyte.errors import UnsupportedError, UsageError
-from halfbyte.runtime.attention.forward import Family, SparseAttention, why_not
-from halfbyte.runtime.attention.latent_cache import as_latent
-from halfbyte.runtime.attention.options import AttentionOptions
-from halfbyte.runtime.attention.rotary import rotate_halves, rotate_interleaved
-from halfbyte.runtime.attention.visibility import visibility
+from halfbyte.models import FAMILIES, find
+from halfbyte.models.family import SparseAttention
+from halfbyte.modules.attention.forward import SparseForward, why_not
+from halfbyte.modules.attention.latent_cache import as_latent
+from halfbyte.modules.attention.options import AttentionOptions
+from halfbyte.modules.attention.visibility import visibility
 
-FAMILIES = {
-    "glm_moe_dsa": Family(index_rotate=rotate_interleaved, shares=True),
-    "deepseek_v32": Family(index_rotate=rotate_halves, shares=False),
-}
 # The order of the base models' forward arguments, for callers that pass them by position.
 ARGUMENTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds", "use_cache")
 HOOK = "_halfbyte_attention_hook"
+
+
+def sparse_attention(model_type: str) -> SparseAttention | None:
+    """What is known of a model type's sparse attention, if it has one."""
+    family = find(model_type)
+    return None if family is None else family.sparse_attention
 
 
 def install(model: Any, options: AttentionOptions | None = None) -> None:
@@ -33,10 +36,11 @@ def install(model: Any, options: AttentionOptions | None = None) -> None:
     transformers' eager attention. Whatever `attn_implementation` says is not used any more. Installing again replaces
     the options. Raises UnsupportedError for other models.
     """
-    family = FAMILIES.get(model.config.model_type)
-    if family is None:
+    sparse = sparse_attention(model.config.model_type)
+    if sparse is None:
+        known = [name for name, family in FAMILIES.items() if family.sparse_attention is not None]
         raise UnsupportedError(
-            f"no sparse attention for model type {model.config.model_type!r}", hint=f"known: {', '.join(FAMILIES)}"
+            f"no sparse attention for model type {model.config.model_type!r}", hint=f"known: {', '.join(known)}"
         )
     base = model.base_model
     layers = [layer.self_attn for layer in base.layers]
@@ -46,7 +50,7 @@ def install(model: Any, options: AttentionOptions | None = None) -> None:
             raise UnsupportedError(f"the attention of layer {index} {reason}")
     uninstall(model)
     for attention in layers:
-        setattr(attention, _forward_name(attention), SparseAttention(attention, family, options or AttentionOptions()))
+        setattr(attention, _forward_name(attention), SparseForward(attention, sparse, options or AttentionOptions()))
     setattr(base, HOOK, base.register_forward_pre_hook(_before_forward, with_kwargs=True))
 
 

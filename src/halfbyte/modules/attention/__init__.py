@@ -8,8 +8,8 @@ Chunked index scores with a running top-k, gathered attention on the latent cach
 attention (its sdpa is wrong with masks); docs/attention.md has the mathematics, the limits and the figures.
 """
 
-from halfbyte.runtime.attention.install import FAMILIES, install, uninstall
-from halfbyte.runtime.attention.latent_cache import LatentCache
-from halfbyte.runtime.attention.options import AttentionOptions
+from halfbyte.modules.attention.install import install, sparse_attention, uninstall
+from halfbyte.modules.attention.latent_cache import LatentCache
+from halfbyte.modules.attention.options import AttentionOptions
 
-__all__ = ["FAMILIES", "AttentionOptions", "LatentCache", "install", "uninstall"]
+__all__ = ["AttentionOptions", "LatentCache", "install", "sparse_attention", "uninstall"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from halfbyte.runtime.attention.indexer import Selection
-from halfbyte.runtime.attention.options import AttentionOptions
-from halfbyte.runtime.attention.visibility import Visibility
+from halfbyte.modules.attention.indexer import Selection
+from halfbyte.modules.attention.options import AttentionOptions
+from halfbyte.modules.attention.visibility import Visibility
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from halfbyte.runtime.attention.options import AttentionOptions
-from halfbyte.runtime.attention.visibility import Visibility
+from halfbyte.modules.attention.options import AttentionOptions
+from halfbyte.modules.attention.visibility import Visibility
 
 NOTHING = -1
 

@@ -1,0 +1,29 @@
+"""vLLM's faults with NVFP4 checkpoints. Run: 0.26.0 on one H100 (docs/engines.md 12)."""
+
+from halfbyte.engines.faults import Fault
+from halfbyte.models.family import Known
+
+RUN = (0, 26)
+WAS_RUN = Known("run", "vLLM 0.26.0 on one H100")
+
+FAULTS = (
+    Fault(
+        name="indexer-heads",
+        what="DeepGEMM's indexer kernels want 16, 32 or 64 heads",
+        helps="transformers or llama.cpp",
+        shows=lambda loaded, file: loaded.arch.indexer is not None and loaded.arch.indexer.heads not in (16, 32, 64),
+        kernels=frozenset(("sm90", "sm100")),
+        seen=RUN,
+        known=WAS_RUN,
+        fatal=False,
+    ),
+    Fault(
+        name="fp16-shared-expert",
+        what="in float16 the shared expert's output is divided by routed_scaling_factor, 16-bit weights too",
+        helps="--dtype bfloat16",
+        flag="--dtype bfloat16",
+        shows=lambda loaded, file: file == "glm4_moe" and loaded.routed_scale != 1 and loaded.dtype == "float16",
+        seen=RUN,
+        known=WAS_RUN,
+    ),
+)

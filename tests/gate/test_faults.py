@@ -1,0 +1,84 @@
+"""Engines as they were run: a sound checkpoint meets a release that is not (docs/engines.md 12)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small import small_tensors, write_checkpoint
+
+from halfbyte.gate.judge import gate
+from halfbyte.quantize.pipeline import quantize
+
+from .tokenizers import tokenizer_for
+
+RULE = "loadability.engine-fault"
+
+
+def made(folder: Path, name: str, recipe: str = "nvfp4-routed-experts", **changes: Any) -> Path:
+    source = write_checkpoint(folder / "source", *small_tensors(name, **changes))
+    (source / "tokenizer.json").write_text(tokenizer_for(96))
+    quantize(source, folder / "out", recipe=recipe)
+    return folder / "out"
+
+
+def found(folder: Path, engine: str, hardware: str | None = None) -> list[tuple[str, str]]:
+    """(severity, message) of each fault."""
+    decision = gate(folder, engine=engine, hardware=hardware)
+    return [(one.severity, one.found.message) for one in decision.findings if one.rule == RULE]
+
+
+def severities(folder: Path, engine: str, hardware: str | None, words: str) -> list[str]:
+    return [severity for severity, message in found(folder, engine, hardware) if words in message]
+
+
+def test_the_scale_that_marlin_applies_twice(tmp_path: Path) -> None:
+    folder = made(tmp_path, "DeepSeek-V3-BF16")
+    assert severities(folder, "sglang@0.5.15.post1", "h100x8", "twice") == ["deny"]
+    assert severities(folder, "sglang@0.5.15.post1", None, "twice") == ["warn"]
+    assert severities(folder, "sglang", "h100x8", "twice") == ["warn"]
+    for engine, hardware in (("sglang@0.5.23", "h100x8"), ("sglang@0.5.15", "b200x8"), ("vllm@0.26", "h100x8")):
+        assert severities(folder, engine, hardware, "twice") == [], (engine, hardware)
+    assert any("sglang 0.5.23 or newer" in message for _, message in found(folder, "sglang@0.5.15", "h100x8"))
+
+
+def test_no_release_is_known_that_mends_it_for_glm4_moe(tmp_path: Path) -> None:
+    folder = made(tmp_path, "GLM-4.7")
+    for version in ("0.5.15.post1", "0.5.23"):
+        assert severities(folder, f"sglang@{version}", "h200x8", "twice") == ["deny"]
+        assert severities(folder, f"sglang@{version}", "h200x8", "--disable-shared-experts-fusion") == ["deny"]
+    assert severities(folder, "sglang@0.5.99", "h200x8", "twice") == ["warn"]
+    assert severities(folder, "sglang@0.5.23", "b200x8", "twice") == []
+
+
+def test_a_factor_of_one_is_harmless_twice(tmp_path: Path) -> None:
+    folder = made(tmp_path, "DeepSeek-V3-BF16", routed_scaling_factor=1.0)
+    assert severities(folder, "sglang@0.5.15", "h100x8", "twice") == []
+
+
+def test_the_shared_expert_of_glm_52s_shape_is_fused(tmp_path: Path) -> None:
+    folder = made(tmp_path, "DeepSeek-V3-BF16", n_routed_experts=256, moe_intermediate_size=16)
+    assert severities(folder, "sglang@0.5.15", "h100x8", "shared expert") == ["deny"]
+    assert severities(folder, "sglang@0.5.23", "h100x8", "shared expert") == []
+    few = made(tmp_path / "few", "DeepSeek-V3-BF16")
+    assert severities(few, "sglang@0.5.15", "h100x8", "shared expert") == []
+
+
+def test_weight_only_and_dense_layers_of_qwen3(tmp_path: Path) -> None:
+    folder = made(tmp_path, "Qwen3-30B-A3B", "nvfp4-weight-only", mlp_only_layers=[0])
+    assert severities(folder, "sglang@0.5.15.post1", None, "W4A16_NVFP4") == ["deny"]
+    assert severities(folder, "sglang@0.5.23", None, "W4A16_NVFP4") == []
+    assert severities(folder, "sglang@0.5.15.post1", None, "NaN") == ["deny"]
+    assert severities(folder, "sglang@0.5.23", None, "NaN") == ["warn"]
+    assert found(folder, "vllm@0.26") == []
+
+
+def test_a_head_dim_of_its_own_in_mixtral(tmp_path: Path) -> None:
+    folder = made(tmp_path, "Mixtral-8x7B-v0.1", head_dim=32)
+    assert severities(folder, "sglang@0.5.15.post1", None, "head_dim") == ["deny"]
+    assert severities(made(tmp_path / "usual", "Mixtral-8x7B-v0.1"), "sglang@0.5.15", None, "head_dim") == []
+
+
+@pytest.mark.parametrize(("engine", "heads"), [("vllm@0.26", "16, 32 or 64"), ("sglang@0.5.23", "32 or 64")])
+def test_indexer_kernels_take_certain_numbers_of_heads(engine: str, heads: str, tmp_path: Path) -> None:
+    folder = made(tmp_path, "GLM-5.2")
+    assert severities(folder, engine, "h100x8", heads) == ["warn"]
