@@ -106,6 +106,13 @@ class CheckpointError(HalfbyteError):
     kind = "bad-checkpoint"
 
 
+class HeaderError(CheckpointError):
+    """A shard whose header cannot be true: its length, its JSON, or what it says of the tensors.
+
+    About the file's own bytes, never about the way to them: who judges a checkpoint reports it as a finding.
+    """
+
+
 class UnknownTensorError(CheckpointError):
     """A tensor whose role the model family does not explain.
 

@@ -15,7 +15,7 @@ from small import small_checkpoint, small_tensors, write_checkpoint
 
 from halfbyte import errors
 from halfbyte.api import quantize
-from halfbyte.checkpoint.source import INDEX_NAME
+from halfbyte.checkpoint.index import INDEX_NAME
 
 FIRST = "model-00001-of-00002.safetensors"
 EXPERT = "model.layers.3.mlp.experts.2.up_proj.weight"

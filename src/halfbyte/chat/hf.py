@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
 from halfbyte.chat.answer import Sampling, Summary
-from halfbyte.checkpoint.source import read_json
+from halfbyte.checkpoint.json_file import read_json
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import find

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from halfbyte.checkpoint.source import Tensor
+from halfbyte.checkpoint.shard import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import LINEAR_PARTS, NUMBER_PARTS, SCALE_PARTS, format_called, recognised
 from halfbyte.formats.storage import SCALE, StorageFormat

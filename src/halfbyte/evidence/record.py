@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
-from halfbyte.checkpoint.source import JSON_LIMIT_BYTES
+from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.errors import CheckpointError, HalfbyteError
 from halfbyte.validation import first_fault

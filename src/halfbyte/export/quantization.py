@@ -1,6 +1,7 @@
 """Which ModelOpt format a checkpoint declares, and whether it is one that GGUF can hold."""
 
-from halfbyte.checkpoint.source import Checkpoint, read_json
+from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.modelopt import ALGORITHMS, HF_QUANT_CONFIG, Algorithm
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE

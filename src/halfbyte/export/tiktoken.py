@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gguf import GGUFWriter, TokenType
 
-from halfbyte.checkpoint.source import read_json
+from halfbyte.checkpoint.json_file import read_json
 from halfbyte.errors import CheckpointError
 from halfbyte.export.byte_letters import LETTER
 

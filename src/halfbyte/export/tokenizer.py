@@ -12,7 +12,7 @@ from typing import Any
 
 from gguf import GGUFWriter, SpecialVocab, TokenType
 
-from halfbyte.checkpoint.source import read_json
+from halfbyte.checkpoint.json_file import read_json
 from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.export.byte_letters import BYTE
 from halfbyte.export.sentencepiece import add_sentencepiece

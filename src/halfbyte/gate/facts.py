@@ -8,15 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from halfbyte.checkpoint.files import FileInfo, Files
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
-from halfbyte.gate.target import FileInfo, Files
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role

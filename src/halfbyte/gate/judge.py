@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from halfbyte.checkpoint.targets import files_of
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError, said
@@ -22,7 +23,6 @@ from halfbyte.gate.judging import applies, finding
 from halfbyte.gate.options import GateOptions
 from halfbyte.gate.reading import read_facts
 from halfbyte.gate.registry import Rule
-from halfbyte.gate.target import open_target
 from halfbyte.progress import Progress, Silent
 from halfbyte.recipes.policy import Depth, Policy, load_policy
 
@@ -40,7 +40,12 @@ def gate(
     asked = options or GateOptions(**given)
     policy = asked.policy if isinstance(asked.policy, Policy) else load_policy(asked.policy, all_rules())
     resolved = _resolved(asked)
-    files = open_target(str(target))
+    files = files_of(str(target), confined=True)
+    if files is None:
+        raise UsageError(
+            f"{str(target)[:300]}: no such checkpoint",
+            hint="give a folder, a hub name (owner/name) or an https:// base URL",
+        )
     try:
         if files.remote and resolved.depth != "headers":
             message = f"{files.where}: depth {resolved.depth} reads weights"

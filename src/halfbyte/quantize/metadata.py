@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from halfbyte.checkpoint.source import INDEX_NAME
+from halfbyte.checkpoint.index import INDEX_NAME
 from halfbyte.evidence.dossier import File, RoundedOnData
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.quantize.card import model_card

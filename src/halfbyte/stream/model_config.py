@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from halfbyte.checkpoint.source import read_json
+from halfbyte.checkpoint.json_file import read_json
 from halfbyte.errors import CheckpointError
 from halfbyte.models import find
 
