@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from halfbyte.calibrate.calibration import CalibrationResult, calibrate
     from halfbyte.checkpoint.inspect import Inspection, inspect
     from halfbyte.compare import Comparison, compare
+    from halfbyte.evaluate.published import verdict
     from halfbyte.export import export
     from halfbyte.gate.judge import gate
     from halfbyte.plan.planner import plan
@@ -36,6 +37,7 @@ __all__ = [
     "plan",
     "quantize",
     "search",
+    "verdict",
     "verify",
 ]
 
@@ -46,6 +48,7 @@ _MODULES = {
     "inspect": "halfbyte.checkpoint.inspect",
     "Comparison": "halfbyte.compare",
     "compare": "halfbyte.compare",
+    "verdict": "halfbyte.evaluate.published",
     "export": "halfbyte.export",
     "gate": "halfbyte.gate.judge",
     "plan": "halfbyte.plan.planner",

@@ -8,7 +8,20 @@ from typing import Annotated, NoReturn
 import typer
 
 from halfbyte import __version__
-from halfbyte.cli import calibrate, chat, compare, export, gate, inspect, plan, quantize, schema, search, verify
+from halfbyte.cli import (
+    calibrate,
+    chat,
+    compare,
+    export,
+    gate,
+    inspect,
+    plan,
+    quantize,
+    schema,
+    search,
+    verdict,
+    verify,
+)
 from halfbyte.cli.many import many
 
 app = typer.Typer(
@@ -46,6 +59,7 @@ app.command()(gate.gate)
 app.command()(export.export)
 app.command()(chat.chat)
 app.command(cls=plan.PlanCommand)(plan.plan)
+app.command()(verdict.verdict)
 app.command()(schema.schema)
 
 
