@@ -10,7 +10,7 @@ from halfbyte.cli.output import Json, command, print_json
 if TYPE_CHECKING:
     from halfbyte.evaluate.published import Resolution, Verdict
 
-NAME_WIDTH = 30
+NAME_WIDTH = 28
 COLUMNS = ("n", "difference", "error", "z", "told apart", "sees from", "drop ruled out")
 
 
