@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from halfbyte.calibrate.calibration import CalibrationResult, calibrate
     from halfbyte.checkpoint.inspect import Inspection, inspect
     from halfbyte.compare.comparison import Comparison, compare
+    from halfbyte.evaluate.published import verdict
     from halfbyte.export import export
     from halfbyte.gate.judge import gate
     from halfbyte.plan.planner import plan
@@ -39,6 +40,7 @@ __all__ = [
     "plan",
     "quantize",
     "search",
+    "verdict",
     "verify",
 ]
 
@@ -49,6 +51,7 @@ _MODULES = {
     "inspect": "halfbyte.checkpoint.inspect",
     "Comparison": "halfbyte.compare.comparison",
     "compare": "halfbyte.compare.comparison",
+    "verdict": "halfbyte.evaluate.published",
     "export": "halfbyte.export",
     "gate": "halfbyte.gate.judge",
     "plan": "halfbyte.plan.planner",

@@ -38,6 +38,7 @@ class Transformers:
             folder, config=config, dtype=dtype, attn_implementation="eager"
         )
         self._model = (model.cuda() if cuda else model).eval()
+        model.generation_config.use_mtp = False  # MiniMax's config asks for layers that were never published
         if attention.sparse_attention(model.config.model_type) is not None:
             attention.install(self._model)
         self.label = f"transformers, {str(dtype).removeprefix('torch.')}"

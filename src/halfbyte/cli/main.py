@@ -25,6 +25,8 @@ SUMMARIES = {
     "rearranged, never requantized.",
     "chat": "Talk to a checkpoint on this machine; llama.cpp runs it on any processor, no Blackwell needed.",
     "plan": "Plan capacity by peak memory: what fits, how many sequences, how fast, for how much. Reads headers only.",
+    "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
+    "which drops ruled out.",
     "schema": "Print the JSON Schema of a document: halfbyte.json, gate.json, plan.json, a recipe or a policy file.",
 }
 """Commands in the order of `--help`, each a module of this package; the first line of its function."""
