@@ -60,6 +60,20 @@ def small_config(name: str) -> dict[str, Any]:
     return config
 
 
+def runnable_changes(name: str) -> dict[str, Any]:
+    """What a small config needs beside its sizes for a forward pass that uses all of its parts."""
+    config, changes = small_config(name), dict[str, Any]()
+    if "kv_lora_rank" in config:
+        changes["num_key_value_heads"] = config["num_attention_heads"]
+    if config.get("n_group", 1) > 1:
+        changes |= {"n_group": 2, "topk_group": 1}
+    if "index_topk" in config:
+        changes["index_topk"] = 16
+    if "rotary_dim" in config:
+        changes["rotary_dim"] = config["head_dim"]
+    return changes
+
+
 def small_tensors(name: str, seed: int = 0, **changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Config and seeded random weights of a small model of the family. changes: of the config."""
     config, random = small_config(name) | changes, np.random.default_rng(seed)

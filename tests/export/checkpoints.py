@@ -73,7 +73,7 @@ SPECIALS = {
 
 def family_checkpoint(folder: Path, name: str, **changes: Any) -> Path:
     """A small unquantized model of the family `name`, tokenizer included."""
-    config = small_config(name) | SIZES | FAMILIES[name] | changes
+    config = ROPE | small_config(name) | SIZES | FAMILIES.get(name, {}) | changes
     config = {key: value for key, value in config.items() if key in small_config(name) or key not in SIZES}
     config.pop("quantization_config", None)
     random = np.random.default_rng(7)

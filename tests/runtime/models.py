@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from small import small_tensors, write_checkpoint
+from small import runnable_changes, small_tensors, write_checkpoint
 from transformers import AutoModelForCausalLM
 
 from halfbyte.api import quantize
@@ -28,13 +28,6 @@ FAMILIES = (
     "Mixtral-8x7B-v0.1",
     "MiniMax-M2.5-BF16",
 )
-CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass
-    "MiniMax-M2.5-BF16": {"rotary_dim": 16},
-    "GLM-5.2": {"num_key_value_heads": 4},
-    "Kimi-K2-BF16": {"num_key_value_heads": 4},
-    "GLM-4.7-Flash": {"num_key_value_heads": 4},
-    "DeepSeek-V3-BF16": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1},
-}
 IDS = torch.arange(40).view(2, 20)
 
 
@@ -42,7 +35,7 @@ IDS = torch.arange(40).view(2, 20)
 def quantized(family: str, recipe: str = "nvfp4-routed-experts", **changes: Any) -> Path:
     """A small model of the family, quantized by Halfbyte. Shared between tests: do not write into it."""
     folder = Path(mkdtemp(prefix="halfbyte-test-"))
-    config, tensors = small_tensors(family, 3, **CHANGES.get(family, {}) | changes)
+    config, tensors = small_tensors(family, 3, **runnable_changes(family) | changes)
     write_checkpoint(folder / "source", config, tensors)
     quantize(folder / "source", folder / "quantized", recipe=recipe)
     return folder / "quantized"

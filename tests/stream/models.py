@@ -6,8 +6,9 @@ from tempfile import mkdtemp
 from typing import Any
 
 import torch
+from families.configs import CONFIGS
 from families.headers import Variant, headers_for
-from small import NUMPY, small_config, small_tensors, write_checkpoint
+from small import NUMPY, runnable_changes, small_config, small_tensors, write_checkpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -15,16 +16,7 @@ from halfbyte.stream.executor import Streamed
 from halfbyte.stream.model_config import model_config
 from halfbyte.stream.observer import Observer
 
-CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass
-    "GLM-5.2": {"num_key_value_heads": 4, "index_topk": 16},
-    "GLM-5.2-fused-mtp": {"num_key_value_heads": 4, "index_topk": 16},
-    "DeepSeek-V3-BF16": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1},
-    "Kimi-K2-BF16": {"num_key_value_heads": 4},
-    "GLM-4.7-Flash": {"num_key_value_heads": 4},
-    "DeepSeek-V3.2": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1, "index_topk": 16},
-    "MiniMax-M2.5-BF16": {"rotary_dim": 16},
-    "MiniMax-M2.5-fused": {"rotary_dim": 16},
-}
+CHANGES = {name: runnable_changes(name) for name in CONFIGS}
 LENGTHS = (17, 40, 40, 1, 64)
 
 

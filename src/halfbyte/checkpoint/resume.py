@@ -17,7 +17,7 @@ from typing import Any
 
 from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.writer import write_whole
-from halfbyte.errors import OutputError
+from halfbyte.errors import OutputError, said
 
 VERSION = 2
 """Of the form in which journals and states are written. 1 had no checksums."""
@@ -25,8 +25,8 @@ VERSION = 2
 SUM, FORM = "sum", "form"
 """Keys that are ours in every line and state."""
 
-THROW_AWAY = "throw it away with --overwrite"
-FINISH_IT = f"finish that one with its own command, or {THROW_AWAY}"
+THROW_AWAY = said("throw it away with {overwrite}")
+FINISH_IT = said("finish that one with its own command, or throw it away with {overwrite}")
 
 
 class DamagedError(OutputError):

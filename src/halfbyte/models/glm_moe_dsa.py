@@ -25,9 +25,13 @@ def tensors(arch: Architecture) -> Iterator[Described]:
 
 
 def layer(arch: Architecture, number: int) -> Iterator[Described]:
-    yield from deepseek_v3.layer(arch, number)
+    yield from blocks.norms(arch)
+    yield from blocks.mla(arch)
     if arch.has_indexer(number):
         yield from blocks.indexer(arch)
+    yield from deepseek_v3.mlp(arch, number)
+    if arch.is_mtp(number):
+        yield from blocks.mtp(arch)
 
 
 def keys(config: Config, arch: Architecture) -> Iterator[Key]:

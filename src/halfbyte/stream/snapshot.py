@@ -19,7 +19,7 @@ from pathlib import Path
 
 from halfbyte.checkpoint.resume import DamagedError, locked, read_state, write_state
 from halfbyte.checkpoint.writer import hash_file, output_error, write_whole
-from halfbyte.errors import OutputError
+from halfbyte.errors import OutputError, said
 
 STATE = "state.json"
 ACTIVATIONS = ("hidden-", "selection-", "rows-")
@@ -51,7 +51,7 @@ class Work:
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="halfbyte-stream-")) if folder is None else folder
             self.folder.mkdir(parents=True, exist_ok=True)
-            refusal = OutputError(f"{self.folder}: another run uses it", hint="give each run its own --work")
+            refusal = OutputError(f"{self.folder}: another run uses it", hint=said("give each run its own {work}"))
             self._lock = locked(self.folder / "lock", refusal)
         except OSError as error:
             raise output_error(folder or Path(tempfile.gettempdir()), error) from None
