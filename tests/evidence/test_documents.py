@@ -26,7 +26,7 @@ FREE = {"settings", "sampling", "calibration.experts", "rules", "blocks", "recip
 
 def small_plan(folder: Path) -> dict[str, Any]:
     (folder / "plan").mkdir()
-    document: dict[str, Any] = plan(str(small_checkpoint(folder / "source")), "b200", 4).as_json()
+    document: dict[str, Any] = plan(str(small_checkpoint(folder / "source")), "b200", 1).as_json()
     return document
 
 
@@ -179,7 +179,7 @@ def test_real_ones(tmp_path: Path) -> None:
     quantize(small_checkpoint(tmp_path / "in"), tmp_path / "out")
     decision = gate(tmp_path / "out")
     decision.document().write(tmp_path / "gate.json")
-    made = plan(str(tmp_path / "out"), "b200", 2)
+    made = plan(str(tmp_path / "out"), "b200", 1)
     made.write(tmp_path / "plan.json")
     files = {Dossier: tmp_path / "out/halfbyte.json"}
     files |= {DecisionDocument: tmp_path / "gate.json", PlanDocument: tmp_path / "plan.json"}

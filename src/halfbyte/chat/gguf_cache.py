@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.errors import OutputError
+from halfbyte.errors import OutputError, said
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.export import export
@@ -37,7 +37,8 @@ def cached_gguf(path: Path, progress: Progress, confirm: Callable[[str], bool]) 
     large = f"llama.cpp needs a GGUF of about {size_bytes / 1e9:.0f} GB, to be kept as {file}"
     if size_bytes > LARGE_BYTES and not confirm(large):
         raise OutputError(
-            f"{path}: {large}", hint="say --yes, or export it yourself with `halfbyte export` and chat with the .gguf"
+            f"{path}: {large}",
+            hint=said("say {yes}, or export it yourself with `halfbyte export` and chat with the .gguf"),
         )
     progress.note(f"exporting about {size_bytes / 1e9:.2f} GB for llama.cpp, kept as {file}")
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStream
 from halfbyte.chat.answer import Sampling, Summary
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.engines.local import LLAMA_CPP
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import find
 from halfbyte.models.answers import AnswerFormat, Delta, PlainText
 from halfbyte.modules import attention
@@ -50,7 +50,7 @@ class Transformers:
         if tools and answers is None:
             raise UnsupportedError(
                 f"how {self._model.config.model_type} writes tool calls is not known: none can be read from its text",
-                hint=f"--engine {LLAMA_CPP} reads them by the model's chat template",
+                hint=said("{engine} {other} reads them by the model's chat template", other=LLAMA_CPP),
             )
         options: dict[str, Any] = {} if sampling.thinking is None else {"enable_thinking": sampling.thinking}
         prompt: str = self._tokenizer.apply_chat_template(
@@ -108,5 +108,5 @@ def _tokenizer(folder: Path, config: Any) -> Any:
         reason = str(error).strip().partition("\n")[0][:200]
         raise CheckpointError(
             f"{folder}: transformers cannot read the tokenizer: {reason}",
-            hint=f"--engine {LLAMA_CPP} reads tokenizers by itself",
+            hint=said("{engine} {other} reads tokenizers by itself", other=LLAMA_CPP),
         ) from None

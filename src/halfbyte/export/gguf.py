@@ -11,7 +11,7 @@ from typing import Any
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.errors import HalfbyteError, OutputError, UsageError
+from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
 from halfbyte.export.architectures import architecture_of
 from halfbyte.export.container import Layout, lay_out, open_writer
 from halfbyte.export.mapping import Mapper, Mapping
@@ -143,7 +143,7 @@ def _refuse_existing(layout: Layout, out: Path, overwrite: bool) -> None:
     series = sorted(out.parent.glob(f"{out.stem}-?????-of-?????.gguf"))
     existing = [path for path in dict.fromkeys([out, *layout.paths, *series]) if path.exists()]
     if existing and not overwrite:
-        raise OutputError(f"{existing[0]}: exists", hint="choose another name, or give --overwrite")
+        raise OutputError(f"{existing[0]}: exists", hint=said("choose another name, or give {overwrite}"))
 
 
 def _check_space(layout: Layout, out: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.writer import output_error
-from halfbyte.errors import OutputError
+from halfbyte.errors import OutputError, said
 from halfbyte.export.direct import open_direct, reserve, write_all, write_direct
 
 
@@ -54,7 +54,7 @@ class Unfinished:
                 os.close(self._journal)
                 raise OutputError(
                     f"{self.out}: an unfinished export of another source, or with other options, lies beside it",
-                    hint="finish that one with its own command, or throw it away with --overwrite",
+                    hint=said("finish that one with its own command, or throw it away with {overwrite}"),
                 )
             present = all(partial(path).exists() for path in self.paths)
             self.done = max([line.get("steps", 0) for line in lines], default=0) if known and present else 0

@@ -11,7 +11,7 @@ from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.checkpoint.source import Opened, read_config, read_headers
 from halfbyte.checkpoint.targets import files_of
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import FAMILIES, architecture_of, roles_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.recipes import groups_on_paper, recipe_of_config, storage_by_recipe
@@ -60,7 +60,7 @@ def _resolve(target: str, recipe: str | None) -> Model:
     if not os.path.isfile(target):  # unlike Path.is_file, no OSError for a name that is too long
         raise CheckpointError(
             f"{target[:300]}: no such checkpoint",
-            hint="give a folder, a config.json with --recipe, a hub name (owner/name) or an https:// base URL",
+            hint=said("give a folder, a config.json with {recipe}, a hub name (owner/name) or an https:// base URL"),
         )
     return on_paper(target, read_json(Path(target)), recipe)
 
@@ -87,7 +87,7 @@ def _from_headers(name: str, opened: Opened) -> Model:
     if FAMILIES[arch.model_type].paper_only or "text_config" in config:
         raise UnsupportedError(
             f"{name}: tensors of model_type {config['model_type']!r} are not known by name",
-            hint="plan it on paper: give its config.json with --recipe",
+            hint=said("plan it on paper: give its config.json with {recipe}"),
         )
     groups = tuple(groups_of_checkpoint(opened.tensors.values(), roles_of(config)))
     return Model(name, config, arch, groups, None)

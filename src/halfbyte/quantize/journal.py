@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from halfbyte.checkpoint.writer import output_error
-from halfbyte.errors import OutputError
+from halfbyte.errors import OutputError, said
 
 STAGING = ".halfbyte"
 JOURNAL = "journal.jsonl"
@@ -67,7 +67,7 @@ class Journal:
                 os.close(self._lock)
                 raise OutputError(
                     f"{folder}: holds an unfinished run of another job (other source, recipe, options or version)",
-                    hint="finish that one with its own command, or throw it away with --overwrite",
+                    hint=said("finish that one with its own command, or throw it away with {overwrite}"),
                 )
             for entry in self.folder.iterdir():
                 if entry.name != "lock" and not entry.is_dir():  # rounded experts name their job themselves

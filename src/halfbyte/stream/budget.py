@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.process import rss_bytes
 from halfbyte.stream.attention import score_bytes
 from halfbyte.stream.contents import Contents
@@ -89,9 +89,13 @@ def divide(
     room = budget * (1 - MARGIN) - needed
     if room < 0:
         raise UsageError(
-            f"--memory-budget {budget / 1e9:.2f} GB: one layer and sequences of {longest} tokens need "
-            f"{needed / (1 - MARGIN) / 1e9:.2f} GB",
-            hint="raise the budget, or shorten the sequences with --max-length",
+            said(
+                "{memory_budget} {given:.2f} GB: one layer and sequences of {longest} tokens need {needed:.2f} GB",
+                given=budget / 1e9,
+                longest=longest,
+                needed=needed / (1 - MARGIN) / 1e9,
+            ),
+            hint=said("raise the budget, or shorten the sequences with {max_length}"),
         )
     in_memory = _placed(rest, room, "memory")
     in_files: list[Place] = ["file"] * (len(rest) - len(in_memory))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from halfbyte import __version__
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.progress import Progress, Silent
 from halfbyte.stream import attention
 from halfbyte.stream.budget import divide
@@ -329,7 +329,9 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         raise UsageError(f"device {name!r}: wanted cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda: this machine has no CUDA device that torch can use", hint="use --device cpu")
+        raise UsageError(
+            "device cuda: this machine has no CUDA device that torch can use", hint=said("use {device} cpu")
+        )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device {name!r}: wanted cpu or cuda")
     return device

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from halfbyte.checkpoint.writer import output_error
-from halfbyte.errors import OutputError
+from halfbyte.errors import OutputError, said
 
 STATE = "state.json"
 ACTIVATIONS = ("hidden-", "selection-", "rows-")
@@ -50,7 +50,9 @@ class Work:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(self._lock)
-            raise OutputError(f"{self.folder}: another run uses it", hint="give each run its own --work") from None
+            raise OutputError(
+                f"{self.folder}: another run uses it", hint=said("give each run its own {work}")
+            ) from None
 
     def found(self, fingerprint: str) -> State | None:
         """What an earlier run left; None if there is nothing, or of another job, which is then removed."""

@@ -10,10 +10,10 @@ import torch
 from transformers.activations import ACT2FN
 
 from halfbyte import __version__
-from halfbyte.calibrate.calibration import DEFAULT_MIN_TOKENS
 from halfbyte.calibrate.coverage import Coverage
 from halfbyte.calibrate.file import write_scales
 from halfbyte.calibrate.findings import SCHEMA, findings
+from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.rule import parse_rule
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.data.documents import Documents
@@ -22,9 +22,10 @@ from halfbyte.evidence.calibration import DataUsed
 from halfbyte.formats.modelopt import Algorithm
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import CALIBRATION, Bounds
+from halfbyte.quantize.options import OnData
 from halfbyte.quantize.rounding.openness import token_weights
 from halfbyte.quantize.rounding.rounder import Rounder
-from halfbyte.quantize.rounding.settings import OnData, Settings
+from halfbyte.quantize.rounding.settings import Settings
 from halfbyte.quantize.rounding.store import RoundedExperts
 from halfbyte.stream.executor import Streamed
 from halfbyte.stream.snapshot import STATE
@@ -80,7 +81,7 @@ def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progr
             model.step(rounder)
             rounder.settle()
         counts = {layer: [one.tokens for one in seen.gate_up] for layer, seen in rounder.layers.items()}
-        coverage = Coverage(DEFAULT_MIN_TOKENS, counts)
+        coverage = Coverage(CalibrateOptions.min_tokens, counts)
         sampling = {"tokens": bounds.tokens, "max_length": bounds.length, "seed": 0, "pack": False}
         scales = findings(
             rounder, model.roles, task.documents, coverage, parse_rule(bounds.amax), sampling, model="rounded"
