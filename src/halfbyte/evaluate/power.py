@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.evaluate.cost import PlannedSpeed, read_speed
 from halfbyte.evaluate.suites import DEFAULT_SUITE, Suite, suites_of
 from halfbyte.numbers.resolution import items_needed, smallest_drop, smallest_margin
@@ -67,14 +67,14 @@ def power(
     limit: items of each suite. plan: a plan.json, for GPU hours and money. Raises UsageError, DataError.
     """
     if not 0 < margin <= 100:
-        raise UsageError(f"a margin of {margin:g} points, wanted more than 0 and at most 100", option="margin")
+        raise UsageError(said("{margin} {value:g}: wanted points, more than 0 and at most 100", value=margin))
     if not 0 <= correlation < 1:
-        raise UsageError(f"a correlation of {correlation:g}, wanted 0 to less than 1", option="correlation")
+        raise UsageError(said("{correlation} {value:g}: wanted 0 to less than 1", value=correlation))
     if discordance is not None and not 0 < discordance <= 1:
-        raise UsageError(f"a discordance of {discordance:g}, wanted more than 0 and at most 1", option="discordance")
+        raise UsageError(said("{discordance} {value:g}: wanted more than 0 and at most 1", value=discordance))
     for name, count in (("epochs", epochs), ("limit", limit)):
         if count is not None and count < 1:
-            raise UsageError(f"{name} is {count}, wanted at least 1", option=name)
+            raise UsageError(said(f"{{{name}}} {{value}}: wanted at least 1", value=count))
     speed = None if plan is None else read_speed(Path(plan))
     found = tuple(_power_of(one, margin, epochs, correlation, discordance, limit, speed) for one in suites_of(suite))
     assumptions: dict[str, Any] = {

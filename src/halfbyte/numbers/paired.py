@@ -62,7 +62,7 @@ class Pairs:
         if self.clusters is None:
             return off
         _, which = np.unique(np.asarray(self.clusters), return_inverse=True)
-        return np.bincount(which, weights=off)
+        return np.bincount(which, weights=off).astype(np.float64)
 
     @property
     def units(self) -> int:
