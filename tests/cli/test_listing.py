@@ -12,6 +12,7 @@ import pytest
 
 from halfbyte import cli
 from halfbyte.calibrate.options import CalibrateOptions
+from halfbyte.chat.options import Sampling
 from halfbyte.cli.main import SUMMARIES
 from halfbyte.compare.options import CompareOptions
 from halfbyte.gate.options import GateOptions
@@ -29,6 +30,7 @@ OPTIONS: dict[type[Any], str] = {
     GateOptions: "gate",
     PlanOptions: "plan",
     Workload: "plan",
+    Sampling: "chat",
 }
 NOT_FLAGS = {"workload", "today", "max_shard_bytes"}
 """Given by the program that calls, or (max_shard_bytes) written by users as --max-shard-size 5GB."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
-from halfbyte.chat.answer import Sampling, Summary
+from halfbyte.chat.answer import Summary
+from halfbyte.chat.options import Sampling
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, UnsupportedError, said

@@ -25,6 +25,7 @@ SUMMARIES = {
     "rearranged, never requantized.",
     "chat": "Talk to a checkpoint on this machine; llama.cpp runs it on any processor, no Blackwell needed.",
     "plan": "Plan capacity by peak memory: what fits, how many sequences, how fast, for how much. Reads headers only.",
+    "evaluate": "Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.",
     "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
     "which drops ruled out.",
     "schema": "Print the JSON Schema of a document: halfbyte.json, gate.json, plan.json, a recipe or a policy file.",

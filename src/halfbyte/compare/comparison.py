@@ -120,7 +120,7 @@ def _measure(
     """The pass itself. Returns the document of `--json`."""
     import torch
 
-    from halfbyte.compare.lockstep import Lockstep, Work
+    from halfbyte.compare.lockstep import Lockstep, Spans
     from halfbyte.compare.opening import Opening
     from halfbyte.compare.recall import recall_rows
     from halfbyte.compare.summary import positions, slices, summary, worst
@@ -131,7 +131,7 @@ def _measure(
     spans = [slice(0, len(document.ids)) for document in documents] + [probe.span for probe in probes]
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     opening = Opening(device, options.memory_budget, None if options.work is None else Path(options.work), resume=True)
-    job = Work(ids, spans, len(documents) or len(ids), opening.logit_bytes or LOGIT_BYTES)
+    job = Spans(ids, spans, len(documents) or len(ids), opening.logit_bytes or LOGIT_BYTES)
     wanted: list[tuple[Path, str | None]] = [(base.folder, None), (candidate.folder, None)]
     wanted += [(candidate.folder, "a4-sim")] if options.a4_sim else []
     with opening.models(wanted) as (baseline, *candidates):

@@ -48,7 +48,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """Everything about an export but the tensors' bytes. `writer` holds metadata and tensor infos."""
 
     architecture: LlamaCpp
@@ -102,7 +102,9 @@ def export(
     )
 
 
-def make_plan(checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shard_size: int | None = None) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shard_size: int | None = None
+) -> ExportPlan:
     """What the export of a checkpoint holds. Reads headers, scalar scales and tokenizer, no weights."""
     roles = roles_of(checkpoint.config)
     architecture = architecture_of(roles.family)
@@ -112,7 +114,7 @@ def make_plan(checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shar
     writer = open_writer(
         checkpoint, roles, architecture, mapping, mapper.blocks, algorithm, tokenizer_pre, max_shard_size
     )
-    return Plan(architecture, mapping, writer)
+    return ExportPlan(architecture, mapping, writer)
 
 
 def _fill(

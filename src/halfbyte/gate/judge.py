@@ -16,7 +16,7 @@ from halfbyte.evidence.names import DECISION
 from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.decision import Decision, ordered
 from halfbyte.gate.depths import DEPTHS, reaches
-from halfbyte.gate.facts import Facts, Options
+from halfbyte.gate.facts import Facts, RuleOptions
 from halfbyte.gate.findings import Finding, Found, printable
 from halfbyte.gate.hashes import checkpoint_hashes, hash_shards
 from halfbyte.gate.judging import applies, finding
@@ -70,14 +70,14 @@ def gate(
         files.close()
 
 
-def _resolved(asked: GateOptions) -> Options:
+def _resolved(asked: GateOptions) -> RuleOptions:
     """The options as rules see them. Raises UsageError."""
     if asked.depth not in DEPTHS:
         raise UsageError(f"unknown depth {asked.depth[:40]!r}", hint=f"known: {', '.join(DEPTHS)}")
     depth: Depth = next(known for known in DEPTHS if known == asked.depth)
     engines, version = engine_from(asked.engine)
     policy = asked.policy
-    found = Options(
+    found = RuleOptions(
         depth=depth,
         engines=engines,
         engine_version=version,

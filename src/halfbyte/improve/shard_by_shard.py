@@ -22,7 +22,7 @@ from halfbyte.improve.exchange import Exchange
 from halfbyte.improve.finished import Finished
 from halfbyte.improve.store import ImprovedExperts
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.calibrated import ACTIVATIONS, OURS, Bounds, calibration_documents, known_scales, measured_by
+from halfbyte.quantize.calibrated import ACTIVATIONS, OURS, DataBounds, calibration_documents, known_scales, measured_by
 from halfbyte.quantize.card import model_card
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
@@ -64,7 +64,7 @@ def improve(
     options, progress = options or QuantizeOptions(**given), progress or Silent()
     src, dst, recipe = Path(src), Path(dst), chosen_recipe(options)
     input_scales = _given_scales(recipe, options)
-    bounds = Bounds.of(options, None)
+    bounds = DataBounds.of(options, None)
     check_apart(src, dst)
     finished = Finished.open(dst)
     finished.check_recipe(recipe)

@@ -16,7 +16,7 @@ from halfbyte.plan.hardware import Gpu, find_gpu
 from halfbyte.plan.memory import MemoryPlan, plan_memory
 from halfbyte.plan.options import PlanOptions
 from halfbyte.plan.result import Plan
-from halfbyte.plan.target import Model, resolve
+from halfbyte.plan.target import PlannedModel, resolve
 from halfbyte.plan.throughput import Speed, SpeedModel, speed_json
 from halfbyte.plan.trace import Request, read_trace
 from halfbyte.plan.work import work_of
@@ -49,7 +49,7 @@ def _options(options: PlanOptions | None, given: dict[str, Any]) -> PlanOptions:
     return options or PlanOptions(**{name: value for name, value in given.items() if value is not None})
 
 
-def _deployment(model: Model, gpu: Gpu, gpus: int, options: PlanOptions) -> Deployment:
+def _deployment(model: PlannedModel, gpu: Gpu, gpus: int, options: PlanOptions) -> Deployment:
     if options.mtp and not model.has_mtp and options.draft_gib is None:
         hint = said("leave out {mtp}, or give {draft_gib} for a draft model of its own")
         raise UsageError("the checkpoint holds no MTP layer to draft with", hint=hint)
@@ -78,7 +78,9 @@ def _deployment(model: Model, gpu: Gpu, gpus: int, options: PlanOptions) -> Depl
     )
 
 
-def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: Sequence[Request] | None = None) -> Plan:
+def plan_deployment(
+    model: PlannedModel, d: Deployment, workload: Workload, requests: Sequence[Request] | None = None
+) -> Plan:
     """The answers for one deployment of a model already read."""
     memory = plan_memory(model.groups, model.arch, d)
     speeds = SpeedModel(work_of(model.groups, model.arch, memory), _routing(model, workload))
@@ -111,7 +113,7 @@ def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: S
     )
 
 
-def _routing(model: Model, workload: Workload) -> tuple[float, ...] | None:
+def _routing(model: PlannedModel, workload: Workload) -> tuple[float, ...] | None:
     counts, experts = workload.routing, model.arch.experts
     if counts is not None and len(counts) != experts:
         raise UsageError(f"measured routing has {len(counts)} counts, wanted {experts}")
@@ -119,7 +121,7 @@ def _routing(model: Model, workload: Workload) -> tuple[float, ...] | None:
 
 
 def _speeds(
-    model: Model, memory: MemoryPlan, speeds: SpeedModel, workload: Workload
+    model: PlannedModel, memory: MemoryPlan, speeds: SpeedModel, workload: Workload
 ) -> tuple[Speed | None, Speed | None]:
     """Speed at the asked (or largest possible, at most 64) concurrency, and at the SLO; None where nothing fits."""
     d = memory.deployment

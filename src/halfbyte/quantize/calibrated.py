@@ -29,7 +29,7 @@ OURS = {"max_length": "calibration_length", "tokens": "calibration_tokens", "dat
 
 
 @dataclass(frozen=True)
-class Bounds:
+class DataBounds:
     """tokens and length: of the data. memory_budget: resident bytes of the calibration. amax: rule of the scales."""
 
     tokens: int | None
@@ -39,7 +39,7 @@ class Bounds:
     amax: str = DEFAULT_RULE
 
     @classmethod
-    def of(cls, options: QuantizeOptions, rule: str | None) -> "Bounds":
+    def of(cls, options: QuantizeOptions, rule: str | None) -> "DataBounds":
         """rule: `measured_by`."""
         tokens, length = options.calibration_tokens, options.calibration_length
         return cls(tokens, length, options.memory_budget, options.device, rule or "max")
@@ -83,7 +83,7 @@ def known_scales(recipe: Recipe, options: QuantizeOptions, rule: str | None) -> 
     return parse_input_scale(DEFAULT_INPUT_SCALE if options.input_scale is None else options.input_scale)
 
 
-def calibration_documents(src: Path, data: Sequence[str], bounds: Bounds) -> Documents:
+def calibration_documents(src: Path, data: Sequence[str], bounds: DataBounds) -> Documents:
     """What the run calibrates on, read and tokenized.
 
     Raises UsageError for a device that is none, DataError for a document that the model has no positions for, and what
@@ -103,7 +103,7 @@ def calibration_documents(src: Path, data: Sequence[str], bounds: Bounds) -> Doc
     return documents
 
 
-def calibrated_scales(src: Path, dst: Path, data: Sequence[str], bounds: Bounds, progress: Progress) -> InputScales:
+def calibrated_scales(src: Path, dst: Path, data: Sequence[str], bounds: DataBounds, progress: Progress) -> InputScales:
     """Scales measured on `data`. Goes on after a kill, and is done at once if an earlier run had finished it."""
     from halfbyte.calibrate.calibration import calibrate  # needs torch; the rest of quantize does not
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents
-from halfbyte.quantize.calibrated import Bounds, calibration_documents, known_scales, measured_by
+from halfbyte.quantize.calibrated import DataBounds, calibration_documents, known_scales, measured_by
 from halfbyte.quantize.destination import check_destination
 from halfbyte.quantize.dossier import Results, role_table
 from halfbyte.quantize.input_scale import InputScales
@@ -35,7 +35,7 @@ class Prepared:
     job: Job
     rule: str | None
     known_scales: InputScales | None
-    bounds: Bounds
+    bounds: DataBounds
     documents: Documents | None
     task: "Task | None"
     room: Room
@@ -69,7 +69,7 @@ def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: floa
     """began: `time.monotonic()`. Raises HalfbyteError for whatever could be known beforehand; nothing is written."""
     recipe = chosen_recipe(options)
     rule = measured_by(recipe, options)
-    scales, bounds = known_scales(recipe, options, rule), Bounds.of(options, rule)
+    scales, bounds = known_scales(recipe, options, rule), DataBounds.of(options, rule)
     job = plan_job(source, recipe, options.max_shard_bytes, options.force)
     check_destination(source.folder, dst, options.overwrite)
     if scales is not None and rule is None:

@@ -120,7 +120,7 @@ class _Measured:
     ) -> None:
         import torch
 
-        from halfbyte.compare.lockstep import Work
+        from halfbyte.compare.lockstep import Spans
         from halfbyte.compare.opening import Opening
         from halfbyte.compare.tokens import LOGIT_BYTES
 
@@ -130,7 +130,7 @@ class _Measured:
         self._opening = Opening(device, options.memory_budget, self._scratch)
         ids = [torch.from_numpy(document.ids) for document in documents]
         spans = [slice(0, len(one)) for one in ids]
-        self._job = Work(ids, spans, len(ids), self._opening.logit_bytes or LOGIT_BYTES)
+        self._job = Spans(ids, spans, len(ids), self._opening.logit_bytes or LOGIT_BYTES)
 
     def kl(self, choices: Sequence[Sequence[Group]]) -> list[float]:
         """Mean KL(source ‖ choice) over all tokens, in nats."""

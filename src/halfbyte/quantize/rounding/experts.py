@@ -21,7 +21,7 @@ from halfbyte.errors import UnsupportedError
 from halfbyte.evidence.calibration import DataUsed
 from halfbyte.formats.modelopt import Algorithm
 from halfbyte.progress import Progress
-from halfbyte.quantize.calibrated import CALIBRATION, Bounds
+from halfbyte.quantize.calibrated import CALIBRATION, DataBounds
 from halfbyte.quantize.options import OnData
 from halfbyte.quantize.rounding.openness import token_weights
 from halfbyte.quantize.rounding.rounder import Rounder
@@ -41,7 +41,7 @@ class Task:
     src: Path
     documents: Documents
     layers: set[int]
-    bounds: Bounds
+    bounds: DataBounds
     settings: Settings
     key: str
 
@@ -53,7 +53,7 @@ class Task:
 
 
 def task_for(
-    src: Path, documents: Documents, layers: set[int], rounding: OnData, algorithm: Algorithm, bounds: Bounds
+    src: Path, documents: Documents, layers: set[int], rounding: OnData, algorithm: Algorithm, bounds: DataBounds
 ) -> Task:
     """The task of rounding the routed experts of `layers` on `documents`."""
     settings = Settings.of(rounding, algorithm)
@@ -139,7 +139,7 @@ def _activation(config: Any) -> Any:
     return ACT2FN[name]
 
 
-def _key(src: Path, data: str, layers: set[int], bounds: Bounds, settings: Settings) -> str:
+def _key(src: Path, data: str, layers: set[int], bounds: DataBounds, settings: Settings) -> str:
     """Equal for runs that give the same rounded experts; the memory budget is no part of it."""
     document = {
         "halfbyte": __version__,

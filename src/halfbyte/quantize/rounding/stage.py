@@ -12,7 +12,7 @@ from halfbyte.data.documents import Documents
 from halfbyte.errors import RecipeError, options_called, said
 from halfbyte.evidence.dossier import RoundedOnData
 from halfbyte.progress import Progress
-from halfbyte.quantize.calibrated import ACTIVATIONS, OURS, Bounds
+from halfbyte.quantize.calibrated import ACTIVATIONS, OURS, DataBounds
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
 from halfbyte.quantize.options import OnData
@@ -50,7 +50,7 @@ class DataRounding:
 
 
 def task_on_data(
-    src: Path, documents: Documents, job: Job, layers: set[int], rounding: OnData, bounds: Bounds
+    src: Path, documents: Documents, job: Job, layers: set[int], rounding: OnData, bounds: DataBounds
 ) -> "Task":
     """What `round_on_data` does, and its key: equal keys give equal experts."""
     from halfbyte.quantize.rounding.experts import task_for  # needs torch; the rest of quantize does not
