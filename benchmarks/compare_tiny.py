@@ -20,7 +20,7 @@ from table import ROOT, record, show
 from halfbyte.api import quantize
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.compare.lockstep import Lockstep, Work
+from halfbyte.compare.lockstep import Lockstep, Spans
 from halfbyte.compare.opening import Opening
 from halfbyte.compare.summary import slices, summary
 from halfbyte.data.documents import load
@@ -67,7 +67,7 @@ def measured(data: Path, models: list[tuple[str, Path, str | None, int]]) -> dic
     """Figures of all candidates from one pass, the baseline run once."""
     documents = load([str(data)], open_tokenizer(TINY)).documents
     ids = [torch.from_numpy(document.ids) for document in documents]
-    job = Work(ids, [slice(0, len(one)) for one in ids], len(ids))
+    job = Spans(ids, [slice(0, len(one)) for one in ids], len(ids))
     wanted = [(TINY, None), *((folder, activations) for _, folder, activations, _ in models)]
     with Opening("cpu").models(wanted) as (base, *candidates):
         differences = Lockstep(base, candidates, job).run(Plain(), 1_000_000)

@@ -156,7 +156,7 @@ def test_an_unknown_splitting_rule_is_refused_or_named(sound: Path, tmp_path: Pa
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UnsupportedError, match=r"not qwen2: \\w\+") as caught:
         export(folder, tmp_path / "out.gguf")
-    assert "--tokenizer-pre" in (caught.value.hint or "")
+    assert "tokenizer_pre" in (caught.value.hint or "")
     assert export(folder, tmp_path / "out.gguf", tokenizer_pre="qwen2").tensors > 0
 
 

@@ -23,8 +23,9 @@ from stream.models import sequences, streamed_logits, whole_logits
 from typer.testing import CliRunner
 
 from halfbyte import models
-from halfbyte.chat.answer import Answer, Sampling, Summary
+from halfbyte.chat.answer import Answer, Summary
 from halfbyte.chat.hf import Transformers
+from halfbyte.chat.options import Sampling
 from halfbyte.cli.main import app
 from halfbyte.errors import UnsupportedError
 from halfbyte.models import FAMILIES, architecture_of, promised_tensors, roles_of

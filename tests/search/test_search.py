@@ -11,16 +11,16 @@ from compare.models import data, pair
 
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.compare import compare
+from halfbyte.compare.comparison import compare
 from halfbyte.errors import OutputError, UnsupportedError, UsageError
 from halfbyte.formats import fp8_block
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.nvfp4.codec import decode, encode
 from halfbyte.models.roles import Role
 from halfbyte.recipes.recipe import Recipe
-from halfbyte.search import search
-from halfbyte.search.best_recipe import budget_bytes
+from halfbyte.search.best_recipe import search
 from halfbyte.search.groups import groups_of, recipe_of
+from halfbyte.search.options import SearchOptions
 from halfbyte.search.rounded import rounded_copy
 
 
@@ -114,8 +114,8 @@ def test_recipe_of_any_choice_quantizes_exactly_it(source: Path) -> None:
 
 
 def test_bits_are_bytes() -> None:
-    assert budget_bytes(1_000_000, None, 4.5) == 562_500
-    assert budget_bytes(1_000_000, 1.5, None) == 1_500_000_000
+    assert SearchOptions(bits=4.5).budget_bytes(1_000_000) == 562_500
+    assert SearchOptions(budget_gb=1.5).budget_bytes(1_000_000) == 1_500_000_000
 
 
 def test_refusals(source: Path, tmp_path: Path) -> None:

@@ -4,19 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from halfbyte.chat.options import Sampling
 from halfbyte.models.answers import Delta
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """temperature 0 is greedy. seed: None for another answer every time. thinking: None leaves it to the template."""
-
-    max_tokens: int = 1024
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
-    thinking: bool | None = None
 
 
 @dataclass(frozen=True)

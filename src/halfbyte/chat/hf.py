@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, TextIteratorStreamer
 
-from halfbyte.chat.answer import Sampling, Summary
+from halfbyte.chat.answer import Summary
+from halfbyte.chat.options import Sampling
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.data.tokenizer import load_tokenizer
 from halfbyte.engines.local import LLAMA_CPP
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import find
 from halfbyte.models.answers import AnswerFormat, Delta, PlainText
 from halfbyte.modules import attention
@@ -51,7 +52,7 @@ class Transformers:
         if tools and answers is None:
             raise UnsupportedError(
                 f"how {self._model.config.model_type} writes tool calls is not known: none can be read from its text",
-                hint=f"--engine {LLAMA_CPP} reads them by the model's chat template",
+                hint=said("{engine} {other} reads them by the model's chat template", other=LLAMA_CPP),
             )
         options: dict[str, Any] = {} if sampling.thinking is None else {"enable_thinking": sampling.thinking}
         prompt: str = self._tokenizer.apply_chat_template(

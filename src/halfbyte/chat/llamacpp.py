@@ -10,7 +10,8 @@ from typing import Any
 
 import xllamacpp
 
-from halfbyte.chat.answer import Sampling, Summary
+from halfbyte.chat.answer import Summary
+from halfbyte.chat.options import Sampling
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, HalfbyteError
 from halfbyte.models.answers import Delta

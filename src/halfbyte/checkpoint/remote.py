@@ -17,7 +17,7 @@ from halfbyte.checkpoint.header import header_length
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.checkpoint.names import is_hub_name, is_url
 from halfbyte.checkpoint.shard import Tensor
-from halfbyte.errors import CheckpointError, UsageError
+from halfbyte.errors import CheckpointError, UsageError, said
 
 HUB = "https://huggingface.co"
 CONNECTIONS = 16
@@ -105,7 +105,7 @@ class RemoteFiles:
 
     def read_into(self, tensor: Tensor, buffer: memoryview, offset: int) -> None:
         raise UsageError(
-            f"{self.where}: weights are not read over the network", hint="download it, or use --depth headers"
+            f"{self.where}: weights are not read over the network", hint=said("download it, or use {depth} headers")
         )
 
     def header(self, name: str) -> tuple[bytes, int] | None:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
 from halfbyte.engines.vllm_faults import FAULTS
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Support
@@ -67,9 +67,18 @@ class Vllm(Engine):
         tp = tp if tp is not None else gpus // (pp * dp)
         wanted = tp * pp * dp
         if wanted != gpus:
-            raise UsageError(f"tp {tp} x pp {pp} x dp {dp} needs {wanted} GPUs, --gpus says {gpus}")
+            ranks = f"tp {tp} x pp {pp} x dp {dp}"
+            raise UsageError(
+                said("{ranks} needs {wanted} GPUs, {gpus} says {given}", ranks=ranks, wanted=wanted, given=gpus)
+            )
         if ep > 1 and ep != tp * dp:
-            raise UsageError(f"vLLM's expert parallelism spans tp x dp = {tp * dp} ranks, --ep says {ep}")
+            raise UsageError(
+                said(
+                    "vLLM's expert parallelism spans tp x dp = {ranks} ranks, {ep} says {given}",
+                    ranks=tp * dp,
+                    given=ep,
+                )
+            )
         return tp, False
 
     def copies(self, server: Server) -> int:

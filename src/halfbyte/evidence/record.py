@@ -46,7 +46,7 @@ class Record(BaseModel):
         return copied
 
 
-class Document(Record):
+class JsonDocument(Record):
     """A whole document. what: it in words. version: key and value that tell its layout. hint: how to get a sound one.
 
     error: raised for whatever is wrong with one.

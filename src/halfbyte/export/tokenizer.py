@@ -14,7 +14,7 @@ from gguf import GGUFWriter, SpecialVocab, TokenType
 
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.data.byte_letters import BYTE
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.export.sentencepiece import add_sentencepiece
 from halfbyte.export.tiktoken import add_tiktoken
 from halfbyte.models.llama_cpp import LlamaCpp
@@ -114,7 +114,7 @@ def splitting_rule(tokenizer: dict[str, Any], known: Mapping[tuple[str, ...], st
     shown = " then ".join(found)[:200] or "none"
     raise UnsupportedError(
         f"tokenizer.json: splits text by a rule that is not {' or '.join(known.values())}: {shown}",
-        hint="if llama.cpp knows the rule under another name, give that name (--tokenizer-pre)",
+        hint=said("if llama.cpp knows the rule under another name, give that name ({tokenizer_pre})"),
     )
 
 

@@ -26,7 +26,7 @@ from halfbyte.recipes.policy import Depth, Policy
 
 
 @dataclass(frozen=True)
-class Options:
+class RuleOptions:
     """What the user asked for beside the policy. engines: none named means all of the policy's.
 
     engine_version: of the one engine named. hardware: `b200x8`. cluster: `kubectl get nodes -o json`, parsed.
@@ -65,7 +65,7 @@ class Facts:
 
     files: Files
     policy: Policy
-    options: Options
+    options: RuleOptions
     progress: Progress
     listing: dict[str, FileInfo] | None = None
     config: dict[str, Any] = field(default_factory=dict)

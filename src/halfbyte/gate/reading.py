@@ -18,7 +18,7 @@ from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.gate.explain import explain_tensors
-from halfbyte.gate.facts import Facts, Options, ShardFacts
+from halfbyte.gate.facts import Facts, RuleOptions, ShardFacts
 from halfbyte.gate.findings import plural, printable
 from halfbyte.progress import Progress
 from halfbyte.recipes.policy import Policy
@@ -56,7 +56,7 @@ RULES = {
 """Kind of a fault between index and headers -> the rule that reports it."""
 
 
-def read_facts(files: Files, policy: Policy, options: Options, progress: Progress) -> Facts:
+def read_facts(files: Files, policy: Policy, options: RuleOptions, progress: Progress) -> Facts:
     """Everything that rules look at. Raises CheckpointError if there is nothing to judge, or the server fails."""
     facts = Facts(files, policy, options, progress, listing=files.listing())
     with no_garbage_collection():

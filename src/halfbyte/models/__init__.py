@@ -7,7 +7,7 @@
 
 from dataclasses import replace
 
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import (
     deepseek_v3,
     deepseek_v32,
@@ -97,7 +97,7 @@ def roles_of(config: Config) -> RoleMap:
     if family.paper_only or _is_wrapped(config):
         raise UnsupportedError(
             f"tensors of model_type {config['model_type']!r} are not known by name",
-            hint="it can be planned on paper: halfbyte plan config.json --recipe ...",
+            hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),
         )
     return RoleMap(family, architecture_of(config))
 

@@ -2,10 +2,10 @@
 
 from halfbyte.models import FAMILIES
 from halfbyte.plan.memory import MemoryPlan
-from halfbyte.plan.target import Model
+from halfbyte.plan.target import PlannedModel
 
 
-def engine_flags(model: Model, plan: MemoryPlan) -> list[str]:
+def engine_flags(model: PlannedModel, plan: MemoryPlan) -> list[str]:
     """Flags in the order of the notes' table; the model's path and host are the caller's."""
     d = plan.deployment
     flags = d.facts.flags(d, plan.limits)

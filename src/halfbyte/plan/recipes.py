@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from halfbyte.errors import RecipeError, UnsupportedError
+from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import (
     BF16,
     FP8_BLOCK,
@@ -117,7 +117,7 @@ def recipe_of_config(config: dict[str, Any]) -> str:
         method, algorithm = str(block.stated.get("quant_method", "")), str(block.stated.get("quant_algo", ""))
         raise UnsupportedError(
             f"quantization_config of method {method[:40]!r} {algorithm[:40]!r} is not one of the paper recipes",
-            hint=f"name one with --recipe: {', '.join(sorted([*PAPER_RECIPES, *Recipe.shipped()]))}",
+            hint=said("name one with {recipe}: {known}", known=", ".join(sorted([*PAPER_RECIPES, *Recipe.shipped()]))),
         )
     if form.name in PUBLISHED:
         return PUBLISHED[form.name]

@@ -11,7 +11,7 @@ from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.checkpoint.source import Opened, read_config, read_headers
 from halfbyte.checkpoint.targets import files_of
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import FAMILIES, architecture_of, roles_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.recipes import groups_on_paper, recipe_of_config, storage_by_recipe
@@ -19,7 +19,7 @@ from halfbyte.plan.weight_groups import WeightGroup, groups_of_checkpoint
 
 
 @dataclass(frozen=True)
-class Model:
+class PlannedModel:
     """name: what the user gave. recipe: of a paper model, or None for one whose tensors were read."""
 
     name: str
@@ -38,19 +38,19 @@ class Model:
     def has_mtp(self) -> bool:
         return any(group.mtp for group in self.groups)
 
-    def with_recipe(self, recipe: str) -> "Model":
+    def with_recipe(self, recipe: str) -> "PlannedModel":
         """The same model in another format, on paper."""
         groups = tuple(groups_on_paper(self.arch, storage_by_recipe(recipe)))
-        return Model(self.name, self.config, self.arch, groups, recipe)
+        return PlannedModel(self.name, self.config, self.arch, groups, recipe)
 
 
-def resolve(target: str, recipe: str | None = None) -> Model:
+def resolve(target: str, recipe: str | None = None) -> PlannedModel:
     """Read a target. Raises CheckpointError, UnsupportedError or RecipeError; never reads a weight."""
     with no_garbage_collection():
         return _resolve(target, recipe)
 
 
-def _resolve(target: str, recipe: str | None) -> Model:
+def _resolve(target: str, recipe: str | None) -> PlannedModel:
     files = files_of(target)
     if files is not None:
         try:
@@ -60,12 +60,12 @@ def _resolve(target: str, recipe: str | None) -> Model:
     if not os.path.isfile(target):  # unlike Path.is_file, no OSError for a name that is too long
         raise CheckpointError(
             f"{target[:300]}: no such checkpoint",
-            hint="give a folder, a config.json with --recipe, a hub name (owner/name) or an https:// base URL",
+            hint=said("give a folder, a config.json with {recipe}, a hub name (owner/name) or an https:// base URL"),
         )
     return on_paper(target, read_json(Path(target)), recipe)
 
 
-def _of_files(target: str, files: Files, recipe: str | None) -> Model:
+def _of_files(target: str, files: Files, recipe: str | None) -> PlannedModel:
     """By the headers, unless a recipe is named or a folder holds a config and no weights."""
     listing = files.listing() if not files.remote else None
     has_weights = listing is None or INDEX_NAME in listing or any(name.endswith(SHARD_SUFFIX) for name in listing)
@@ -74,20 +74,20 @@ def _of_files(target: str, files: Files, recipe: str | None) -> Model:
     return _from_headers(target, read_headers(files))
 
 
-def on_paper(name: str, config: dict[str, Any], recipe: str | None) -> Model:
+def on_paper(name: str, config: dict[str, Any], recipe: str | None) -> PlannedModel:
     """A model from its config alone; without a recipe, in the format its own `quantization_config` states."""
     arch = architecture_of(config)
     chosen = recipe if recipe is not None else recipe_of_config(config)
-    return Model(name, config, arch, tuple(groups_on_paper(arch, storage_by_recipe(chosen))), chosen)
+    return PlannedModel(name, config, arch, tuple(groups_on_paper(arch, storage_by_recipe(chosen))), chosen)
 
 
-def _from_headers(name: str, opened: Opened) -> Model:
+def _from_headers(name: str, opened: Opened) -> PlannedModel:
     config = opened.config
     arch = architecture_of(config)
     if FAMILIES[arch.model_type].paper_only or "text_config" in config:
         raise UnsupportedError(
             f"{name}: tensors of model_type {config['model_type']!r} are not known by name",
-            hint="plan it on paper: give its config.json with --recipe",
+            hint=said("plan it on paper: give its config.json with {recipe}"),
         )
     groups = tuple(groups_of_checkpoint(opened.tensors.values(), roles_of(config)))
-    return Model(name, config, arch, groups, None)
+    return PlannedModel(name, config, arch, groups, None)

@@ -33,7 +33,7 @@ def operand_of(storage: str, gpu: Gpu) -> Operand:
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """Per rank, over all layers of the model.
 
     dense_bytes: weights that every pass reads. expert_bytes: all routed experts on the rank. flops_per_token: by
@@ -83,7 +83,7 @@ class Work:
         return flops
 
 
-def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan) -> Work:
+def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan) -> StepWork:
     """Sum a model's groups for one rank. Pipeline stages run one after another, so their bytes add up."""
     d = plan.deployment
     found = rank_weights(groups, arch, d)
@@ -100,7 +100,7 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
         divisor = _compute_divisor(group, experts_of_a_token, ranks.attention)
         flops[operand_of(group.format, d.gpu)] += 2 * group.parameters * share / divisor
     by_type: dict[Operand, float] = {"bf16": flops["bf16"], "fp8": flops["fp8"], "fp4": flops["fp4"]}
-    return Work(arch, plan, dense, experts, sum(stage.draft for stage in found), by_type)
+    return StepWork(arch, plan, dense, experts, sum(stage.draft for stage in found), by_type)
 
 
 def _compute_divisor(group: WeightGroup, others: float, attention: int) -> float:

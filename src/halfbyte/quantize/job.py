@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries
-from halfbyte.errors import RecipeError, UnsupportedError
+from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import F32, QUANTIZED
 from halfbyte.models import roles_of
 from halfbyte.models.role_map import RoleMap
@@ -55,7 +55,7 @@ def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bo
     if problems and not force:
         raise RecipeError(
             f"recipe {recipe.name}: engines cannot load it: {'; '.join(problems)}",
-            hint="--force writes it all the same",
+            hint=said("{force} writes it all the same"),
         )
     entries = inventory(source.tensors.values(), roles)
     _refuse_quantized(source, entries)
@@ -127,7 +127,7 @@ def _exclusions(
     if problems and not force:
         raise RecipeError(
             f"engines would misread the checkpoint: {'; '.join(map(str, problems[:3]))}",
-            hint="--force writes it all the same",
+            hint=said("{force} writes it all the same"),
         )
     warnings += [f"forced: {problem}" for problem in problems]
     return exclusions

@@ -15,7 +15,6 @@ from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.recipes.reading import Table, WrittenFile
 
-DEFAULT_RECIPE = "nvfp4-routed-experts"
 Format = Literal["nvfp4", "keep"]
 
 

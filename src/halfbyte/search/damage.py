@@ -11,7 +11,7 @@ from torch import Tensor, cat, from_numpy
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare.layers import BaseChoices, CandidateChoices
-from halfbyte.compare.lockstep import Difference, Lockstep, Work
+from halfbyte.compare.lockstep import Difference, Lockstep, Spans
 from halfbyte.compare.opening import Opening
 from halfbyte.formats.storage import StorageFormat
 from halfbyte.models.roles import Role, TensorRole
@@ -49,7 +49,7 @@ def measure(
     source: Checkpoint,
     choices: Sequence[Sequence[Group]],
     form: StorageFormat,
-    job: Work,
+    job: Spans,
     opening: Opening,
     scratch: Path,
     progress: Progress,

@@ -1,12 +1,10 @@
 """What rounding depends on beside weights and data. What was tried instead: docs/rounding.md."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from halfbyte.formats.modelopt import WITH_ACTIVATIONS, Algorithm
-
-OnData = Literal["gptq", "weighted-sweep"]
-"""Values of `--rounding` that need data: for the outputs, or for the weights by their inputs' energy."""
+from halfbyte.quantize.options import OnData
 
 
 @dataclass(frozen=True)
