@@ -5,6 +5,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+from halfbyte.checkpoint.resume import source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import OutputError, said
 from halfbyte.evidence.dossier import Dossier
@@ -51,8 +52,8 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     digest = sha256()
     path = checkpoint.folder / DOSSIER
     hashes = {row.file: row.sha256 for row in Dossier.read(path).shards} if path.exists() else {}
-    for name, shard in checkpoint.shards.items():
-        digest.update(f"{name} {shard.bytes} {shard.mtime_ns} {hashes.get(name, '')}\n".encode())
+    for name, *rest in source_identity(checkpoint.shards.values()):
+        digest.update(repr((name, *rest, hashes.get(name, ""))).encode())
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tiktoken.model"):
         if (checkpoint.folder / name).is_file():
             digest.update(name.encode() + sha256((checkpoint.folder / name).read_bytes()).digest())

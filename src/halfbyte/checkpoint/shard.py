@@ -4,7 +4,9 @@ Reading is `pread` into the caller's buffer, not a memory map: a file that shrin
 error with a name, where a map would kill the process with SIGBUS, and resident memory is exactly the buffers.
 """
 
+import hashlib
 import os
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +51,11 @@ class Shard:
     def header_text(self) -> bytes:
         """The JSON of its header. Raises HeaderError if its length cannot be true."""
         return self._read(8, header_length(self._read(0, 8), self.bytes, str(self.path)))
+
+    @cached_property
+    def header_sha256(self) -> str:
+        """Of the bytes of the header: with name, size and time it tells a file from one that took its place."""
+        return hashlib.sha256(self.header_text()).hexdigest()
 
     def header(self) -> Header:
         """Raises HeaderError naming what is wrong with it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from gguf import GGMLQuantizationType, GGUFWriter
 
+from halfbyte.checkpoint.resume import source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
 from halfbyte.export.architectures import architecture_of
@@ -82,6 +83,8 @@ def export(
         _check_space(layout, out)
         todo = steps(layout)
         target = Unfinished(out, layout.paths, layout.sizes, _fingerprint(checkpoint, layout, todo), discard=overwrite)
+        if target.damage is not None:
+            progress.note(target.damage)
         resumed = sum(step.bytes for step in todo[: target.done])
         progress.start("export", sum(step.bytes for step in todo), resumed)
         silenced = _fill(checkpoint, layout, todo, target, progress, workers)
@@ -161,8 +164,7 @@ def _check_space(layout: Layout, out: Path) -> None:
 def _fingerprint(checkpoint: Checkpoint, layout: Layout, todo: list[Step]) -> str:
     digest = sha256(repr((FORMAT, [path.name for path in layout.paths])).encode())
     digest.update(repr([(step.file, step.offset) for step in todo]).encode())
-    for name, shard in checkpoint.shards.items():
-        digest.update(repr((name, shard.bytes, shard.mtime_ns)).encode())
+    digest.update(repr(source_identity(checkpoint.shards.values())).encode())
     for header in layout.headers:
         digest.update(header)
     return digest.hexdigest()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halfbyte import __version__
+from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, options_called, said
@@ -25,7 +26,7 @@ from halfbyte.quantize.calibrated import ACTIVATIONS, OURS, DataBounds, calibrat
 from halfbyte.quantize.card import model_card
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
-from halfbyte.quantize.journal import Journal, fingerprint_of
+from halfbyte.quantize.journal import Journal
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.quantize.prepare import chosen_recipe
@@ -99,7 +100,7 @@ def improve(
         if options.dry_run:
             return result(len(targets))
         task = task_on_data(src, documents, job, layers, "gptq", bounds)
-        journal = _journal(dst, source, recipe, task, input_scales, options.overwrite)
+        journal = _journal(dst, source, recipe, task, input_scales, options.overwrite, progress)
         try:
             if nothing_to_do(finished.dossier, task, input_scales):
                 done = result(0)
@@ -173,20 +174,26 @@ def _targets(job: Job, layers: set[int], input_scales: InputScales | None) -> li
 
 
 def _journal(
-    dst: Path, source: Checkpoint, recipe: Recipe, task: "Task", input_scales: InputScales | None, overwrite: bool
+    dst: Path,
+    source: Checkpoint,
+    recipe: Recipe,
+    task: "Task",
+    input_scales: InputScales | None,
+    overwrite: bool,
+    progress: Progress,
 ) -> Journal:
     """Locks `dst` against other runs; from here on a plain quantize refuses it too."""
     fingerprint = fingerprint_of(
         {
             "improve": __version__,
-            "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
+            "source": source_identity(source.shards.values()),
             "config": source.config,
             "recipe": recipe.model_dump(mode="json"),
             "experts": task.key,
             "input_scale": None if input_scales is None else [input_scales.description, input_scales.sha256],
         }
     )
-    return Journal.open(dst, fingerprint, discard=overwrite)
+    return Journal.open(dst, fingerprint, discard=overwrite, note=progress.note)
 
 
 def _round(task: "Task", exchange: Exchange, experts: ImprovedExperts, progress: Progress) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte import __version__
+from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.formats.nvfp4.codec import Rounding as EncoderRounding
 from halfbyte.progress import Progress, Silent
@@ -21,7 +22,7 @@ from halfbyte.quantize.calibrated import ACTIVATIONS, calibrated_scales, measure
 from halfbyte.quantize.destination import new_folder, resumable
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import check_covered
-from halfbyte.quantize.journal import STAGING, Journal, fingerprint_of
+from halfbyte.quantize.journal import STAGING, Journal
 from halfbyte.quantize.metadata import write_metadata
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.quantize.prepare import Prepared, prepare
@@ -57,7 +58,7 @@ def quantize(
         with new_folder(dst):
             check_room(dst, prepared.job, prepared.room, prepared.task is not None)
             scales = _measured_first(prepared, progress)
-            journal = Journal.open(dst, _fingerprint(prepared, scales), discard=options.overwrite)
+            journal = Journal.open(dst, _fingerprint(prepared, scales), discard=options.overwrite, note=progress.note)
             with resumable(journal):
                 on_data, scales = _rounded_on_data(prepared, scales, progress)
                 done = _write(prepared, journal, scales, on_data, progress)
@@ -112,7 +113,7 @@ def _fingerprint(prepared: Prepared, scales: InputScales | None) -> str:
     return fingerprint_of(
         {
             "halfbyte": __version__,
-            "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
+            "source": source_identity(source.shards.values()),
             "config": source.config,
             "recipe": job.recipe.model_dump(mode="json"),
             "rounding": rounding if prepared.task is None else [rounding, prepared.task.key],

@@ -8,8 +8,6 @@ token, in memory as far as the budget goes, else in mapped files. A decoder laye
 3. shared expert and residual of each sequence
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 
 from halfbyte import __version__
+from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.errors import UsageError, said
 from halfbyte.progress import Progress, Silent
 from halfbyte.stream import attention
@@ -116,7 +115,7 @@ class Streamed:
         own = Sequences.of(sequences)
         config, device = self.config, self._skeleton.device
         self._sequences, self._lengths = own, own.lengths
-        self._work = Work(self._options["work"])
+        self._work = Work(self._options["work"], self._progress.note)
         self._fingerprint = self._identity(own, key)
         state = self._work.found(self._fingerprint)
         self.next_layer = 0 if state is None else state.layers
@@ -276,15 +275,15 @@ class Streamed:
         folder, stores = self._work.folder, self._stores
         hidden = f"hidden-{self.next_layer % 2}"
         if stores.source is stores.target:
-            stores.target.save(folder / hidden)
+            self._work.wrote(hidden, stores.target.save(folder / hidden))
         else:
-            stores.target.flush(folder / hidden)
+            self._work.wrote(hidden, stores.target.flush(folder / hidden))
             stores.source, stores.target = stores.target, stores.source
         selection = None
         if stores.selection is not None:
             selection = f"selection-{max(i for i in self.indexer_layers if i <= number)}"
             if number in self.indexer_layers:
-                stores.selection.save(folder / selection)
+                self._work.wrote(selection, stores.selection.save(folder / selection))
         observed = None
         if observer.wants("state"):
             observed = f"observer-{number}"
@@ -308,18 +307,18 @@ class Streamed:
     def _identity(self, own: Sequences, key: str) -> str:
         """Equal for runs whose finished layers hold the same numbers."""
         checkpoint = self._contents.checkpoint
-        document = {
-            "halfbyte": __version__,
-            "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in checkpoint.shards.items()},
-            "tensors": [[t.name, t.dtype, t.shape, t.shard, t.start] for t in checkpoint.tensors.values()],
-            "config": checkpoint.config,
-            "sequences": own.sha256,
-            "dtype": str(self._skeleton.dtype),
-            "device": self._skeleton.device.type,
-            "options": [self._options["activations"], self._options["attention"], self._options["budget"]],
-            "key": key,
-        }
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return fingerprint_of(
+            {
+                "halfbyte": __version__,
+                "source": source_identity(checkpoint.shards.values()),
+                "config": checkpoint.config,
+                "sequences": own.sha256,
+                "dtype": str(self._skeleton.dtype),
+                "device": self._skeleton.device.type,
+                "options": [self._options["activations"], self._options["attention"], self._options["budget"]],
+                "key": key,
+            }
+        )
 
 
 def _device(name: str) -> torch.device:

@@ -1,7 +1,6 @@
 """The rounding pass: calibration data through the model, layer after layer on the layers already rounded."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from halfbyte.calibrate.file import write_scales
 from halfbyte.calibrate.findings import SCHEMA, findings
 from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.rule import parse_rule
+from halfbyte.checkpoint.resume import DamagedError, fingerprint_of, folder_identity, read_state
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.data.documents import Documents
 from halfbyte.errors import UnsupportedError
@@ -100,7 +100,7 @@ def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progr
 def _check_what_is_there(work: Path, store: RoundedExperts, progress: Progress) -> None:
     """Damaged experts are rounded again. The inputs of a finished layer are gone: then the pass begins anew, through
     the experts that are sound, which ends in the same bytes."""
-    finished = _finished_layers(work, store.key)
+    finished = _finished_layers(work, store.key, progress)
     unsound = store.unsound(finished, progress)
     if not unsound:
         return
@@ -114,16 +114,19 @@ def _check_what_is_there(work: Path, store: RoundedExperts, progress: Progress) 
         (work / STATE).unlink(missing_ok=True)
 
 
-def _finished_layers(work: Path, key: str) -> int:
+def _finished_layers(work: Path, key: str, progress: Progress) -> int:
     """That the pass of this job has behind it; what another one left in its folder is forgotten."""
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(work, error) from None
     try:
-        if (work / KEY).read_text() == key:
-            return int(json.loads((work / STATE).read_text())["layers"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        state = read_state(work / STATE)
+        if state is not None and (work / KEY).read_bytes() == key.encode():
+            return int(state["layers"])
+    except DamagedError as error:
+        progress.note(f"{error.message}; the pass begins anew")
+    except FileNotFoundError:
         pass
     (work / STATE).unlink(missing_ok=True)
     return 0
@@ -138,14 +141,14 @@ def _activation(config: Any) -> Any:
 
 def _key(src: Path, data: str, layers: set[int], bounds: DataBounds, settings: Settings) -> str:
     """Equal for runs that give the same rounded experts; the memory budget is no part of it."""
-    files = sorted([*src.glob("*.safetensors"), src / "config.json"])
     document = {
         "halfbyte": __version__,
         "torch": torch.__version__,
-        "source": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        "source": folder_identity(src),
+        "config": hashlib.sha256((src / "config.json").read_bytes()).hexdigest(),
         "data": data,
         "layers": sorted(layers),
         "device": bounds.device,
         "settings": settings.as_json(),
     }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return fingerprint_of(document)
