@@ -79,10 +79,10 @@ def quantize(
     checkpoint of this source and recipe, whose experts are replaced by those that gptq rounds, shard by shard; all
     else of it stays, input scales that are not given too (`improve.shard_by_shard`).
     """
-    from halfbyte.improve.shard_by_shard import improve as improved
-    from halfbyte.quantize.pipeline import quantize as quantized
-
-    verb = improved if improve else quantized
+    if improve:
+        from halfbyte.improve.shard_by_shard import improve as verb
+    else:
+        from halfbyte.quantize.pipeline import quantize as verb
     return verb(src, dst, options, progress=progress, on_done=on_done, **given)
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
+from transformers import AutoModelForCausalLM, TextIteratorStreamer
 
 from halfbyte.chat.answer import Summary
 from halfbyte.chat.options import Sampling
 from halfbyte.checkpoint.json_file import read_json
+from halfbyte.data.tokenizer import load_tokenizer
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import find
@@ -33,7 +34,7 @@ class Transformers:
         dtype = torch.bfloat16 if cuda else torch.float32
         config = model_config(folder)
         self._family = find(read_json(folder / "config.json").get("model_type"))
-        self._tokenizer: Any = _tokenizer(folder, config)
+        self._tokenizer: Any = load_tokenizer(folder)
         # eager: transformers' sdpa path of glm_moe_dsa selects wrongly whenever a mask is built
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=dtype, attn_implementation="eager"
@@ -99,15 +100,3 @@ class Transformers:
             prefill_tokens_per_s=prompt_tokens / max(first - began, 1e-9),
             decode_tokens_per_s=(tokens - 1) / max(ended - first, 1e-9) if tokens > 1 else 0.0,
         )
-
-
-def _tokenizer(folder: Path, config: Any) -> Any:
-    """transformers' tokenizer, without running code that comes with the model. Raises CheckpointError."""
-    try:
-        return AutoTokenizer.from_pretrained(folder, config=config)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise CheckpointError(
-            f"{folder}: transformers cannot read the tokenizer: {reason}",
-            hint=said("{engine} {other} reads tokenizers by itself", other=LLAMA_CPP),
-        ) from None

@@ -13,8 +13,8 @@ from typing import Any
 from gguf import GGUFWriter, SpecialVocab, TokenType
 
 from halfbyte.checkpoint.json_file import read_json
+from halfbyte.data.byte_letters import BYTE
 from halfbyte.errors import CheckpointError, UnsupportedError, said
-from halfbyte.export.byte_letters import BYTE
 from halfbyte.export.sentencepiece import add_sentencepiece
 from halfbyte.export.tiktoken import add_tiktoken
 from halfbyte.models.llama_cpp import LlamaCpp

@@ -2,7 +2,7 @@
 
 Sources: transformers 5.23 `models/glm4_moe_lite` (whose defaults are the published sizes) and its config.json; the
 published index has 9,703 tensors, embedding and head of the MTP layer among them; llama.cpp's conversion/glm.py and
-src/models/deepseek2.cpp.
+src/models/deepseek2.cpp; for the parsers' names SGLang's function_call_parser.py and published vLLM commands.
 """
 
 from collections.abc import Iterator

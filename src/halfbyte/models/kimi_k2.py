@@ -1,7 +1,8 @@
 """Kimi K2: DeepSeek-V3's layers with 384 experts, one dense layer, no MTP layer, and a tokenizer of its own.
 
 Published in FP8 blocks (Instruct) or with INT4 experts (Thinking), for DeepSeek-V3's code. Sources: config.json of
-Kimi-K2-Instruct and Kimi-K2-Thinking, its tokenization_kimi.py; llama.cpp's conversion/deepseek.py.
+Kimi-K2-Instruct and Kimi-K2-Thinking, its tokenization_kimi.py; llama.cpp's conversion/deepseek.py; for the parsers'
+names SGLang's function_call_parser.py and the commands of Kimi K2.5's model card.
 """
 
 from dataclasses import replace

@@ -19,7 +19,7 @@ LIMIT_BYTES = 1_000_000
 class Table(BaseModel):
     """A table of such a file: whatever it does not declare is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class WrittenFile(Table):
