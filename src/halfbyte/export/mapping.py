@@ -14,8 +14,8 @@ import numpy.typing as npt
 from gguf import MODEL_ARCH, GGMLQuantizationType, TensorNameMap, get_tensor_name_map
 
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.export import pieces
 from halfbyte.export.blocks import ELEMENTS
