@@ -108,6 +108,9 @@ class RemoteFiles:
             f"{self.where}: weights are not read over the network", hint=said("download it, or use {depth} headers")
         )
 
+    def forget(self, name: str) -> None:
+        pass
+
     def header(self, name: str) -> tuple[bytes, int] | None:
         """By one or two range requests."""
         where = self.place(name)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json
+from halfbyte.cli.output import Json, command, print_json, say
 from halfbyte.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _show_power(found: "Power", margin: float) -> None:
     from halfbyte.evaluate.power import undecidable
 
     columns = ("items", "runs", "accuracy", "sees drop of", "decides margin", "items wanted", "GPU hours")
-    print(f"{'points':24}" + "".join(f"{name:>{max(len(name), 5) + 2}}" for name in columns))
+    say(f"{'points':24}" + "".join(f"{name:>{max(len(name), 5) + 2}}" for name in columns))
     for suite in found.suites:
         values = (
             str(suite.items),
@@ -74,8 +74,8 @@ def _show_power(found: "Power", margin: float) -> None:
         )
         cells = zip(columns, values, strict=True)
         name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
-        print(f"{name:24}" + "".join(f"{value:>{max(len(column), 5) + 2}}" for column, value in cells))
+        say(f"{name:24}" + "".join(f"{value:>{max(len(column), 5) + 2}}" for column, value in cells))
     if found.decidable:
-        print(f"a margin of {margin:g} points can be decided")
+        say(f"a margin of {margin:g} points can be decided")
     else:
-        print(f"a margin of {margin:g} points cannot be decided: {undecidable(found.suites)}")
+        say(f"a margin of {margin:g} points cannot be decided: {undecidable(found.suites)}")

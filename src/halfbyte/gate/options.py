@@ -28,3 +28,8 @@ class GateOptions:
     workers: int | None = None
     today: date | None = None
     bom: str | Path | None = None
+
+    def files_read(self, target: str | Path) -> list[Path]:
+        """What no report may be written over: the checkpoint that is judged, and what it is judged by."""
+        policy = self.policy if isinstance(self.policy, str | Path) else None
+        return [Path(one) for one in (target, self.source, self.cluster, policy) if one is not None]
