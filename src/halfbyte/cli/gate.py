@@ -38,6 +38,7 @@ def gate(
     recorded: Annotated[
         Path | None, typer.Option("--verify-decision", help="Make the decision of this gate.json again and compare.")
     ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a server is given, in all.")] = GateOptions.timeout,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
 ) -> None:
     """Judge a checkpoint by a policy before its weights are trusted, or even downloaded.

@@ -94,6 +94,7 @@ def plan(
         bool | None, typer.Option(help="vLLM: whether VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS is on. By version.")
     ] = None,
     hardware: Annotated[Path | None, typer.Option(help="YAML with more GPUs.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a server is given, in all.")] = PlanOptions.timeout,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write plan.json here.")] = None,
     json_output: Json = False,
 ) -> None:

@@ -43,7 +43,7 @@ def gate(
     resolved = _resolved(asked)
     if asked.bom is not None:
         check_output(Path(asked.bom), asked.files_read(target))
-    files = files_of(str(target), confined=True)
+    files = files_of(str(target), confined=True, seconds=asked.timeout)
     if files is None:
         raise UsageError(
             f"{str(target)[:300]}: no such checkpoint",
