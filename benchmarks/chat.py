@@ -40,8 +40,9 @@ def decode_to_bf16(source: Path, out: Path) -> None:
     import ml_dtypes
 
     from halfbyte.checkpoint.header import serialize_header
-    from halfbyte.checkpoint.inventory import NVFP4, inventory
+    from halfbyte.checkpoint.inventory import inventory
     from halfbyte.checkpoint.source import Checkpoint
+    from halfbyte.formats.catalogue import NVFP4
     from halfbyte.formats.nvfp4.codec import decode
     from halfbyte.formats.nvfp4.reference import Encoded
     from halfbyte.models import roles_of

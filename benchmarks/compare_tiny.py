@@ -20,15 +20,17 @@ from table import ROOT, record, show
 from halfbyte.api import quantize
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.compare.lockstep import Lockstep, Work
+from halfbyte.compare.lockstep import Lockstep, Spans
 from halfbyte.compare.opening import Opening
 from halfbyte.compare.summary import slices, summary
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import Tokenizer, open_tokenizer
+from halfbyte.formats import fp8_block
+from halfbyte.formats.nvfp4 import stored as nvfp4
+from halfbyte.formats.storage import StorageFormat
 from halfbyte.models import roles_of
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Plain
-from halfbyte.search.formats import FP8_BLOCK, NVFP4, Format
 from halfbyte.search.rounded import rounded_copy
 
 TINY = ROOT / "examples/tiny-glm"
@@ -50,7 +52,7 @@ def by_role(*roles: Role, but: tuple[str, ...] = ()) -> Callable[[TensorRole], b
     return lambda role: role.role in roles and role.projection not in but
 
 
-def bytes_of(chosen: Callable[[TensorRole], bool], form: Format) -> int:
+def bytes_of(chosen: Callable[[TensorRole], bool], form: StorageFormat) -> int:
     with Checkpoint.open(TINY) as source:
         entries = inventory(source.tensors.values(), roles_of(source.config))
         return sum(
@@ -65,7 +67,7 @@ def measured(data: Path, models: list[tuple[str, Path, str | None, int]]) -> dic
     """Figures of all candidates from one pass, the baseline run once."""
     documents = load([str(data)], open_tokenizer(TINY)).documents
     ids = [torch.from_numpy(document.ids) for document in documents]
-    job = Work(ids, [slice(0, len(one)) for one in ids], len(ids))
+    job = Spans(ids, [slice(0, len(one)) for one in ids], len(ids))
     wanted = [(TINY, None), *((folder, activations) for _, folder, activations, _ in models)]
     with Opening("cpu").models(wanted) as (base, *candidates):
         differences = Lockstep(base, candidates, job).run(Plain(), 1_000_000)
@@ -83,13 +85,13 @@ def main() -> None:
     chosen = options.parse_args()
     everything = by_role(*(set(Role) - {Role.NORM}), but=("weights_proj",))
     inner = by_role(*LINEARS, Role.INDEXER, but=("weights_proj",))
-    copies: dict[str, tuple[Callable[[TensorRole], bool], Format]] = {
-        "FP8, all linears (128 x 128)": (by_role(*LINEARS), FP8_BLOCK),
-        "shared experts": (by_role(Role.SHARED_EXPERT), NVFP4),
-        "attention": (by_role(Role.ATTENTION), NVFP4),
-        "indexer (wq_b, wk)": (by_role(Role.INDEXER, but=("weights_proj",)), NVFP4),
-        "all linears but router, weights_proj, ends": (inner, NVFP4),
-        "everything but norms and weights_proj": (everything, NVFP4),
+    copies: dict[str, tuple[Callable[[TensorRole], bool], StorageFormat]] = {
+        "FP8, all linears (128 x 128)": (by_role(*LINEARS), fp8_block.FORMAT),
+        "shared experts": (by_role(Role.SHARED_EXPERT), nvfp4.FORMAT),
+        "attention": (by_role(Role.ATTENTION), nvfp4.FORMAT),
+        "indexer (wq_b, wk)": (by_role(Role.INDEXER, but=("weights_proj",)), nvfp4.FORMAT),
+        "all linears but router, weights_proj, ends": (inner, nvfp4.FORMAT),
+        "everything but norms and weights_proj": (everything, nvfp4.FORMAT),
     }
     recipes = ("nvfp4-routed-experts", "nvfp4-experts-and-shared", "nvfp4-mlp")
     models: list[tuple[str, Path, str | None, int]] = []

@@ -22,7 +22,7 @@ import numpy as np
 from table import peer, record, show
 
 from halfbyte.checkpoint.header import serialize_header
-from halfbyte.checkpoint.source import Shard
+from halfbyte.checkpoint.shard import Shard
 from halfbyte.formats.nvfp4 import reference
 from halfbyte.formats.nvfp4.codec import Encoder, amax, decode, encode
 from halfbyte.formats.nvfp4.reference import Encoded, scale_2_of

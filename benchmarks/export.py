@@ -31,7 +31,7 @@ import numpy as np
 from halfbyte import __version__
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.export import verify_gguf
-from halfbyte.export.tokenizer import SPLITTING
+from halfbyte.models.splitting import ONE_DIGIT
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN, WIDTH, EXPERTS, VOCAB = 2048, 768, 64, 8192
@@ -124,7 +124,7 @@ def _layer(random: np.random.Generator, layer: int) -> dict[str, tuple[str, np.n
 
 
 def _write_tokenizer(folder: Path) -> None:
-    rule = next(iter(SPLITTING["qwen3_moe"]))[0]
+    rule = ONE_DIGIT[0]
     letters = [chr(n) for n in [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x144)]]
     split = {"type": "Split", "pattern": {"Regex": rule}, "behavior": "Isolated", "invert": False}
     bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}

@@ -23,9 +23,9 @@ from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.memory import plan_memory
 from halfbyte.plan.recipes import groups_on_paper, storage_by_recipe
 from halfbyte.plan.throughput import Efficiency, SpeedModel, efficiency
-from halfbyte.plan.work import Work, work_of
+from halfbyte.plan.work import StepWork, work_of
 
-Row = tuple[dict[str, Any], Work]
+Row = tuple[dict[str, Any], StepWork]
 
 
 def load() -> dict[str, list[Row]]:
@@ -51,7 +51,7 @@ def load() -> dict[str, list[Row]]:
     return found
 
 
-def predicted(row: dict[str, Any], work: Work, factors: Efficiency) -> tuple[float, float]:
+def predicted(row: dict[str, Any], work: StepWork, factors: Efficiency) -> tuple[float, float]:
     """(ms per output token of a stream, TTFT in ms). decode_only rows were measured with no prefill between steps."""
     model = SpeedModel(work, None, factors)
     speed = model.at(row["concurrency"], row["input_tokens"], row["output_tokens"])

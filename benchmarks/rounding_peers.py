@@ -32,10 +32,11 @@ from tiny_accuracy import TINY, load_decoded, log_probabilities, perplexity, win
 from transformers import AutoTokenizer
 
 import halfbyte.runtime as runtime
-from halfbyte.checkpoint.inventory import NVFP4, inventory
+from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import load as load_documents
 from halfbyte.data.tokenizer import open_tokenizer
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.models import roles_of
 
 ALGORITHMS = {

@@ -5,7 +5,7 @@
 
 Every cell is a process of its own: it loads the model, prefills random tokens, decodes, and reports. A path is one of
 
-    ours          halfbyte.runtime.attention, one call for the whole prompt
+    ours          halfbyte.modules.attention, one call for the whole prompt
     eager, sdpa   transformers' attention implementations, one call
     eager/256     the same with the prompt in calls of 256 tokens (`prefill_chunk_size=256`), its way to save memory
 
@@ -76,7 +76,7 @@ def agreement(shape: str, device: str, dtype: Any) -> dict[str, float]:
     """
     import torch
 
-    from halfbyte.runtime.attention import install, uninstall
+    from halfbyte.modules.attention import install, uninstall
 
     model = load(shape, "eager", device, torch.float32, layers=4)
     ids = torch.randint(1, 4096, (1, 320 if shape == "tiny-glm" else 2304), device=device)
@@ -99,8 +99,8 @@ def cell(path: str, length: int, options: argparse.Namespace) -> dict[str, Any]:
     """Prefill and decode once in this process."""
     import torch
 
+    from halfbyte.modules.attention import install
     from halfbyte.process import peak_rss_bytes
-    from halfbyte.runtime.attention import install
 
     device, decode, dtype = options.device, options.decode, getattr(torch, options.dtype)
     model = load(options.shape, "sdpa" if path == "sdpa" else "eager", device, dtype, options.layers)

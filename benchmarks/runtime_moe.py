@@ -26,7 +26,7 @@ package = types.ModuleType("halfbyte.runtime")
 package.__path__ = [str(ROOT / "src/halfbyte/runtime")]
 sys.modules["halfbyte.runtime"] = package
 
-from halfbyte.runtime import values  # noqa: E402
+from halfbyte.formats.nvfp4 import torch as values  # noqa: E402
 from halfbyte.runtime.backends.dequant import DequantBackend  # noqa: E402
 from halfbyte.runtime.backends.reference import ReferenceBackend, per_row  # noqa: E402
 from halfbyte.runtime.backends.routing import sort_by_expert  # noqa: E402

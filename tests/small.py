@@ -9,7 +9,8 @@ import numpy as np
 from families import configs
 from families.headers import headers_for, variant
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.header import serialize_header
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 SMALL = {
     "hidden_size": 64,
@@ -39,7 +40,9 @@ NUMPY = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32), "F16
 FAMILIES = (
     "GLM-5.2",
     "DeepSeek-V3-BF16",
+    "Kimi-K2-BF16",
     "GLM-4.7",
+    "GLM-4.7-Flash",
     "Qwen3-30B-A3B",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",
@@ -55,6 +58,20 @@ def small_config(name: str) -> dict[str, Any]:
     if "mlp_layer_types" in config:
         config["mlp_layer_types"] = ["dense"] * 3 + ["sparse"] * 2
     return config
+
+
+def runnable_changes(name: str) -> dict[str, Any]:
+    """What a small config needs beside its sizes for a forward pass that uses all of its parts."""
+    config, changes = small_config(name), dict[str, Any]()
+    if "kv_lora_rank" in config:
+        changes["num_key_value_heads"] = config["num_attention_heads"]
+    if config.get("n_group", 1) > 1:
+        changes |= {"n_group": 2, "topk_group": 1}
+    if "index_topk" in config:
+        changes["index_topk"] = 16
+    if "rotary_dim" in config:
+        changes["rotary_dim"] = config["head_dim"]
+    return changes
 
 
 def small_tensors(name: str, seed: int = 0, **changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -18,9 +18,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("api",),
+    ("evaluate",),
     ("gate", "search", "compare", "improve"),
     ("plan", "quantize", "calibrate", "export", "chat"),
     ("stream", "runtime"),
+    ("modules",),
     ("evidence", "recipes", "data"),
     ("engines",),
     ("checkpoint",),
@@ -40,9 +42,6 @@ DOORS: dict[str, tuple[str, ...]] = {
 ROOT = Path(halfbyte.__file__).parent
 REPOSITORY = Path(__file__).parent.parent
 FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
-
-
-MOVING = pytest.mark.xfail(reason="the house is being rebuilt")
 
 
 @cache
@@ -82,7 +81,6 @@ def test_every_package_has_a_floor() -> None:
     assert {package(name) for name in modules() if name} == set(FLOOR)
 
 
-@MOVING
 def test_imports_only_go_down() -> None:
     upward = []
     for name in modules():
@@ -95,7 +93,6 @@ def test_imports_only_go_down() -> None:
     assert upward == []
 
 
-@MOVING
 def test_no_circle_of_any_size() -> None:
     assert [sorted(circle) for circle in circles({name: set(imports(name)) for name in modules()})] == []
 
@@ -154,22 +151,20 @@ def outside(floors: tuple[str, ...], words: set[str]) -> list[str]:
     ]
 
 
-@MOVING
 def test_no_model_type_stands_outside_models() -> None:
     from halfbyte.models import FAMILIES
 
     assert len(FAMILIES) > 5
-    assert outside(("models",), set(FAMILIES)) == []
+    # an engine's faults name files of that engine, which it calls after model types
+    assert outside(("models", "engines"), set(FAMILIES)) == []
 
 
-@MOVING
 def test_no_engine_stands_outside_engines() -> None:
     from halfbyte.engines.catalogue import ENGINES
 
     assert outside(("engines", "models"), set(ENGINES)) == []
 
 
-@MOVING
 def test_no_stored_dtype_stands_outside_formats() -> None:
     words = {"U8", "F8_E4M3", "F8_E8M0", "weight_scale_inv"}
     assert outside(("formats",), words) == []
@@ -189,7 +184,7 @@ CORE = (
     "recipes",
 )
 CORE_VERBS = ("quantize", "gate", "plan", "cli", "api")
-NEEDS_TORCH = ("formats.nvfp4.torch", "quantize.rounding", "quantize.calibrated")
+NEEDS_TORCH = ("formats.nvfp4.torch", "formats.torch_dtypes", "quantize.rounding", "quantize.calibrated")
 
 IMPORT_WITHOUT_TORCH = """
 import importlib, sys
@@ -217,7 +212,6 @@ assert before != (dict(auto.AUTO_QUANTIZER_MAPPING), dict(auto.AUTO_QUANTIZATION
 """
 
 
-@MOVING
 def test_only_the_runtime_registers_anything() -> None:
     pytest.importorskip("transformers")
     quiet = [name for name in modules() if name and package(name) not in ("runtime", "__main__") and "cuda" not in name]

@@ -6,20 +6,24 @@ quantize("GLM-5.2", "glm-nvfp4")
 A name is imported when it is first asked for: the core needs no torch, `calibrate` and its like do.
 """
 
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from halfbyte.calibrate.calibration import CalibrationResult, calibrate
     from halfbyte.checkpoint.inspect import Inspection, inspect
-    from halfbyte.compare import Comparison, compare
+    from halfbyte.compare.comparison import Comparison, compare
+    from halfbyte.evaluate.published import verdict
     from halfbyte.export import export
     from halfbyte.gate.judge import gate
     from halfbyte.plan.planner import plan
-    from halfbyte.quantize.pipeline import quantize
+    from halfbyte.progress import Progress
+    from halfbyte.quantize.options import QuantizeOptions
     from halfbyte.quantize.result import QuantizeResult
     from halfbyte.quantize.verify import Verification, verify
-    from halfbyte.search import SearchResult, search
+    from halfbyte.search.best_recipe import SearchResult, search
 
 __all__ = [
     "CalibrationResult",
@@ -36,6 +40,7 @@ __all__ = [
     "plan",
     "quantize",
     "search",
+    "verdict",
     "verify",
 ]
 
@@ -44,18 +49,41 @@ _MODULES = {
     "calibrate": "halfbyte.calibrate.calibration",
     "Inspection": "halfbyte.checkpoint.inspect",
     "inspect": "halfbyte.checkpoint.inspect",
-    "Comparison": "halfbyte.compare",
-    "compare": "halfbyte.compare",
+    "Comparison": "halfbyte.compare.comparison",
+    "compare": "halfbyte.compare.comparison",
+    "verdict": "halfbyte.evaluate.published",
     "export": "halfbyte.export",
     "gate": "halfbyte.gate.judge",
     "plan": "halfbyte.plan.planner",
     "QuantizeResult": "halfbyte.quantize.result",
-    "quantize": "halfbyte.quantize.pipeline",
     "Verification": "halfbyte.quantize.verify",
     "verify": "halfbyte.quantize.verify",
-    "SearchResult": "halfbyte.search",
-    "search": "halfbyte.search",
+    "SearchResult": "halfbyte.search.best_recipe",
+    "search": "halfbyte.search.best_recipe",
 }
+
+
+def quantize(
+    src: str | Path,
+    dst: str | Path,
+    options: "QuantizeOptions | None" = None,
+    *,
+    improve: bool = False,
+    progress: "Progress | None" = None,
+    on_done: "Callable[[QuantizeResult], None] | None" = None,
+    **given: Any,
+) -> "QuantizeResult":
+    """Quantize the checkpoint in folder `src` into folder `dst`.
+
+    given: fields of `quantize.options.QuantizeOptions` by name, instead of `options`. improve: `dst` holds a finished
+    checkpoint of this source and recipe, whose experts are replaced by those that gptq rounds, shard by shard; all
+    else of it stays, input scales that are not given too (`improve.shard_by_shard`).
+    """
+    if improve:
+        from halfbyte.improve.shard_by_shard import improve as verb
+    else:
+        from halfbyte.quantize.pipeline import quantize as verb
+    return verb(src, dst, options, progress=progress, on_done=on_done, **given)
 
 
 def __getattr__(name: str) -> Any:

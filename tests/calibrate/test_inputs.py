@@ -82,7 +82,7 @@ def test_rules_are_read_and_written(text: str, rule: Rule) -> None:
     "text", ["", "min", "percentile", "percentile:", "percentile:0", "percentile:101", "percentile:nan"]
 )
 def test_what_is_no_rule(text: str) -> None:
-    with pytest.raises(UsageError, match="--amax"):
+    with pytest.raises(UsageError, match="amax"):
         parse_rule(text)
 
 

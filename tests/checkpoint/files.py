@@ -8,8 +8,9 @@ from typing import Any
 
 from families.configs import config
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
-from halfbyte.checkpoint.source import INDEX_NAME
+from halfbyte.checkpoint.header import serialize_header
+from halfbyte.checkpoint.index import INDEX_NAME
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 Shards = Mapping[str, Sequence[str]]
 

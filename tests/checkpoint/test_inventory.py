@@ -12,12 +12,13 @@ from families.configs import CONFIGS
 from families.expected import expected
 from families.headers import header_set, role_set
 
-from halfbyte.checkpoint.header import DTYPE_BYTES
 from halfbyte.checkpoint.inspect import inspect
-from halfbyte.checkpoint.inventory import SCALE_PARTS, Entry, grouped, inventory
-from halfbyte.checkpoint.modelopt import linear_tensors
-from halfbyte.checkpoint.source import Tensor
+from halfbyte.checkpoint.inventory import Entry, grouped, inventory
+from halfbyte.checkpoint.shard import Tensor
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.catalogue import SCALE_PARTS
+from halfbyte.formats.dtypes import DTYPE_BYTES
+from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.models import roles_of
 from halfbyte.models.roles import Role
 
@@ -119,7 +120,7 @@ def test_glm_52_bytes_of_every_plan() -> None:
             layer = -1 if role.layer is None else role.layer
             is_matrix = len(entry.shape) == 2 and role.projection != "weights_proj"
             if role.role in quantized and layer < layers and is_matrix:
-                total += sum(size for *_, size in linear_tensors(role.module, entry.shape, "NVFP4"))
+                total += sum(size for *_, size in nvfp4.FORMAT.tensors(role.module, entry.shape))
             elif layer < kept_layers:
                 total += entry.bytes
         assert (plan, total) == (plan, wanted)
@@ -130,7 +131,7 @@ def test_published_nvfp4_tensors_are_those_we_would_write() -> None:
     headers = {n: header for n, header in header_set("GLM-5.2-NVFP4").items() if n.startswith(f"{module}.")}
     (entry,) = inventory((tensor(n, *header) for n, header in headers.items()), roles_of(CONFIGS["GLM-5.2-NVFP4"]))
     assert (entry.role.module, entry.format) == (module, "nvfp4")
-    written = linear_tensors(entry.role.module, entry.shape, "NVFP4")
+    written = nvfp4.FORMAT.tensors(entry.role.module, entry.shape)
     assert [(name, (dtype, shape)) for name, dtype, shape, _ in written] == [
         (part.name, headers[part.name]) for part in entry.tensors.values()
     ]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, Shard
+from halfbyte.checkpoint.index import INDEX_NAME
+from halfbyte.checkpoint.shard import Shard
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, UnsupportedError
 
 from .files import CONFIG, shard_bytes, write_checkpoint

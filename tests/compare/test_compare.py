@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from compare.models import data, pair
 from halfbyte.api import quantize
-from halfbyte.compare import compare
+from halfbyte.cli.output import flag
+from halfbyte.compare.comparison import compare
 from halfbyte.compare.layers import CandidateChoices
 from halfbyte.errors import CheckpointError, DataError, UsageError
 from halfbyte.stream.executor import Streamed
@@ -193,10 +194,10 @@ def test_bad_requests(models: tuple[Path, Path], tmp_path: Path) -> None:
     for options, error, wanted in (
         ({}, UsageError, "nothing to compare on"),
         ({"data": [file], "slice": ["langage"]}, UsageError, "no row of the data has this field"),
-        ({"recall": "1k", "slice": ["x"]}, UsageError, "--slice needs --data"),
+        ({"recall": "1k", "slice": ["x"]}, UsageError, "slice needs data"),
         ({"data": [file], "recall": "1q"}, UsageError, "is no length"),
         ({"data": [str(tmp_path / "none.jsonl")]}, DataError, "no such file"),
-        ({"data": [file], "memory_budget": 1000}, UsageError, "--memory-budget"),
+        ({"data": [file], "memory_budget": 1000}, UsageError, "memory_budget"),
         ({"data": [file], "device": "tpu"}, UsageError, "device"),
     ):
         with pytest.raises(error, match=wanted):
@@ -209,7 +210,7 @@ def test_document_beyond_the_context(models: tuple[Path, Path], tmp_path: Path) 
     short = [edited(tmp_path / name, models[0], max_position_embeddings=30) for name in ("a", "b")]
     with pytest.raises(UsageError, match=r"data.jsonl:1: 40 tokens, the model takes 30") as error:
         compare(*short, data=[str(data(tmp_path))])
-    assert error.value.hint == "--max-length 30 cuts documents off there"
+    assert error.value.spelled(flag)[1] == "--max-length 30 cuts documents off there"
 
 
 def test_positions_double(models: tuple[Path, Path], tmp_path: Path) -> None:

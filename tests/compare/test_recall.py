@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compare.models import pair
-from halfbyte.compare import compare
+from halfbyte.compare.comparison import compare
 from halfbyte.compare.recall import DISTRACTORS, Probe, build_probes, parse_lengths, recall_rows
 from halfbyte.compare.tokens import TokenMeasures
 from halfbyte.data.document import Document
@@ -93,9 +93,9 @@ def test_lengths() -> None:
 
 
 def test_too_long_and_too_short(tokenizer: Tokenizer) -> None:
-    with pytest.raises(UsageError, match="--recall 16384: the model takes 8192 tokens"):
+    with pytest.raises(UsageError, match="recall 16384: the model takes 8192 tokens"):
         build_probes([1024, 16384], tokenizer, [], context=8192)
-    with pytest.raises(UsageError, match="--recall 64: too short"):
+    with pytest.raises(UsageError, match="recall 64: too short"):
         build_probes([64], tokenizer, [], context=8192)
 
 

@@ -183,7 +183,7 @@ def test_bad_files(tmp_path: Path, tokenizer: Tokenizer) -> None:
             load([str(tmp_path / name)], tokenizer)
     with pytest.raises(UsageError, match="no data"):
         load([], tokenizer)
-    with pytest.raises(UsageError, match="--tokens 0"):
+    with pytest.raises(UsageError, match="tokens 0"):
         load(["x"], tokenizer, tokens=0)
 
 

@@ -15,7 +15,7 @@ from halfbyte.errors import CheckpointError, OutputError, UsageError
 from halfbyte.evidence.decision import DecisionDocument
 from halfbyte.evidence.dossier import Dossier, identity
 from halfbyte.evidence.plan import PlanDocument
-from halfbyte.evidence.record import Document, json_bytes
+from halfbyte.evidence.record import JsonDocument, json_bytes
 
 from .documents import DECISION, DOSSIER, dossier
 
@@ -26,12 +26,12 @@ FREE = {"settings", "sampling", "calibration.experts", "rules", "blocks", "recip
 
 def small_plan(folder: Path) -> dict[str, Any]:
     (folder / "plan").mkdir()
-    document: dict[str, Any] = plan(str(small_checkpoint(folder / "source")), "b200", 4).as_json()
+    document: dict[str, Any] = plan(str(small_checkpoint(folder / "source")), "b200", 1).as_json()
     return document
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[type[Document], dict[str, Any]]:
+def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[type[JsonDocument], dict[str, Any]]:
     return {Dossier: DOSSIER, DecisionDocument: DECISION, PlanDocument: small_plan(tmp_path_factory.mktemp("plan"))}
 
 
@@ -67,7 +67,7 @@ def free(place: Place) -> bool:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_read_is_written_again(kind: type[Document], documents: dict[type[Document], Any]) -> None:
+def test_what_is_read_is_written_again(kind: type[JsonDocument], documents: dict[type[JsonDocument], Any]) -> None:
     wanted = json_bytes(documents[kind], indent=kind.indent, ascii=kind.ascii)
     assert kind.of(json.loads(wanted), "x").to_bytes() == wanted
 
@@ -94,7 +94,7 @@ def test_what_a_later_version_adds_is_carried_along(data: st.DataObject, value: 
 @given(data=st.data())
 @settings(max_examples=80, deadline=None)
 def test_the_field_at_fault_is_named(
-    kind: type[Document], documents: dict[type[Document], Any], data: st.DataObject
+    kind: type[JsonDocument], documents: dict[type[JsonDocument], Any], data: st.DataObject
 ) -> None:
     """Any one value of another kind is refused under its own name."""
     document = json.loads(json.dumps(documents[kind]))
@@ -107,7 +107,7 @@ def test_the_field_at_fault_is_named(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_missing_field_is_named(kind: type[Document], documents: dict[type[Document], Any]) -> None:
+def test_a_missing_field_is_named(kind: type[JsonDocument], documents: dict[type[JsonDocument], Any]) -> None:
     for name, field in kind.model_fields.items():
         key = field.alias or name
         if field.is_required() and key != kind.version[0]:
@@ -118,7 +118,7 @@ def test_a_missing_field_is_named(kind: type[Document], documents: dict[type[Doc
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"a": ', b"[" * 100_000, b"1" * 5000, b"null"])
-def test_what_is_no_document_is_one_clear_error(kind: type[Document], content: bytes, tmp_path: Path) -> None:
+def test_what_is_no_document_is_one_clear_error(kind: type[JsonDocument], content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(kind.error, match=r"x\.json: "):
         kind.read(tmp_path / "x.json")
@@ -179,7 +179,7 @@ def test_real_ones(tmp_path: Path) -> None:
     quantize(small_checkpoint(tmp_path / "in"), tmp_path / "out")
     decision = gate(tmp_path / "out")
     decision.document().write(tmp_path / "gate.json")
-    made = plan(str(tmp_path / "out"), "b200", 4)
+    made = plan(str(tmp_path / "out"), "b200", 1)
     made.write(tmp_path / "plan.json")
     files = {Dossier: tmp_path / "out/halfbyte.json"}
     files |= {DecisionDocument: tmp_path / "gate.json", PlanDocument: tmp_path / "plan.json"}

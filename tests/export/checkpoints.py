@@ -6,6 +6,7 @@ Weights are seeded, tokenizers are byte-level BPE with the family's own splittin
 that every machine makes the same bytes.
 """
 
+import base64
 import json
 import shutil
 import struct
@@ -23,7 +24,7 @@ from families.headers import Variant, headers_for  # noqa: E402
 from small import NUMPY, small_config, write_checkpoint  # noqa: E402
 
 from halfbyte.api import quantize  # noqa: E402
-from halfbyte.export.tokenizer import SPLITTING  # noqa: E402
+from halfbyte.models import FAMILIES as KNOWN  # noqa: E402
 
 TINY = ROOT / "examples/tiny-glm"
 VOCAB = 320
@@ -43,11 +44,17 @@ YARN = {
 }
 MLA = {**ROPE, "num_key_value_heads": 4}
 DEEPSEEK = {**MLA, **YARN, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "max_position_embeddings": 163840}
+KIMI_YARN = {
+    "rope_theta": 50000.0,
+    "rope_scaling": {**YARN["rope_scaling"], "factor": 64.0, "beta_fast": 1.0},
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "GLM-5.2": {**MLA, "max_position_embeddings": 8192},
     "DeepSeek-V3-BF16": DEEPSEEK,
     "DeepSeek-V3.2": DEEPSEEK,
+    "Kimi-K2-BF16": {**MLA, **KIMI_YARN, "vocab_size": 640},
     "GLM-4.7": ROPE,
+    "GLM-4.7-Flash": {**MLA, "max_position_embeddings": 8192},
     "Qwen3-30B-A3B": ROPE,
     "MiniMax-M2.5-BF16": {"intermediate_size": 64, "rotary_dim": 16},
     "Mixtral-8x7B-v0.1": {**ROPE, "head_dim": 16},
@@ -66,7 +73,7 @@ SPECIALS = {
 
 def family_checkpoint(folder: Path, name: str, **changes: Any) -> Path:
     """A small unquantized model of the family `name`, tokenizer included."""
-    config = small_config(name) | SIZES | FAMILIES[name] | changes
+    config = ROPE | small_config(name) | SIZES | FAMILIES.get(name, {}) | changes
     config = {key: value for key, value in config.items() if key in small_config(name) or key not in SIZES}
     config.pop("quantization_config", None)
     random = np.random.default_rng(7)
@@ -75,8 +82,11 @@ def family_checkpoint(folder: Path, name: str, **changes: Any) -> Path:
         for tensor, (dtype, shape) in headers_for(config, Variant()).items()
     }
     write_checkpoint(folder, config, tensors, tokenizer=False)
-    if config["model_type"] == "mixtral":
+    vocabulary = KNOWN[config["model_type"]].llama_cpp.vocabulary
+    if vocabulary == "llama":
         write_sentencepiece(folder)
+    elif vocabulary == "tiktoken":
+        write_tiktoken(folder)
     else:
         write_tokenizer(folder, config["model_type"])
     return folder
@@ -96,7 +106,7 @@ def write_tokenizer(folder: Path, model_type: str) -> None:
     ]
     splits = [
         {"type": "Split", "pattern": {"Regex": rule}, "behavior": "Isolated", "invert": False}
-        for rule in next(iter(SPLITTING[model_type]))
+        for rule in next(iter(KNOWN[model_type].llama_cpp.splitting))
     ]
     bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     tokenizer = {
@@ -116,6 +126,26 @@ def write_tokenizer(folder: Path, model_type: str) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False))
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+
+
+def write_tiktoken(folder: Path) -> None:
+    """tiktoken.model with the 256 bytes and a few longer tokens, one of them out of BPE's reach."""
+    tokens = [bytes([byte]) for byte in range(256)]
+    tokens += [b"th", b"the", b" the", b"in", "한".encode()[:2], "한".encode(), b"xyz"]
+    lines = [base64.b64encode(token).decode() + f" {rank}" for rank, token in enumerate(tokens)]
+    (folder / "tiktoken.model").write_text("\n".join(lines) + "\n")
+    named = {len(tokens): "[BOS]", len(tokens) + 1: "[EOS]", len(tokens) + 2: "<|im_end|>"}
+    settings = {
+        "tokenizer_class": "TikTokenTokenizer",
+        "bos_token": "[BOS]",
+        "eos_token": "[EOS]",
+        "added_tokens_decoder": {str(i): {"content": text, "special": True} for i, text in named.items()},
+        "chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"bos_token_id": len(tokens), "eos_token_id": len(tokens) + 1}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def write_sentencepiece(folder: Path) -> None:

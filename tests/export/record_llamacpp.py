@@ -10,6 +10,7 @@ finds by a hash, and DeepSeek-V3.2's insistence on a tokenizer class that says `
 """
 
 import argparse
+import base64
 import hashlib
 import json
 import sys
@@ -23,9 +24,24 @@ SPLITTING_RULES = {
     "glm4_moe": "glm4",
     "deepseek_v3": "deepseek-v3",
     "deepseek_v32": "deepseek-v3",
+    "kimi_k2": "kimi-k2",
+    "glm4_moe_lite": "glm4",
     "qwen3_moe": "qwen2",
     "minimax_m2": "minimax-m2",
 }
+
+
+class Tiktoken:
+    """As much of Kimi's own tokenizer class, which is remote code, as the converter looks at."""
+
+    def __init__(self, folder: Path) -> None:
+        lines = [line.split() for line in (folder / "tiktoken.model").read_bytes().splitlines()]
+        self.model, self._mergeable_ranks = self, {base64.b64decode(token): int(rank) for token, rank in lines}
+        named = json.loads((folder / "tokenizer_config.json").read_text())["added_tokens_decoder"]
+        numbers = range(len(lines), len(lines) + 256 + 2)
+        self.special_tokens = {
+            named[str(i)]["content"] if str(i) in named else f"<|reserved_token_{i}|>": i for i in numbers
+        }
 
 
 def convert(checkpoint: Path, out: Path) -> None:
@@ -33,12 +49,17 @@ def convert(checkpoint: Path, out: Path) -> None:
     import conversion.base
     import conversion.deepseek
     import convert_hf_to_gguf
+    import pytest
+    import transformers
 
     model_type = json.loads((checkpoint / "config.json").read_text())["model_type"]
     conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: SPLITTING_RULES[model_type]
     conversion.deepseek.DeepseekV32Model.set_vocab = lambda self: self._set_vocab_gpt2()
     sys.argv = ["convert_hf_to_gguf.py", str(checkpoint), "--outfile", str(out)]
-    convert_hf_to_gguf.main()
+    with pytest.MonkeyPatch.context() as patch:
+        if (checkpoint / "tiktoken.model").exists():
+            patch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda folder, **_: Tiktoken(Path(folder)))
+        convert_hf_to_gguf.main()
 
 
 def fingerprint(path: Path, gguf: Any) -> dict[str, Any]:

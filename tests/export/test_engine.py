@@ -13,9 +13,11 @@ pytest.importorskip("xllamacpp", reason="needs the extra [local]")
 
 from export.checkpoints import TINY, VOCAB, family_checkpoint, tiny_nvfp4
 from export.engine import Engine
+from halfbyte import models
 from halfbyte.api import quantize
-from halfbyte.checkpoint.source import Checkpoint, Tensor
-from halfbyte.export import architectures, export
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.export import export
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
 from halfbyte.models.roles import Role
@@ -139,8 +141,24 @@ def test_nvfp4_computes_what_its_values_say(name: str, recipe: str, tmp_path: Pa
 def test_the_refused_families_would_compute_nonsense(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reason for the refusal. When this fails, llama.cpp has learned it: see `architectures.ARCHITECTURES`."""
+    """The reason for the refusal. When this fails, llama.cpp has learned it: see the family's `LlamaCpp.scaled`."""
     model_type = small_config(name)["model_type"]
-    allowed = dataclasses.replace(architectures.ARCHITECTURES[model_type], scaled=frozenset(Role))
-    monkeypatch.setitem(architectures.ARCHITECTURES, model_type, allowed)
+    family = models.FAMILIES[model_type]
+    assert family.llama_cpp is not None
+    allowed = dataclasses.replace(family.llama_cpp, scaled=frozenset(Role))
+    monkeypatch.setitem(models.BY_NAME, model_type, family.but(llama_cpp=allowed))
     assert distance(name, "nvfp4-routed-experts", tmp_path) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "Kimi-K2-BF16", "GLM-4.7", "GLM-4.7-Flash"])
+def test_llamacpp_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
+    """Of an unquantized export. Seen: at most a fortieth of the logits' spread (activations are rounded to 8 bits)."""
+    torch = pytest.importorskip("torch")
+    from stream.models import streamed_logits
+
+    source = family_checkpoint(tmp_path / "bf16", name, **{k: v for k, v in MLA.items() if k in small_config(name)})
+    export(source, tmp_path / "out.gguf")
+    wanted = torch.log_softmax(streamed_logits(source, [torch.tensor(PROMPT)])[0][-1].double(), -1).numpy()
+    _, top = Engine(tmp_path / "out.gguf").next_token(PROMPT, PROMPT[0], top=len(wanted))
+    found = np.array([top[token] for token in range(len(wanted))])
+    assert np.abs(found - wanted).max() < 0.1 * wanted.std()

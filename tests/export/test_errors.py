@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from export.checkpoints import family_checkpoint, quantized
+from halfbyte import models
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, HalfbyteError, OutputError, UnsupportedError, UsageError
-from halfbyte.export import architectures, export
+from halfbyte.export import export
 
 EXPERT = "model.layers.1.mlp.experts.2.down_proj"
 
@@ -135,7 +136,7 @@ def test_rows_must_be_a_multiple_of_64(tmp_path: Path) -> None:
         export(quantized(source, tmp_path / "nvfp4"), tmp_path / "out.gguf")
 
 
-@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "GLM-4.7", "MiniMax-M2.5-BF16"])
+@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "Kimi-K2-BF16", "GLM-4.7", "GLM-4.7-Flash", "MiniMax-M2.5-BF16"])
 def test_nvfp4_that_llamacpp_would_run_wrongly_is_refused(name: str, tmp_path: Path) -> None:
     source = quantized(family_checkpoint(tmp_path / "bf16", name), tmp_path / "nvfp4")
     with pytest.raises(UnsupportedError, match="does not apply the NVFP4 scale of a routed_expert"):
@@ -143,7 +144,7 @@ def test_nvfp4_that_llamacpp_would_run_wrongly_is_refused(name: str, tmp_path: P
 
 
 def test_a_family_without_architecture_is_refused(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(architectures.ARCHITECTURES, "qwen3_moe")
+    monkeypatch.setitem(models.BY_NAME, "qwen3_moe", models.FAMILIES["qwen3_moe"].but(llama_cpp=None))
     with pytest.raises(UnsupportedError, match="has no such architecture"):
         export(sound, tmp_path / "out.gguf")
 
@@ -155,7 +156,7 @@ def test_an_unknown_splitting_rule_is_refused_or_named(sound: Path, tmp_path: Pa
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UnsupportedError, match=r"not qwen2: \\w\+") as caught:
         export(folder, tmp_path / "out.gguf")
-    assert "--tokenizer-pre" in (caught.value.hint or "")
+    assert "tokenizer_pre" in (caught.value.hint or "")
     assert export(folder, tmp_path / "out.gguf", tokenizer_pre="qwen2").tensors > 0
 
 

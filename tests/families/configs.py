@@ -385,3 +385,10 @@ CONFIGS: dict[str, Config] = {
 def config(name: str) -> Config:
     """Return a private copy of one config, safe to change in a test."""
     return copy.deepcopy(CONFIGS[name])
+
+
+def plain_sets() -> dict[str, str]:
+    """Model type -> the first of its sets with experts one by one, an unquantized one where there is any."""
+    unfused = [name for name in CONFIGS if "fused" not in name]
+    ordered = sorted(unfused, key=lambda name: "quantization_config" in CONFIGS[name])
+    return {CONFIGS[name]["model_type"]: name for name in reversed(ordered)}

@@ -1,30 +1,25 @@
 """Full-size synthetic safetensors headers (names, dtypes, shapes; no data) of published MoE checkpoints.
 
-`header_set(name)` gives the headers and `role_set(name)` the true role of every tensor. Roles are not derived from
-names: each tensor is written together with its role, so the labels can judge a classifier that reads names.
-`expected.py` computes the totals of every set a second time, from the config alone.
+`header_set(name)` gives the headers and `role_set(name)` the role of every tensor, both from the family's own list of
+tensors: what is tested with them is the code that reads such headers. That the lists are right is held elsewhere:
+`expected.py` computes the totals of every set a second time, from the config alone, and has exact figures of published
+checkpoints; `recorded.json` has hashes of sets that were once written without a list; `test_header_sets` has samples.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+from halfbyte.models import FAMILIES, architecture_of
+from halfbyte.models.family import Described
+from halfbyte.models.roles import Role
 
 from .configs import CONFIGS, Config
 
 Header = tuple[str, tuple[int, ...]]
 Label = tuple[str, bool]
 
-ROLES = (
-    "embedding",
-    "lm_head",
-    "norm",
-    "attention",
-    "indexer",
-    "router",
-    "dense_mlp",
-    "shared_expert",
-    "routed_expert",
-    "mtp",
-)
+ROLES = tuple(str(role) for role in Role)
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,8 @@ _VARIANTS: dict[str, Variant] = {
     "Mixtral-8x7B-v0.1-fused": Variant(fused=True),
     "Mixtral-8x22B-v0.1-fused": Variant(fused=True),
 }
+PLAIN = ("weights_proj", "eh_proj", "gate")
+"""Linears that no published checkpoint quantizes."""
 
 
 def variant(name: str) -> Variant:
@@ -68,139 +65,48 @@ class _Writer:
     headers: dict[str, Header] = field(default_factory=dict)
     labels: dict[str, Label] = field(default_factory=dict)
 
-    def tensor(self, name: str, shape: tuple[int, ...], label: Label, dtype: str = "BF16") -> None:
-        """Add one tensor that no variant quantizes."""
+    def add(self, tensor: Described, name: str) -> None:
+        """One tensor of the list under its own name; linears in the variant's format."""
+        label = (str(tensor.role), tensor.mtp)
+        is_linear = len(tensor.shape) == 2 and tensor.projection is not None and tensor.projection not in PLAIN
+        if is_linear and self.variant.fp8:
+            rows, columns = tensor.shape
+            self.tensor(name, tensor.shape, label, "F8_E4M3")
+            self.tensor(f"{name}_scale_inv", (-(-rows // 128), -(-columns // 128)), label, "F32")
+        elif is_linear and self.variant.nvfp4 and label == ("routed_expert", False):
+            rows, columns = tensor.shape
+            self.tensor(name, (rows, columns // 2), label, "U8")
+            self.tensor(f"{name}_scale", (rows, columns // 16), label, "F8_E4M3")
+            self.tensor(f"{name}_scale_2", (), label, "F32")
+            self.tensor(f"{name.removesuffix('weight')}input_scale", (), label, "F32")
+        else:
+            self.tensor(name, tensor.shape, label, tensor.dtype.upper())
+
+    def tensor(self, name: str, shape: tuple[int, ...], label: Label, dtype: str) -> None:
         if name in self.headers:
             raise ValueError(f"duplicate tensor {name}")
         self.headers[name] = (dtype, shape)
         self.labels[name] = label
 
-    def linear(self, module: str, rows: int, columns: int, label: Label) -> None:
-        """Add the weight of a linear layer that FP8 checkpoints, and NVFP4 ones for main experts, quantize."""
-        if self.variant.fp8:
-            self.tensor(f"{module}.weight", (rows, columns), label, "F8_E4M3")
-            self.tensor(f"{module}.weight_scale_inv", (-(-rows // 128), -(-columns // 128)), label, "F32")
-        elif self.variant.nvfp4 and label == ("routed_expert", False):
-            self.tensor(f"{module}.weight", (rows, columns // 2), label, "U8")
-            self.tensor(f"{module}.weight_scale", (rows, columns // 16), label, "F8_E4M3")
-            self.tensor(f"{module}.weight_scale_2", (), label, "F32")
-            self.tensor(f"{module}.input_scale", (), label, "F32")
-        else:
-            self.tensor(f"{module}.weight", (rows, columns), label)
+
+def _stored(tensors: list[Described], stored: Variant) -> Iterator[tuple[Described, str]]:
+    """The tensors of a checkpoint and their names, an expert's linears side by side. `tensors` are of one place."""
+    for tensor in tensors:
+        if tensor.stack:
+            if stored.fused:
+                yield tensor, _as_transformers_saves(tensor)
+        elif tensor.promised and "{e}" not in tensor.name:
+            yield tensor, _as_transformers_saves(tensor) if stored.fused else tensor.name
+    experts = [tensor for tensor in tensors if "{e}" in tensor.name and tensor.promised and not stored.fused]
+    for number in range(max((tensor.count for tensor in experts), default=0)):
+        for tensor in experts:
+            yield tensor, tensor.name.format(e=number)
 
 
-def _mla(out: _Writer, cfg: Config, prefix: str, mtp: bool) -> None:
-    """Multi-head latent attention of DeepSeek-V3 and GLM-5."""
-    label = ("attention", mtp)
-    hidden, heads = cfg["hidden_size"], cfg["num_attention_heads"]
-    q_rank, kv_rank, rope = cfg["q_lora_rank"], cfg["kv_lora_rank"], cfg["qk_rope_head_dim"]
-    nope, value = cfg["qk_nope_head_dim"], cfg["v_head_dim"]
-    out.linear(f"{prefix}.q_a_proj", q_rank, hidden, label)
-    out.tensor(f"{prefix}.q_a_layernorm.weight", (q_rank,), label)
-    out.linear(f"{prefix}.q_b_proj", heads * (nope + rope), q_rank, label)
-    out.linear(f"{prefix}.kv_a_proj_with_mqa", kv_rank + rope, hidden, label)
-    out.tensor(f"{prefix}.kv_a_layernorm.weight", (kv_rank,), label)
-    out.linear(f"{prefix}.kv_b_proj", heads * (nope + value), kv_rank, label)
-    out.linear(f"{prefix}.o_proj", hidden, heads * value, label)
-
-
-def _indexer(out: _Writer, cfg: Config, prefix: str, mtp: bool) -> None:
-    """Sparse-attention indexer of DeepSeek-V3.2 and GLM-5; its k_norm is a LayerNorm with a bias."""
-    label = ("indexer", mtp)
-    heads, width = cfg["index_n_heads"], cfg["index_head_dim"]
-    norm_dtype = "F32" if cfg["model_type"] == "deepseek_v32" else "BF16"
-    out.linear(f"{prefix}.wq_b", heads * width, cfg["q_lora_rank"], label)
-    out.linear(f"{prefix}.wk", width, cfg["hidden_size"], label)
-    out.tensor(f"{prefix}.k_norm.weight", (width,), label, norm_dtype)
-    out.tensor(f"{prefix}.k_norm.bias", (width,), label, norm_dtype)
-    out.tensor(f"{prefix}.weights_proj.weight", (heads, cfg["hidden_size"]), label)
-
-
-def _gqa(out: _Writer, cfg: Config, prefix: str, mtp: bool) -> None:
-    """Grouped-query attention, with q/k/v biases and q/k norms where the family has them."""
-    label = ("attention", mtp)
-    hidden, heads, kv_heads = cfg["hidden_size"], cfg["num_attention_heads"], cfg["num_key_value_heads"]
-    width = cfg.get("head_dim") or hidden // heads
-    for projection, rows in (("q", heads * width), ("k", kv_heads * width), ("v", kv_heads * width)):
-        out.linear(f"{prefix}.{projection}_proj", rows, hidden, label)
-        if cfg.get("attention_bias"):
-            out.tensor(f"{prefix}.{projection}_proj.bias", (rows,), label)
-    out.linear(f"{prefix}.o_proj", hidden, heads * width, label)
-    if cfg["model_type"] == "minimax_m2":
-        out.tensor(f"{prefix}.q_norm.weight", (heads * width,), label)
-        out.tensor(f"{prefix}.k_norm.weight", (kv_heads * width,), label)
-    elif cfg["model_type"] == "qwen3_moe" or cfg.get("use_qk_norm"):
-        out.tensor(f"{prefix}.q_norm.weight", (width,), label)
-        out.tensor(f"{prefix}.k_norm.weight", (width,), label)
-
-
-def _swiglu(out: _Writer, prefix: str, hidden: int, width: int, label: Label, names: tuple[str, str, str]) -> None:
-    """Gate, down and up projections of one MLP or expert; `names` gives them in the order gate, up, down."""
-    out.linear(f"{prefix}.{names[0]}", width, hidden, label)
-    out.linear(f"{prefix}.{names[1]}", width, hidden, label)
-    out.linear(f"{prefix}.{names[2]}", hidden, width, label)
-
-
-_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
-
-
-def _moe(out: _Writer, cfg: Config, layer: str, mtp: bool) -> None:
-    """Router, routed experts and shared expert of one sparse layer."""
-    family, hidden = cfg["model_type"], cfg["hidden_size"]
-    mixtral_names = family in ("mixtral", "minimax_m2")
-    experts = cfg.get("n_routed_experts") or cfg.get("num_experts") or cfg.get("num_local_experts")
-    width = cfg.get("moe_intermediate_size") or cfg["intermediate_size"]
-    block = f"{layer}.{'block_sparse_moe' if mixtral_names and not out.variant.fused else 'mlp'}"
-    router_dtype = "F32" if family == "minimax_m2" else "BF16"
-    out.tensor(f"{block}.gate.weight", (experts, hidden), ("router", mtp), router_dtype)
-    if family == "minimax_m2":
-        out.tensor(f"{block}.e_score_correction_bias", (experts,), ("router", mtp), "F32")
-    elif "n_routed_experts" in cfg:
-        out.tensor(f"{block}.gate.e_score_correction_bias", (experts,), ("router", mtp), "F32")
-    routed = ("routed_expert", mtp)
-    if out.variant.fused:
-        out.tensor(f"{block}.experts.gate_up_proj", (experts, 2 * width, hidden), routed)
-        out.tensor(f"{block}.experts.down_proj", (experts, hidden, width), routed)
-    else:
-        names = ("w1", "w3", "w2") if mixtral_names else _PROJECTIONS
-        for expert in range(experts):
-            _swiglu(out, f"{block}.experts.{expert}", hidden, width, routed, names)
-    if cfg.get("n_shared_experts"):
-        shared_width = width * cfg["n_shared_experts"]
-        _swiglu(out, f"{block}.shared_experts", hidden, shared_width, ("shared_expert", mtp), _PROJECTIONS)
-
-
-def _is_sparse(cfg: Config, index: int) -> bool:
-    """Whether decoder layer `index` has routed experts."""
-    if "first_k_dense_replace" in cfg:
-        return index >= cfg["first_k_dense_replace"]
-    if "mlp_only_layers" in cfg:
-        return index not in cfg["mlp_only_layers"] and (index + 1) % cfg["decoder_sparse_step"] == 0
-    return True
-
-
-def _layer(out: _Writer, cfg: Config, index: int) -> None:
-    """One decoder layer; an index at or past `num_hidden_layers` is an MTP layer."""
-    layer, mtp, hidden = f"model.layers.{index}", index >= cfg["num_hidden_layers"], cfg["hidden_size"]
-    out.tensor(f"{layer}.input_layernorm.weight", (hidden,), ("norm", mtp))
-    out.tensor(f"{layer}.post_attention_layernorm.weight", (hidden,), ("norm", mtp))
-    if "kv_lora_rank" in cfg:
-        _mla(out, cfg, f"{layer}.self_attn", mtp)
-    else:
-        _gqa(out, cfg, f"{layer}.self_attn", mtp)
-    if "index_n_heads" in cfg and (mtp or "indexer_types" not in cfg or cfg["indexer_types"][index] == "full"):
-        _indexer(out, cfg, f"{layer}.self_attn.indexer", mtp)
-    if _is_sparse(cfg, index):
-        _moe(out, cfg, layer, mtp)
-    else:
-        _swiglu(out, f"{layer}.mlp", hidden, cfg["intermediate_size"], ("dense_mlp", mtp), _PROJECTIONS)
-    if mtp:
-        out.tensor(f"{layer}.eh_proj.weight", (hidden, 2 * hidden), ("mtp", True))
-        for norm in ("enorm", "hnorm", "shared_head.norm"):
-            out.tensor(f"{layer}.{norm}.weight", (hidden,), ("norm", True))
-        if cfg["model_type"] != "glm_moe_dsa":
-            out.tensor(f"{layer}.embed_tokens.weight", (cfg["vocab_size"], hidden), ("embedding", True))
-            out.tensor(f"{layer}.shared_head.head.weight", (cfg["vocab_size"], hidden), ("lm_head", True))
+def _as_transformers_saves(tensor: Described) -> str:
+    """The spelling under `mlp`, where the published name has another container."""
+    other = tensor.name.replace(".block_sparse_moe.", ".mlp.")
+    return other if other in tensor.also else tensor.name
 
 
 @lru_cache(maxsize=2)
@@ -209,15 +115,19 @@ def _build(name: str) -> _Writer:
 
 
 def _write(cfg: Config, stored: Variant) -> _Writer:
-    out = _Writer(stored)
-    out.tensor("model.embed_tokens.weight", (cfg["vocab_size"], cfg["hidden_size"]), ("embedding", False))
-    layers = cfg["num_hidden_layers"]
-    if out.variant.mtp:
-        layers += cfg.get("num_nextn_predict_layers", 0)
-    for index in range(layers):
-        _layer(out, cfg, index)
-    out.tensor("model.norm.weight", (cfg["hidden_size"],), ("norm", False))
-    out.tensor("lm_head.weight", (cfg["vocab_size"], cfg["hidden_size"]), ("lm_head", False))
+    out, arch = _Writer(stored), architecture_of(cfg)
+    last = arch.layers + (arch.mtp_layers if stored.mtp else 0)
+    together: list[Described] = []
+    for tensor in FAMILIES[arch.model_type].tensors(arch):
+        if tensor.layer is not None and tensor.layer >= last:
+            continue
+        if together and (tensor.layer != together[0].layer or (tensor.role is not together[0].role)):
+            for one, name in _stored(together, stored):
+                out.add(one, name)
+            together = []
+        together.append(tensor)
+    for one, name in _stored(together, stored):
+        out.add(one, name)
     return out
 
 

@@ -1,6 +1,9 @@
 """The synthetic header sets agree with closed-form totals, published figures and hand-written samples."""
 
+import hashlib
+import json
 from math import prod
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,7 @@ from .configs import CONFIGS
 from .expected import DTYPE_BYTES, PUBLISHED, expected
 from .headers import ROLES, header_set, role_set
 
+RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text())
 SCALES = (".weight_scale_inv", ".weight_scale", ".weight_scale_2", ".input_scale")
 
 
@@ -159,3 +163,12 @@ def test_callers_get_their_own_dictionary() -> None:
 def test_published_skip_lists_have_their_published_length() -> None:
     assert len(CONFIGS["GLM-5.2-FP8"]["quantization_config"]["modules_to_not_convert"]) == 541
     assert len(CONFIGS["GLM-5.2-NVFP4"]["quantization_config"]["ignore"]) == 156
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_sets_are_what_they_were_before_the_families_listed_their_tensors(name: str) -> None:
+    """Names, dtypes, shapes and roles, written then by a second description that shared no code with the families'."""
+    labels, digest = role_set(name), hashlib.sha256()
+    for tensor, (dtype, shape) in sorted(header_set(name).items()):
+        digest.update(json.dumps([tensor, dtype, list(shape), *labels[tensor]]).encode())
+    assert digest.hexdigest() == RECORDED[name]

@@ -19,7 +19,9 @@ import atheris
 
 with atheris.instrument_imports(include=["halfbyte.checkpoint"]):
     from halfbyte.checkpoint.header import header_length, parse_header, serialize_header
-    from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, read_json
+    from halfbyte.checkpoint.index import INDEX_NAME
+    from halfbyte.checkpoint.json_file import read_json
+    from halfbyte.checkpoint.source import Checkpoint
     from halfbyte.errors import HalfbyteError
     from halfbyte.models import roles_of
 

@@ -9,8 +9,9 @@ from typing import Any
 from families.configs import config
 from families.headers import header_set
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.header import serialize_header
 from halfbyte.engines.exclusions import exclusion_entries
+from halfbyte.formats.dtypes import DTYPE_BYTES
 from halfbyte.models import roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from halfbyte.gate import target
+from halfbyte.checkpoint import files
 from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.judge import gate
 
@@ -129,7 +129,7 @@ def test_hot_experts_are_named(tiny: Draft, tmp_path: Path) -> None:
 
 
 def test_a_file_too_large_to_read_is_a_finding(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(target, "TEXT_LIMIT_BYTES", 200_000)
+    monkeypatch.setattr(files, "JSON_LIMIT_BYTES", 200_000)
     refusing = [finding for finding in gate(tiny_folder).findings if finding.refuses]
     assert [(finding.rule, finding.found.file) for finding in refusing] == [("integrity.unreadable", "tokenizer.json")]
 

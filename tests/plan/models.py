@@ -4,13 +4,13 @@ from typing import Any
 
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.hardware import find_gpu
-from halfbyte.plan.target import Model, on_paper
+from halfbyte.plan.target import PlannedModel, on_paper
 from tests.families.configs import config
 
 
-def paper(name: str = "GLM-5.2", recipe: str | None = "nvfp4-routed-experts") -> Model:
+def paper(name: str = "GLM-5.2", recipe: str | None = "nvfp4-routed-experts") -> PlannedModel:
     return on_paper(name, config(name), recipe)
 
 
-def server(model: Model, gpu: str = "b200", gpus: int = 8, engine: str = "sglang", **options: Any) -> Deployment:
+def server(model: PlannedModel, gpu: str = "b200", gpus: int = 8, engine: str = "sglang", **options: Any) -> Deployment:
     return make_deployment(model.arch, find_gpu(gpu), gpus, engine, **options)

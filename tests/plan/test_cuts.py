@@ -5,7 +5,7 @@ import pytest
 from halfbyte.errors import UsageError
 from halfbyte.plan.cuts import check_cuts, cut_warnings, whole_cuts
 from halfbyte.plan.planner import plan_deployment
-from halfbyte.plan.target import Model, on_paper
+from halfbyte.plan.target import PlannedModel, on_paper
 from halfbyte.plan.workload import Workload
 from tests.families.configs import config
 
@@ -14,7 +14,7 @@ from .models import server
 AIR = {"hidden_size": 4096, "moe_intermediate_size": 1408, "n_routed_experts": 128, "num_hidden_layers": 46}
 
 
-def air(recipe: str = "nvfp4-routed-experts") -> Model:
+def air(recipe: str = "nvfp4-routed-experts") -> PlannedModel:
     return on_paper("GLM-4.5-Air", config("GLM-4.7") | AIR | {"intermediate_size": 10944}, recipe)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
-from halfbyte.checkpoint.source import INDEX_NAME
+from halfbyte.checkpoint.header import serialize_header
+from halfbyte.checkpoint.index import INDEX_NAME
+from halfbyte.formats.dtypes import DTYPE_BYTES
 from tests.families.configs import config
 from tests.families.headers import header_set
 

@@ -6,7 +6,7 @@ from math import prod
 import pytest
 
 from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
-from halfbyte.formats.sizes import stored_bytes
+from halfbyte.formats.catalogue import stored_bytes
 from halfbyte.models import architecture_of, promised_tensors
 from halfbyte.plan.recipes import recipe_of_config, storage_by_recipe
 from halfbyte.plan.target import on_paper

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from halfbyte.checkpoint.header import serialize_header
-from halfbyte.checkpoint.remote import FIRST_BYTES, RemoteCheckpoint, base_url
+from halfbyte.checkpoint.remote import FIRST_BYTES, RemoteFiles, base_url
+from halfbyte.checkpoint.source import Opened, read_headers
 from halfbyte.errors import CheckpointError
 from halfbyte.plan.planner import plan
 from tests.families.configs import config
@@ -120,15 +121,22 @@ def checkpoint_files() -> dict[str, bytes]:
 def no_wait(_: float) -> None: ...
 
 
+def opened(url: str, wait: Callable[[float], None] = no_wait) -> Opened:
+    files = RemoteFiles(url, wait)
+    try:
+        return read_headers(files)
+    finally:
+        files.close()
+
+
 def test_headers_are_read_and_planned() -> None:
     store = Store(checkpoint_files())
     with serving(store) as url:
-        remote = RemoteCheckpoint.open(url, no_wait)
+        remote = opened(url)
         found = plan(url, "l40s", 1)
         paper = plan(url, "l40s", 1, recipe="bf16")
     assert len(remote.tensors) == 18
-    assert remote.shards == ("a.safetensors", "b.safetensors")
-    assert remote.hf_quant_config is None
+    assert {tensor.shard for tensor in remote.tensors.values()} == {"a.safetensors", "b.safetensors"}
     assert found.model.checkpoint_bytes == sum(tensor.bytes for tensor in remote.tensors.values())
     assert paper.model.checkpoint_bytes == found.model.checkpoint_bytes
 
@@ -138,7 +146,7 @@ def test_only_header_bytes_travel() -> None:
     big = serialize_header([("lm_head.weight", "BF16", (1 << 20,), 1 << 21)], {}) + bytes(1 << 21)
     store = Store({"config.json": files["config.json"], "model.safetensors": big})
     with serving(store) as url:
-        RemoteCheckpoint.open(url, no_wait)
+        opened(url)
     assert store.sent_bytes <= FIRST_BYTES + len(files["config.json"])
 
 
@@ -146,13 +154,13 @@ def test_a_header_longer_than_the_first_request() -> None:
     files = checkpoint_files()
     long = serialize_header([("lm_head.weight", "BF16", (2,), 4)], {"note": "x" * (FIRST_BYTES + 1000)}) + bytes(4)
     with serving(Store({"config.json": files["config.json"], "model.safetensors": long})) as url:
-        assert list(RemoteCheckpoint.open(url, no_wait).tensors) == ["lm_head.weight"]
+        assert list(opened(url).tensors) == ["lm_head.weight"]
 
 
 def test_passing_failures_are_tried_again() -> None:
     waits: list[float] = []
     with serving(Store(checkpoint_files(), failures=2)) as url:
-        assert len(RemoteCheckpoint.open(url, waits.append).tensors) == 18
+        assert len(opened(url, waits.append).tensors) == 18
     assert waits == [0.25, 1.0]
 
 
@@ -167,7 +175,7 @@ def test_passing_failures_are_tried_again() -> None:
 )
 def test_misbehaving_servers(mode: str, words: str) -> None:
     with serving(Store(checkpoint_files(), mode)) as url, pytest.raises(CheckpointError, match=words):
-        RemoteCheckpoint.open(url, no_wait)
+        opened(url)
 
 
 @pytest.mark.parametrize(
@@ -177,26 +185,46 @@ def test_misbehaving_servers(mode: str, words: str) -> None:
         ("config.json", b"{", "not valid JSON"),
         ("a.safetensors", (1 << 40).to_bytes(8, "little") + b"{}", "claims"),
         ("a.safetensors", b"abc", "too few"),
-        ("model.safetensors.index.json", b'{"weight_map": {"x": "../../etc/passwd"}}', "names the shard"),
-        ("model.safetensors.index.json", b'{"weight_map": {"x": "a.safetensors"}}', "does not hold it"),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"x": "../../etc/passwd"}}',
+            "weight_map sends 'x' to .*, wanted the name of",
+        ),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"x": "a.safetensors"}}',
+            "names tensor 'x', which a.safetensors does not hold",
+        ),
         ("model.safetensors.index.json", b"{}", "no weight_map"),
     ],
 )
 def test_lying_files(name: str, body: bytes, words: str) -> None:
     with serving(Store(checkpoint_files() | {name: body})) as url, pytest.raises(CheckpointError, match=words):
-        RemoteCheckpoint.open(url, no_wait)
+        opened(url)
 
 
 def test_missing_files_and_dead_servers() -> None:
     files = checkpoint_files()
     del files["b.safetensors"]
-    with serving(Store(files)) as url, pytest.raises(CheckpointError, match=r"b\.safetensors: missing"):
-        RemoteCheckpoint.open(url, no_wait)
+    with serving(Store(files)) as url, pytest.raises(CheckpointError, match=r"1 missing shard.*, first b\.safetensors"):
+        opened(url)
     with pytest.raises(CheckpointError, match="cannot be read after"):
-        RemoteCheckpoint.open("http://127.0.0.1:9/x", no_wait)
+        opened("http://127.0.0.1:9/x")
 
 
 def test_hub_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example")
     assert base_url("owner/name") == "http://mirror.example/owner/name/resolve/main/"
     assert base_url("https://a.example/b/") == "https://a.example/b/"
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [("owner/name", True), ("http://hub.example/owner/x", True), ("http://hub.example.evil/owner/x", False)],
+)
+def test_the_token_goes_to_the_hub_alone(target: str, told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    files = RemoteFiles(target, no_wait)
+    assert ("authorization" in files._client.headers) is told
+    files.close()

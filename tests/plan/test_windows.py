@@ -8,14 +8,14 @@ from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.plan import answers
 from halfbyte.plan.kv import kv_stage
 from halfbyte.plan.memory import plan_memory
-from halfbyte.plan.target import Model, on_paper
+from halfbyte.plan.target import PlannedModel, on_paper
 from halfbyte.plan.work import work_of
 from tests.families.configs import config
 
 from .models import server
 
 
-def gpt_oss(**changes: Any) -> Model:
+def gpt_oss(**changes: Any) -> PlannedModel:
     values = {
         "model_type": "gpt_oss", "hidden_size": 2880, "num_hidden_layers": 36, "intermediate_size": 2880,
         "num_local_experts": 128, "num_experts_per_tok": 4, "num_attention_heads": 64, "num_key_value_heads": 8,

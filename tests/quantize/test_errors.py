@@ -15,7 +15,7 @@ from small import small_checkpoint, small_tensors, write_checkpoint
 
 from halfbyte import errors
 from halfbyte.api import quantize
-from halfbyte.checkpoint.source import INDEX_NAME
+from halfbyte.checkpoint.index import INDEX_NAME
 
 FIRST = "model-00001-of-00002.safetensors"
 EXPERT = "model.layers.3.mlp.experts.2.up_proj.weight"
@@ -222,11 +222,11 @@ def test_too_little_space_is_said_before_the_work(tmp_path: Path, monkeypatch: p
         ({"layers": {"overrides": [{"layers": "3-x", "roles": {}}]}}, "3-x", ""),
         ({"layers": {"overrides": [{"layers": 99, "roles": {"routed_expert": "keep"}}]}}, "layer 99", ""),
         ({"roles": {"norm": "nvfp4"}}, "one dimension", ""),
-        ({"roles": {"router": "nvfp4"}}, "decides top-k", "--force"),
-        ({"roles": {"attention": "nvfp4"}}, "absorbed", "--force"),
-        ({"roles": {"indexer": "nvfp4"}}, "wk", "--force"),
-        ({"roles": {"lm_head": "nvfp4"}}, "never loaded", "--force"),
-        ({"mtp": "nvfp4"}, "MTP", "--force"),
+        ({"roles": {"router": "nvfp4"}}, "decides top-k", "force"),
+        ({"roles": {"attention": "nvfp4"}}, "absorbed", "force"),
+        ({"roles": {"indexer": "nvfp4"}}, "wk", "force"),
+        ({"roles": {"lm_head": "nvfp4"}}, "never loaded", "force"),
+        ({"mtp": "nvfp4"}, "MTP", "force"),
         ({"algorithm": "NVFP4_AWQ"}, "NVFP4_AWQ", ""),
     ],
 )

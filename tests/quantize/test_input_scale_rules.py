@@ -238,7 +238,7 @@ def test_what_the_calibration_warns_of_is_in_the_result(tmp_path: Path, data: Pa
 @pytest.mark.parametrize("rule", ["max", "headroom"])
 def test_improving_does_not_measure_scales(made: dict[str, Path], data: Path, rule: str) -> None:
     before = (made["max"] / "halfbyte.json").read_bytes()
-    with pytest.raises(UsageError, match="--improve") as caught:
+    with pytest.raises(UsageError, match="improve input_scale") as caught:
         quantize(checkpoint(), made["max"], rounding="gptq", improve=True, input_scale=rule, calibrate=[str(data)])
-    assert "--input-scale FILE" in (caught.value.hint or "")
+    assert "input_scale FILE" in (caught.value.hint or "")
     assert (made["max"] / "halfbyte.json").read_bytes() == before

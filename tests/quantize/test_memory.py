@@ -11,7 +11,8 @@ from families.headers import headers_for, variant
 from measured import output_and_peak_bytes
 from small import small_config
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.header import serialize_header
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 LIMIT_BYTES = 1_500_000_000
 

@@ -15,6 +15,7 @@ from small import small_checkpoint, small_tensors, write_checkpoint
 
 from halfbyte.api import quantize
 from halfbyte.errors import OutputError
+from halfbyte.progress import Silent
 from halfbyte.quantize import threads as run_module
 
 KILLS = 25
@@ -123,6 +124,38 @@ def test_a_torn_journal_line_is_ignored(tmp_path: Path, monkeypatch: pytest.Monk
     journal.write_bytes(journal.read_bytes()[:-7])
     quantize(source, tmp_path / "out", max_shard_bytes=30_000)
     assert digests(tmp_path / "out") == digests(tmp_path / "wanted")
+
+
+def test_a_damaged_journal_line_is_named_and_its_shard_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = small_checkpoint(tmp_path / "in")
+    quantize(source, tmp_path / "wanted", max_shard_bytes=30_000)
+    _fail_at_shard(monkeypatch, 4)
+    with pytest.raises(OutputError):
+        quantize(source, tmp_path / "out", max_shard_bytes=30_000, workers=1)
+    monkeypatch.undo()
+    journal = tmp_path / "out/.halfbyte/journal.jsonl"
+    content = bytearray(journal.read_bytes())
+    content[content.index(b'"shard"') + 12] ^= 1
+    journal.write_bytes(content)
+    notes: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda self, message: notes.append(message))
+    quantize(source, tmp_path / "out", max_shard_bytes=30_000, progress=Silent())
+    assert any("journal.jsonl: line" in note and "done again" in note for note in notes)
+    assert digests(tmp_path / "out") == digests(tmp_path / "wanted")
+
+
+def test_a_run_of_an_older_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    source = small_checkpoint(tmp_path / "in")
+    staging = tmp_path / "out/.halfbyte"
+    staging.mkdir(parents=True)
+    (staging / "journal.jsonl").write_text('{"job": "0a1b"}\n{"source": "model.safetensors", "sha256": "ab"}\n')
+    with pytest.raises(OutputError, match="unfinished run of another version of Halfbyte") as caught:
+        quantize(source, tmp_path / "out", max_shard_bytes=30_000)
+    assert "overwrite" in str(caught.value.hint)
+    quantize(source, tmp_path / "out", max_shard_bytes=30_000, overwrite=True)
+    assert not staging.exists()
 
 
 def test_another_job_does_not_resume_a_run_that_is_not_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

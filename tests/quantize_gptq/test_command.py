@@ -137,7 +137,7 @@ def test_a_run_killed_while_writing_rounds_nothing_again(
 
 
 def test_refusals(tmp_path: Path, data: str) -> None:
-    with pytest.raises(UsageError, match="--rounding gptq rounds on data"):
+    with pytest.raises(UsageError, match="rounding gptq rounds on data"):
         quantize(checkpoint(), tmp_path / "out", rounding="gptq")
     result = CliRunner().invoke(app, ["quantize", str(checkpoint()), str(tmp_path / "out"), "--rounding", "best"])
     assert result.exit_code == 2

@@ -6,11 +6,11 @@ import pytest
 import torch
 from stream.models import checkpoint, sequences, whole_logits, whole_model
 
-from halfbyte.quantize.calibrated import Bounds
+from halfbyte.quantize.calibrated import DataBounds
 from halfbyte.quantize.rounding import openness
 from halfbyte.quantize.rounding.openness import token_weights
 
-BOUNDS = Bounds(None, None, None, "cpu")
+BOUNDS = DataBounds(None, None, None, "cpu")
 
 
 def test_it_is_the_trace_of_the_predictions_fisher_information(tmp_path: Path) -> None:

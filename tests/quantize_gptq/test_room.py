@@ -20,7 +20,7 @@ from halfbyte.cli.main import app
 from halfbyte.errors import OutputError
 from halfbyte.quantize import room as room_module
 from halfbyte.quantize import staging
-from halfbyte.quantize.calibrated import Bounds
+from halfbyte.quantize.calibrated import DataBounds
 from halfbyte.quantize.job import Job, plan_job
 from halfbyte.quantize.room import OPEN_SHARDS, activation_bytes, room_for
 from halfbyte.quantize.threads import OpenShard
@@ -103,7 +103,7 @@ def test_a_run_stays_within_its_room_and_nearly_fills_it(
             max_shard_bytes=SMALL_SHARDS,
         )
     most, (job, config) = watching.most, job_of(SMALL_SHARDS)
-    bounds = Bounds(None, 2048, budget, "cpu")
+    bounds = DataBounds(None, 2048, budget, "cpu")
     room = room_for(job, config, LENGTHS, bounds, {3, 4})
     spilled = activation_bytes(job, config, LENGTHS, bounds) - 2 * room_module._findings_bytes(job)
     blocks = 10 * 4096  # of the files that are not whole blocks
@@ -149,7 +149,7 @@ def test_few_shards_are_open_at_once(tmp_path: Path, data: str, monkeypatch: pyt
 def test_a_dry_run_names_the_room(tmp_path: Path, data: str) -> None:
     command = ["quantize", str(checkpoint()), str(tmp_path / "out"), "--rounding", "gptq", "--calibrate", data]
     job, config = job_of(5_000_000_000)
-    room = room_for(job, config, LENGTHS, Bounds(None, 2048, None, "cpu"), {3, 4})
+    room = room_for(job, config, LENGTHS, DataBounds(None, 2048, None, "cpu"), {3, 4})
     printed = CliRunner().invoke(app, [*command, "--dry-run", "--json"])
     assert json.loads(printed.stdout)["room"] == room.as_json()
     said = CliRunner().invoke(app, [*command, "--dry-run"]).stdout
@@ -170,7 +170,7 @@ def test_a_disk_with_room_for_the_shards_alone_is_refused_before_the_work(
     tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, config = job_of(5_000_000_000)
-    room = room_for(job, config, LENGTHS, Bounds(None, 2048, None, "cpu"), {3, 4})
+    room = room_for(job, config, LENGTHS, DataBounds(None, 2048, None, "cpu"), {3, 4})
     free = job.output_bytes + staging.SPARE_BYTES
 
     class Usage:

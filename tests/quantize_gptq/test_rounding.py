@@ -8,12 +8,12 @@ from torch.nn.functional import silu
 
 from halfbyte.errors import NonFiniteError
 from halfbyte.formats.nvfp4 import reference
+from halfbyte.formats.nvfp4.torch import nearest, packed, shared_scale_2
 from halfbyte.quantize.rounding.block import Grid, round_block
 from halfbyte.quantize.rounding.columns import Rounded, nearest_rounded
 from halfbyte.quantize.rounding.correction import corrected
 from halfbyte.quantize.rounding.expert import RoundedExpert, output_errors, rounded_expert
 from halfbyte.quantize.rounding.factor import damped, factorised
-from halfbyte.quantize.rounding.grid import nearest, packed, shared_scale_2
 from halfbyte.quantize.rounding.hessian import Inputs, cross_moment, four_bits, mixed
 from halfbyte.quantize.rounding.matrix import rounded_matrix
 from halfbyte.quantize.rounding.settings import Settings

@@ -7,21 +7,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from small import small_tensors, write_checkpoint
+from small import runnable_changes, small_tensors, write_checkpoint
 from transformers import AutoModelForCausalLM
 
 from halfbyte.api import quantize
-from halfbyte.checkpoint.inventory import NVFP4, inventory
+from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import reference
 from halfbyte.models import roles_of
+from halfbyte.stream.model_config import model_config
 
-FAMILIES = ("GLM-5.2", "DeepSeek-V3-BF16", "GLM-4.7", "Qwen3-30B-A3B", "Mixtral-8x7B-v0.1", "MiniMax-M2.5-BF16")
-CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass
-    "MiniMax-M2.5-BF16": {"rotary_dim": 16},
-    "GLM-5.2": {"num_key_value_heads": 4},
-    "DeepSeek-V3-BF16": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1},
-}
+FAMILIES = (
+    "GLM-5.2",
+    "DeepSeek-V3-BF16",
+    "Kimi-K2-BF16",
+    "GLM-4.7",
+    "GLM-4.7-Flash",
+    "Qwen3-30B-A3B",
+    "Mixtral-8x7B-v0.1",
+    "MiniMax-M2.5-BF16",
+)
 IDS = torch.arange(40).view(2, 20)
 
 
@@ -29,7 +35,7 @@ IDS = torch.arange(40).view(2, 20)
 def quantized(family: str, recipe: str = "nvfp4-routed-experts", **changes: Any) -> Path:
     """A small model of the family, quantized by Halfbyte. Shared between tests: do not write into it."""
     folder = Path(mkdtemp(prefix="halfbyte-test-"))
-    config, tensors = small_tensors(family, 3, **CHANGES.get(family, {}) | changes)
+    config, tensors = small_tensors(family, 3, **runnable_changes(family) | changes)
     write_checkpoint(folder / "source", config, tensors)
     quantize(folder / "source", folder / "quantized", recipe=recipe)
     return folder / "quantized"
@@ -38,7 +44,7 @@ def quantized(family: str, recipe: str = "nvfp4-routed-experts", **changes: Any)
 def load(folder: Path, **options: Any) -> Any:
     """`from_pretrained` in float32, eager attention (the sdpa path of glm_moe_dsa is wrong with masks)."""
     options = {"dtype": torch.float32, "attn_implementation": "eager"} | options
-    return AutoModelForCausalLM.from_pretrained(folder, **options)
+    return AutoModelForCausalLM.from_pretrained(folder, config=model_config(folder), **options)
 
 
 def read(checkpoint: Checkpoint, name: str) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from halfbyte.runtime.attention import AttentionOptions, install, uninstall  # noqa: E402
+from halfbyte.modules.attention import AttentionOptions, install, uninstall  # noqa: E402
 
 TINY = Path(__file__).parents[2] / "examples/tiny-glm"
 SMALL = {

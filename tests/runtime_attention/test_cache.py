@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from halfbyte.errors import UnsupportedError
-from halfbyte.runtime.attention import LatentCache, install
-from halfbyte.runtime.attention.latent_cache import GrowingRows, LatentLayer, as_latent
+from halfbyte.modules.attention import LatentCache, install
+from halfbyte.modules.attention.latent_cache import GrowingRows, LatentLayer, as_latent
 
 from .models import small, text, tiny, tokens, torch, transformers
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from halfbyte.runtime.attention import AttentionOptions
+from halfbyte.modules.attention import AttentionOptions
 
 from .models import eager_and_ours, in_chunks, text, tiny, torch
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from halfbyte.runtime.attention import LatentCache, install
-from halfbyte.runtime.attention.latent_cache import LatentLayer
+from halfbyte.modules.attention import LatentCache, install
+from halfbyte.modules.attention.latent_cache import LatentLayer
 
 from .models import eager_and_ours, small, text, tiny, tokens, torch, transformers
 

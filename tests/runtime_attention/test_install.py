@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from halfbyte.errors import UnsupportedError, UsageError
-from halfbyte.runtime import attention
-from halfbyte.runtime.attention import AttentionOptions, install, uninstall
+from halfbyte.modules import attention
+from halfbyte.modules.attention import AttentionOptions, install, uninstall
 
 from .models import eager_and_ours, in_chunks, small, tokens, torch, transformers
 
 
 def test_exported_names() -> None:
-    assert attention.__all__ == ["FAMILIES", "AttentionOptions", "LatentCache", "install", "uninstall"]
+    assert attention.__all__ == ["AttentionOptions", "LatentCache", "install", "sparse_attention", "uninstall"]
 
 
 def test_weights_config_and_saved_files_stay_as_they_are(tmp_path: Any) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from halfbyte.runtime.attention import forward, install, uninstall
-from halfbyte.runtime.attention.indexer import NOTHING, Selection, select
+from halfbyte.modules.attention import forward, install, uninstall
+from halfbyte.modules.attention.indexer import NOTHING, Selection, select
 
 from .models import in_chunks, text, tiny, torch
 

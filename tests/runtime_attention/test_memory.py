@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from halfbyte.runtime.attention import AttentionOptions
+from halfbyte.modules.attention import AttentionOptions
 
 from .models import eager_and_ours, small, tokens, torch
 
@@ -44,7 +44,7 @@ def largest(length: int, options: AttentionOptions) -> tuple[int, int]:
 def test_largest_tensor_grows_with_the_context_not_its_square(ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if ties:
         monkeypatch.setattr(
-            "halfbyte.runtime.attention.indexer.IndexQueries.rounding",
+            "halfbyte.modules.attention.indexer.IndexQueries.rounding",
             lambda self, keys: torch.full(self.q.shape[:2], torch.inf),  # every row is scored a second time
         )
     options = AttentionOptions(scratch_bytes=MIB)

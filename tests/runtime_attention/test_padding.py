@@ -6,7 +6,7 @@ may look at them.
 
 import pytest
 
-from halfbyte.runtime.attention import AttentionOptions, install
+from halfbyte.modules.attention import AttentionOptions, install
 
 from .models import Any, eager_and_ours, in_chunks, small, text, tiny, tokens, torch
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from halfbyte.runtime.attention import AttentionOptions
-from halfbyte.runtime.attention.forward import SparseAttention
-from halfbyte.runtime.attention.indexer import IndexQueries, Selection, select
-from halfbyte.runtime.attention.install import FAMILIES
-from halfbyte.runtime.attention.visibility import Visibility
+from halfbyte.modules.attention import AttentionOptions
+from halfbyte.modules.attention.forward import SparseForward
+from halfbyte.modules.attention.indexer import IndexQueries, Selection, select
+from halfbyte.modules.attention.install import sparse_attention
+from halfbyte.modules.attention.visibility import Visibility
 
 from .models import eager_and_ours, in_chunks, small, text, tiny, tokens, torch
 
@@ -90,7 +90,7 @@ def test_learned_indexer_on_text(options: AttentionOptions) -> None:
         for hook in hooks:
             hook.remove()
         for layer, ((hidden, residual, positions, *_), expected) in zip(model.model.layers, calls, strict=False):
-            ours = SparseAttention(layer.self_attn, FAMILIES["glm_moe_dsa"], options)
+            ours = SparseForward(layer.self_attn, sparse_attention("glm_moe_dsa"), options)
             index = ours._index_queries(hidden, residual, *positions)
             keys = ours._index_keys(hidden, *positions)
             indices = select(index, keys, 0, Visibility(None), 256, options).indices

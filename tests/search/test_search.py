@@ -11,15 +11,16 @@ from compare.models import data, pair
 
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.compare import compare
+from halfbyte.compare.comparison import compare
 from halfbyte.errors import OutputError, UnsupportedError, UsageError
+from halfbyte.formats import fp8_block
+from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.nvfp4.codec import decode, encode
 from halfbyte.models.roles import Role
 from halfbyte.recipes.recipe import Recipe
-from halfbyte.search import search
-from halfbyte.search.best_recipe import budget_bytes
-from halfbyte.search.formats import FP8_BLOCK, NVFP4
+from halfbyte.search.best_recipe import search
 from halfbyte.search.groups import groups_of, recipe_of
+from halfbyte.search.options import SearchOptions
 from halfbyte.search.rounded import rounded_copy
 
 
@@ -42,19 +43,19 @@ def found(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
 
 def smallest(source: Path) -> int:
     with Checkpoint.open(source) as checkpoint:
-        return checkpoint.bytes - sum(g.bytes_before - g.bytes_after for g in groups_of(checkpoint, NVFP4))
+        return checkpoint.bytes - sum(g.bytes_before - g.bytes_after for g in groups_of(checkpoint, nvfp4.FORMAT))
 
 
 def test_groups_are_what_engines_load(source: Path) -> None:
     with Checkpoint.open(source) as checkpoint:
-        labels = [group.label for group in groups_of(checkpoint, NVFP4)]
+        labels = [group.label for group in groups_of(checkpoint, nvfp4.FORMAT)]
     mlps = [f"{role} {layer}" for layer in (3, 4) for role in ("routed_expert", "shared_expert")]
     assert labels == [*(f"dense_mlp {layer}" for layer in range(3)), *mlps]
 
 
 def test_attention_is_a_choice_where_engines_take_it(tmp_path: Path) -> None:
     with Checkpoint.open(pair(tmp_path, "Qwen3-30B-A3B")[0]) as checkpoint:
-        assert {group.role for group in groups_of(checkpoint, NVFP4)} == {Role.ROUTED_EXPERT, Role.ATTENTION}
+        assert {group.role for group in groups_of(checkpoint, nvfp4.FORMAT)} == {Role.ROUTED_EXPERT, Role.ATTENTION}
 
 
 @pytest.mark.parametrize("role", ["routed_expert", "shared_expert", "dense_mlp"])
@@ -104,7 +105,7 @@ def test_recipe_of_any_choice_quantizes_exactly_it(source: Path) -> None:
     from halfbyte.quantize.job import plan_job
 
     with Checkpoint.open(source) as checkpoint:
-        groups = groups_of(checkpoint, NVFP4)
+        groups = groups_of(checkpoint, nvfp4.FORMAT)
         for bits in range(1, 2 ** len(groups), 11):
             picked = [group for i, group in enumerate(groups) if bits >> i & 1]
             job = plan_job(checkpoint, recipe_of(picked, groups, "x", ""), 10**9)
@@ -113,8 +114,8 @@ def test_recipe_of_any_choice_quantizes_exactly_it(source: Path) -> None:
 
 
 def test_bits_are_bytes() -> None:
-    assert budget_bytes(1_000_000, None, 4.5) == 562_500
-    assert budget_bytes(1_000_000, 1.5, None) == 1_500_000_000
+    assert SearchOptions(bits=4.5).budget_bytes(1_000_000) == 562_500
+    assert SearchOptions(budget_gb=1.5).budget_bytes(1_000_000) == 1_500_000_000
 
 
 def test_refusals(source: Path, tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_rounded_copy_of_a_stack_of_experts(tmp_path: Path) -> None:
     from small import small_checkpoint
 
     with Checkpoint.open(small_checkpoint(tmp_path / "fused", "Qwen3-30B-A3B-fused")) as checkpoint:
-        rounded_copy(checkpoint, tmp_path / "copy", lambda role: role.layer == 1 and role.expert == 2, NVFP4)
+        rounded_copy(checkpoint, tmp_path / "copy", lambda role: role.layer == 1 and role.expert == 2, nvfp4.FORMAT)
         with Checkpoint.open(tmp_path / "copy") as copy:
             for name, tensor in checkpoint.tensors.items():
                 before, after = (values(one, one.tensors[name]) for one in (checkpoint, copy))
@@ -154,18 +155,18 @@ def test_rounded_copy_of_a_stack_of_experts(tmp_path: Path) -> None:
 
 
 def values(checkpoint: Checkpoint, tensor: Any) -> np.ndarray:
-    from halfbyte.quantize.rows import DTYPES
+    from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 
     buffer = bytearray(tensor.bytes)
     checkpoint.read_into(tensor, memoryview(buffer))
-    return np.frombuffer(buffer, DTYPES[tensor.dtype]).reshape(tensor.shape).astype(np.float32)
+    return np.frombuffer(buffer, NUMPY_DTYPES[tensor.dtype]).reshape(tensor.shape).astype(np.float32)
 
 
 def test_fp8_keeps_what_it_can() -> None:
     """Within half a step of E4M3 (2^-4 of the value), or of its smallest step under the tile's scale."""
     weight = np.random.default_rng(0).standard_normal((130, 200)).astype(np.float32)
-    [rounded] = FP8_BLOCK.rounded([weight])
+    [rounded] = fp8_block.FORMAT.rounded([weight])
     step = np.abs(weight).max() / 448 * 2**-9
     assert (np.abs(rounded - weight) <= np.maximum(np.abs(weight) * 2**-4, step)).all()
     assert (rounded != weight).any()
-    assert FP8_BLOCK.bytes((130, 200)) == 130 * 200 + 4 * 4
+    assert fp8_block.FORMAT.bytes((130, 200)) == 130 * 200 + 4 * 4

@@ -9,7 +9,8 @@ import numpy as np
 from families.headers import headers_for, variant
 from small import small_config
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.header import serialize_header
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 
 def sparse_checkpoint(folder: Path, **sizes: Any) -> int:

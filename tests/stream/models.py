@@ -6,22 +6,17 @@ from tempfile import mkdtemp
 from typing import Any
 
 import torch
+from families.configs import CONFIGS
 from families.headers import Variant, headers_for
-from small import NUMPY, small_config, small_tensors, write_checkpoint
+from small import NUMPY, runnable_changes, small_config, small_tensors, write_checkpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from halfbyte.stream.executor import Streamed
+from halfbyte.stream.model_config import model_config
 from halfbyte.stream.observer import Observer
 
-CHANGES: dict[str, dict[str, Any]] = {  # sizes that the small configs leave at odds for a forward pass
-    "GLM-5.2": {"num_key_value_heads": 4, "index_topk": 16},
-    "GLM-5.2-fused-mtp": {"num_key_value_heads": 4, "index_topk": 16},
-    "DeepSeek-V3-BF16": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1},
-    "DeepSeek-V3.2": {"num_key_value_heads": 4, "n_group": 2, "topk_group": 1, "index_topk": 16},
-    "MiniMax-M2.5-BF16": {"rotary_dim": 16},
-    "MiniMax-M2.5-fused": {"rotary_dim": 16},
-}
+CHANGES = {name: runnable_changes(name) for name in CONFIGS}
 LENGTHS = (17, 40, 40, 1, 64)
 
 
@@ -50,7 +45,7 @@ def sequences(vocabulary: int = 96, lengths: tuple[int, ...] = LENGTHS) -> list[
 def whole_model(folder: Path) -> Any:
     """All of it in memory, with the plain loop over experts and the attention that is right for all families."""
     options = {"dtype": torch.float32, "attn_implementation": "eager", "experts_implementation": "eager"}
-    model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    model = AutoModelForCausalLM.from_pretrained(folder, config=model_config(folder), **options)
     for parameter in model.parameters():  # float32 files are mapped, and where a row lies decides how a GEMM rounds
         parameter.data = parameter.data.clone()
     return model

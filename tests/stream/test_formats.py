@@ -16,7 +16,6 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import UsageError
 from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.models import roles_of
-from halfbyte.stream.formats import decoded
 from halfbyte.stream.reader import read_now
 from stream.models import CHANGES, checkpoint, sequences, streamed_logits, whole_logits
 
@@ -70,7 +69,7 @@ def test_nvfp4_decodes_alike_on_both_paths(packed: Path) -> None:
             codes = raw["weight"].view(entry.tensors["weight"].shape)
             scales = raw["weight_scale"].view(torch.float8_e4m3fn).view(entry.tensors["weight_scale"].shape)
             wanted = values.dequantized(codes, scales, scale_2)
-            assert torch.equal(decoded(entry, raw, torch.float32), wanted)
+            assert torch.equal(entry.form.decode_torch(entry.tensors, raw, torch.float32), wanted)
 
 
 def fp8_block_checkpoint(folder: Path) -> tuple[Path, Path]:

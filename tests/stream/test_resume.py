@@ -1,5 +1,6 @@
 """Killed after any layer, a run with a work folder goes on behind it and gives the same bits."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from halfbyte.errors import OutputError
+from halfbyte.progress import Silent
 from halfbyte.stream.executor import Streamed
 from halfbyte.stream.observer import Observer
 from stream.models import checkpoint, sequences, streamed_logits
@@ -61,7 +63,8 @@ def test_a_killed_run_goes_on_behind_its_last_layer(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, work = checkpoint(), tmp_path / "work"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-c", KILLED, str(folder), str(work), where]
     assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
 
@@ -111,3 +114,48 @@ def test_two_runs_do_not_share_a_work_folder(tmp_path: Path) -> None:
         model.start(sequences())
         with pytest.raises(OutputError, match="another run"):
             other.start(sequences())
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.mark.parametrize("damaged", ["hidden-", "selection-", "observer-", "state.json"])
+@pytest.mark.parametrize("gone", [False, True], ids=["flipped", "gone"])
+def test_what_is_damaged_is_named_and_the_run_starts_again(tmp_path: Path, damaged: str, gone: bool) -> None:
+    ids, whole = sequences(), Counts()
+    wanted = streamed_logits(checkpoint(), ids, whole)
+    with Streamed.open(checkpoint(), work=tmp_path) as model:
+        model.start(ids)
+        seen = Counts()
+        for _ in range(3):
+            model.step(seen)
+    named = [*json.loads((tmp_path / "state.json").read_text())["sums"], "state.json"]
+    (path,) = [tmp_path / name for name in named if name.startswith(damaged)]
+    if gone:
+        path.unlink()
+    else:
+        flip(path)
+    notes, again = Notes(), Counts()
+    with Streamed.open(checkpoint(), work=tmp_path, progress=notes) as model:
+        model.start(ids)
+        assert model.next_layer == 0
+        while model.next_layer < model.layers:
+            model.step(again)
+        got = [model.logits(i, 0, len(row)) for i, row in enumerate(ids)]
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+    assert torch.equal(again.counts, whole.counts)
+    if not (gone and damaged == "state.json"):  # without a state there is no run to speak of
+        (note,) = notes.notes
+        assert path.name in note
+        assert "starts again from the first layer" in note

@@ -12,16 +12,14 @@ from halfbyte.calibrate.coverage import Coverage
 from halfbyte.calibrate.file import write_scales
 from halfbyte.calibrate.findings import SCHEMA, findings
 from halfbyte.calibrate.held_out import held_out
-from halfbyte.calibrate.rule import parse_rule
+from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.watch import Watch
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
-from halfbyte.errors import OutputError, UsageError
+from halfbyte.errors import OutputError, said
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress
 from halfbyte.stream.executor import Streamed
-
-DEFAULT_MIN_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -53,47 +51,36 @@ def calibrate(
     src: str | Path,
     data: Sequence[str],
     output: str | Path,
+    options: CalibrateOptions | None = None,
     *,
-    tokens: int | None = None,
-    max_length: int | None = None,
-    seed: int = 0,
-    pack: bool = False,
-    memory_budget: int | None = None,
-    work: str | Path | None = None,
-    device: str = "cpu",
-    min_tokens: int = DEFAULT_MIN_TOKENS,
-    amax: str = "max",
-    per_expert: bool = False,
-    overwrite: bool = False,
     progress: Progress | None = None,
     on_done: Callable[[CalibrationResult], None] | None = None,
+    **given: Any,
 ) -> CalibrationResult:
     """Run `data` through the checkpoint in folder `src` and write the scales of its linears' inputs to `output`.
 
-    data, tokens, max_length, seed, pack: see `data.documents.load`. memory_budget: resident bytes. work: folder to go
-    on from after a kill. min_tokens: experts with fewer are reported, and take their layer's value. amax: `max`,
-    `headroom`, `percentile:P` or `mse`. per_expert: write every covered expert's own value too (engines reduce them to
-    the layer's largest). overwrite: replace an existing `output`.
-    Raises HalfbyteError.
+    given: fields of CalibrateOptions by name, instead of `options`. Raises HalfbyteError.
     """
     began = time.monotonic()
-    rule = parse_rule(amax)
-    output = Path(output)
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output}: exists", hint="choose another file, or replace it with --overwrite")
-    if per_expert and rule.kind == "headroom":
-        raise UsageError("--per-expert: --amax headroom is a rule for all experts of a layer", hint="leave one out")
-    if min_tokens < 1:
-        raise UsageError(f"--min-tokens {min_tokens}: wanted at least 1")
-    documents = load(list(data), open_tokenizer(src), max_length=max_length, tokens=tokens, seed=seed, pack=pack)
+    options = options or CalibrateOptions(**given)
+    rule, output = options.rule, Path(output)
+    if output.exists() and not options.overwrite:
+        raise OutputError(f"{output}: exists", hint=said("choose another file, or replace it with {overwrite}"))
+    sampling: dict[str, Any] = {
+        "tokens": options.tokens,
+        "max_length": options.max_length,
+        "seed": options.seed,
+        "pack": options.pack,
+    }
+    documents = load(list(data), open_tokenizer(src), **sampling)
     with Streamed.open(
         src,
-        device=device,
-        memory_budget=memory_budget,
-        work=None if work is None else Path(work),
+        device=options.device,
+        memory_budget=options.memory_budget,
+        work=None if options.work is None else Path(options.work),
         progress=progress,
     ) as model:
-        watch = Watch(model.num_experts, rule, seed, held_out(len(documents.documents)))
+        watch = Watch(model.num_experts, rule, options.seed, held_out(len(documents.documents)))
         model.start(
             [torch.from_numpy(document.ids) for document in documents.documents], key=f"calibrate {SCHEMA} {rule.text}"
         )
@@ -102,9 +89,9 @@ def calibrate(
         while model.next_layer < model.layers:
             model.step(watch)
             watch.settle()
-        coverage = Coverage(min_tokens, {n: [e.tokens for e in seen.gate_up] for n, seen in watch.layers.items()})
-        sampling = {"tokens": tokens, "max_length": max_length, "seed": seed, "pack": pack}
-        scales, about = findings(watch, model.roles, documents, coverage, rule, sampling, per_expert)
+        tokens_seen = {n: [e.tokens for e in seen.gate_up] for n, seen in watch.layers.items()}
+        coverage = Coverage(options.min_tokens, tokens_seen)
+        scales, about = findings(watch, model.roles, documents, coverage, rule, sampling, options.per_expert)
         model.finish()
         stream = model.stats.as_json()
     write_scales(output, scales, about)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 
 MSE_STEPS = tuple(2.0 ** (-k / 2) for k in range(11))
 """Of the largest value, tried by `mse`: down to 1/32 in half octaves. Larger than the largest gains nothing."""
@@ -25,7 +25,7 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """From `--amax max|headroom|percentile:99.99|mse`. Raises UsageError."""
+    """From `max`, `headroom`, `percentile:99.99` or `mse`. Raises UsageError."""
     plain = {rule.text: rule for rule in (Rule("max"), Rule("headroom"), Rule("mse"))}
     if text in plain:
         return plain[text]
@@ -35,5 +35,6 @@ def parse_rule(text: str) -> Rule:
     except ValueError:
         percentile = -1.0
     if kind != "percentile" or not 0 < percentile <= 100:
-        raise UsageError(f"--amax {text!r}: wanted max, headroom, percentile:P with P above 0 and at most 100, or mse")
+        known = "max, headroom, percentile:P with P above 0 and at most 100, or mse"
+        raise UsageError(said("{amax} {text!r}: wanted {known}", text=text, known=known))
     return Rule("percentile", percentile)

@@ -2,28 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-
-@dataclass(frozen=True)
-class Sampling:
-    """temperature 0 is greedy. seed: None for another answer every time. thinking: None leaves it to the template."""
-
-    max_tokens: int = 1024
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    seed: int | None = None
-    thinking: bool | None = None
-
-
-@dataclass(frozen=True)
-class Delta:
-    """A piece of the answer as it streams. For a tool call, `text` is the function's name and then JSON fragments."""
-
-    kind: Literal["reasoning", "content", "tool_name", "tool_arguments"]
-    text: str
-    call: int = 0
+from halfbyte.chat.options import Sampling
+from halfbyte.models.answers import Delta
 
 
 @dataclass(frozen=True)

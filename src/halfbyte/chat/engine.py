@@ -5,7 +5,7 @@ from pathlib import Path
 
 from halfbyte.chat.answer import Engine
 from halfbyte.engines.local import EXTRAS, LLAMA_CPP, LOCAL, LocalName, installed
-from halfbyte.errors import UnsupportedError, UsageError
+from halfbyte.errors import UnsupportedError, UsageError, said
 from halfbyte.progress import Progress
 
 AUTO = "auto"
@@ -21,7 +21,7 @@ def choose(name: str) -> LocalName:
                 raise UnsupportedError(f"the {known} engine needs {needs}", hint=f"pip install '{EXTRAS[known]}'")
             return known
     if name != AUTO:
-        raise UsageError(f"--engine {name}: wanted one of {', '.join(CHOICES)}")
+        raise UsageError(said("{engine} {name}: wanted one of {known}", name=name, known=", ".join(CHOICES)))
     for known in LOCAL:
         if installed(known):
             return known

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+from halfbyte.checkpoint.resume import source_identity
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.errors import OutputError
+from halfbyte.errors import OutputError, said
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.export import export
@@ -37,7 +38,8 @@ def cached_gguf(path: Path, progress: Progress, confirm: Callable[[str], bool]) 
     large = f"llama.cpp needs a GGUF of about {size_bytes / 1e9:.0f} GB, to be kept as {file}"
     if size_bytes > LARGE_BYTES and not confirm(large):
         raise OutputError(
-            f"{path}: {large}", hint="say --yes, or export it yourself with `halfbyte export` and chat with the .gguf"
+            f"{path}: {large}",
+            hint=said("say {yes}, or export it yourself with `halfbyte export` and chat with the .gguf"),
         )
     progress.note(f"exporting about {size_bytes / 1e9:.2f} GB for llama.cpp, kept as {file}")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,9 +52,9 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     digest = sha256()
     path = checkpoint.folder / DOSSIER
     hashes = {row.file: row.sha256 for row in Dossier.read(path).shards} if path.exists() else {}
-    for name, shard in checkpoint.shards.items():
-        digest.update(f"{name} {shard.bytes} {shard.mtime_ns} {hashes.get(name, '')}\n".encode())
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name, *rest in source_identity(checkpoint.shards.values()):
+        digest.update(repr((name, *rest, hashes.get(name, ""))).encode())
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tiktoken.model"):
         if (checkpoint.folder / name).is_file():
             digest.update(name.encode() + sha256((checkpoint.folder / name).read_bytes()).digest())
     return digest.hexdigest()

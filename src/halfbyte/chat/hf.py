@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
+from transformers import AutoModelForCausalLM, TextIteratorStreamer
 
-import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints
-from halfbyte.chat.answer import Delta, Sampling, Summary
-from halfbyte.chat.glm_format import GlmFormat
-from halfbyte.errors import CheckpointError
-from halfbyte.runtime import attention
-
-assert halfbyte.runtime
+from halfbyte.chat.answer import Summary
+from halfbyte.chat.options import Sampling
+from halfbyte.checkpoint.json_file import read_json
+from halfbyte.data.tokenizer import load_tokenizer
+from halfbyte.engines.local import LLAMA_CPP
+from halfbyte.errors import CheckpointError, UnsupportedError, said
+from halfbyte.models import find
+from halfbyte.models.answers import AnswerFormat, Delta, PlainText
+from halfbyte.modules import attention
+from halfbyte.stream.model_config import model_config
 
 
 class Transformers:
@@ -24,25 +27,39 @@ class Transformers:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder", hint="transformers takes a checkpoint folder")
+        import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints, so not before it is needed
+
+        assert halfbyte.runtime
         cuda = torch.cuda.is_available()
         dtype = torch.bfloat16 if cuda else torch.float32
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        config = model_config(folder)
+        self._family = find(read_json(folder / "config.json").get("model_type"))
+        self._tokenizer: Any = load_tokenizer(folder)
         # eager: transformers' sdpa path of glm_moe_dsa selects wrongly whenever a mask is built
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, attn_implementation="eager"
+        )
         self._model = (model.cuda() if cuda else model).eval()
-        if model.config.model_type in attention.FAMILIES:
+        model.generation_config.use_mtp = False  # MiniMax's config asks for layers that were never published
+        if attention.sparse_attention(model.config.model_type) is not None:
             attention.install(self._model)
         self.label = f"transformers, {str(dtype).removeprefix('torch.')}"
 
     def stream(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], sampling: Sampling
     ) -> Iterator[Delta | Summary]:
+        answers = None if self._family is None else self._family.answers
+        if tools and answers is None:
+            raise UnsupportedError(
+                f"how {self._model.config.model_type} writes tool calls is not known: none can be read from its text",
+                hint=said("{engine} {other} reads them by the model's chat template", other=LLAMA_CPP),
+            )
         options: dict[str, Any] = {} if sampling.thinking is None else {"enable_thinking": sampling.thinking}
         prompt: str = self._tokenizer.apply_chat_template(
             messages, tools=tools or None, tokenize=False, add_generation_prompt=True, **options
         )
         inputs = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
-        streamer: Any = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=False)
+        streamer: Any = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=answers is None)
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
         chosen: dict[str, Any] = {"do_sample": sampling.temperature > 0}
@@ -62,7 +79,8 @@ class Transformers:
         began, first = time.monotonic(), 0.0
         thread = threading.Thread(target=generate, daemon=True)
         thread.start()
-        parser = GlmFormat(reasoning=not prompt.rstrip().endswith("</think>"))
+        thinking = not prompt.rstrip().endswith("</think>")
+        parser: AnswerFormat = PlainText() if answers is None else answers(thinking)
         for text in streamer:
             for delta in parser.feed(text):
                 first = first or time.monotonic()

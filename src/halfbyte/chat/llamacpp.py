@@ -10,9 +10,11 @@ from typing import Any
 
 import xllamacpp
 
-from halfbyte.chat.answer import Delta, Sampling, Summary
+from halfbyte.chat.answer import Summary
+from halfbyte.chat.options import Sampling
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, HalfbyteError
+from halfbyte.models.answers import Delta
 
 
 class LlamaCpp:

@@ -14,16 +14,10 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 
-from halfbyte.errors import CheckpointError
+from halfbyte.errors import HeaderError
+from halfbyte.formats.dtypes import DTYPE_BYTES
 
 HEADER_LIMIT_BYTES = 100_000_000
-
-DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
-    "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
-    "U32": 4, "I32": 4, "F32": 4,
-    "U64": 8, "I64": 8, "F64": 8,
-}  # fmt: skip
 
 _NATURAL = "(?:0|[1-9][0-9]{0,17})"
 _ENTRY = re.compile(
@@ -56,22 +50,24 @@ _INFO = partial(tuple.__new__, TensorInfo)
 
 
 class Header(NamedTuple):
+    """tensors: in the order of their bytes, whatever the order of the names was."""
+
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
 
 
 def header_length(first_bytes: bytes, file_bytes: int, where: str) -> int:
-    """Length of the JSON from a file's first 8 bytes. Raises CheckpointError if it cannot be true."""
+    """Length of the JSON from a file's first 8 bytes. Raises HeaderError if it cannot be true."""
     if len(first_bytes) < 8:
-        raise CheckpointError(f"{where}: {file_bytes} bytes are too few for a safetensors file")
+        raise HeaderError(f"{where}: {file_bytes} bytes are too few for a safetensors file")
     length = int.from_bytes(first_bytes[:8], "little")
     if length > file_bytes - 8:
-        raise CheckpointError(
+        raise HeaderError(
             f"{where}: the header claims {length} bytes but the file has {file_bytes}",
             hint="the file is truncated or not safetensors; download it again",
         )
     if length > HEADER_LIMIT_BYTES:
-        raise CheckpointError(f"{where}: a header of {length} bytes is over the limit of {HEADER_LIMIT_BYTES}")
+        raise HeaderError(f"{where}: a header of {length} bytes is over the limit of {HEADER_LIMIT_BYTES}")
     return length
 
 
@@ -79,16 +75,17 @@ def parse_header(text: bytes, file_bytes: int, where: str) -> Header:
     """Parse the JSON part of a header.
 
     text: exactly the header's bytes. file_bytes: size of the whole file. where: file name for messages.
-    Raises CheckpointError naming the tensor and what is wrong with it.
+    Raises HeaderError naming the tensor and what is wrong with it.
     """
     data_start = 8 + len(text)
     try:
         decoded = text.decode("utf-8")
         header = _compact(decoded, data_start) or _parsed(decoded, data_start, where)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: the header is not valid JSON: {_short(error)}") from None
-    _check_cover(header.tensors, data_start, file_bytes, where)
-    return header
+        raise HeaderError(f"{where}: the header is not valid JSON: {_short(error)}") from None
+    if _in_order(header.tensors, data_start) == file_bytes:
+        return header
+    return Header(_in_order_of_bytes(header.tensors, data_start, file_bytes, where), header.metadata)
 
 
 def _compact(text: str, data_start: int) -> Header | None:
@@ -127,16 +124,16 @@ def _compact(text: str, data_start: int) -> Header | None:
 
 
 def _parsed(text: str, data_start: int, where: str) -> Header:
-    """Any header, from its JSON. Raises CheckpointError, or what the JSON parser raises."""
+    """Any header, from its JSON. Raises HeaderError, or what the JSON parser raises."""
     document = json.loads(text, object_pairs_hook=_unique)
     if not isinstance(document, dict):
-        raise CheckpointError(f"{where}: the header is not a JSON object")
+        raise HeaderError(f"{where}: the header is not a JSON object")
     metadata = document.pop("__metadata__", {})
     if not _is_metadata(metadata):
-        raise CheckpointError(f"{where}: __metadata__ must map strings to strings")
+        raise HeaderError(f"{where}: __metadata__ must map strings to strings")
     for name in document:
         if not name.isascii() and not _is_text(name):
-            raise CheckpointError(f"{where}: tensor name {_short(name)} holds an unpaired surrogate")
+            raise HeaderError(f"{where}: tensor name {_short(name)} holds an unpaired surrogate")
     return Header({name: _tensor(entry, data_start, where, name) for name, entry in document.items()}, metadata)
 
 
@@ -150,42 +147,44 @@ def _tensor(entry: Any, data_start: int, where: str, name: str) -> TensorInfo:
     raise _wrong_tensor(entry, f"{where}: tensor {_short(name)}")
 
 
-def _wrong_tensor(entry: Any, where: str) -> CheckpointError:
+def _wrong_tensor(entry: Any, where: str) -> HeaderError:
     """What `_tensor` refuses, in words."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        return CheckpointError(f"{where}: wanted exactly dtype, shape and data_offsets")
+        return HeaderError(f"{where}: wanted exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        return CheckpointError(f"{where}: unsupported dtype {_short(dtype)}", hint=f"known: {', '.join(DTYPE_BYTES)}")
+        return HeaderError(f"{where}: unsupported dtype {_short(dtype)}", hint=f"known: {', '.join(DTYPE_BYTES)}")
     if not _naturals(shape):
-        return CheckpointError(f"{where}: shape {_short(shape)} is not a list of non-negative integers")
+        return HeaderError(f"{where}: shape {_short(shape)} is not a list of non-negative integers")
     if not _naturals(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        return CheckpointError(f"{where}: data_offsets {_short(offsets)} are not [start, stop]")
+        return HeaderError(f"{where}: data_offsets {_short(offsets)} are not [start, stop]")
     size = math.prod(shape) * DTYPE_BYTES[dtype]
-    return CheckpointError(
+    return HeaderError(
         f"{where}: {dtype} {_short(shape)} takes {_short(size)} bytes, data_offsets {_short(offsets)} hold "
         f"{_short(offsets[1] - offsets[0])}"
     )
 
 
-def _check_cover(tensors: dict[str, TensorInfo], data_start: int, file_bytes: int, where: str) -> None:
-    """The tensors must tile the data section exactly, as the format demands."""
-    if _in_order(tensors, data_start) == file_bytes:
-        return
+def _in_order_of_bytes(
+    tensors: dict[str, TensorInfo], data_start: int, file_bytes: int, where: str
+) -> dict[str, TensorInfo]:
+    """Sorted by where they lie. They must tile the data section exactly, as the format demands."""
     position, previous = data_start, None
-    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+    ordered = dict(sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)))
+    for name, tensor in ordered.items():
         if tensor.stop > file_bytes:
-            raise CheckpointError(
+            raise HeaderError(
                 f"{where}: tensor {_short(name)} ends at byte {_short(tensor.stop)}, the file at {file_bytes}",
                 hint="the shard is truncated; download it again",
             )
         if tensor.start < position:
-            raise CheckpointError(f"{where}: tensors {_short(previous)} and {_short(name)} overlap")
+            raise HeaderError(f"{where}: tensors {_short(previous)} and {_short(name)} overlap")
         if tensor.start > position:
-            raise CheckpointError(f"{where}: {tensor.start - position} unused bytes before tensor {_short(name)}")
+            raise HeaderError(f"{where}: {tensor.start - position} unused bytes before tensor {_short(name)}")
         position, previous = tensor.stop, name
     if position != file_bytes:
-        raise CheckpointError(f"{where}: {file_bytes - position} unused bytes after the last tensor")
+        raise HeaderError(f"{where}: {file_bytes - position} unused bytes after the last tensor")
+    return ordered
 
 
 def _in_order(tensors: dict[str, TensorInfo], position: int) -> int:

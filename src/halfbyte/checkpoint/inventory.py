@@ -9,22 +9,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from halfbyte.checkpoint.source import Tensor
+from halfbyte.checkpoint.shard import Tensor
 from halfbyte.errors import CheckpointError
-from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.catalogue import LINEAR_PARTS, NUMBER_PARTS, SCALE_PARTS, format_called, recognised
+from halfbyte.formats.storage import SCALE, StorageFormat
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
-
-SCALE_PARTS = ("weight_scale", "weight_scale_2", "input_scale", "weight_scale_inv")
-LINEAR_PARTS = frozenset({"weight", *SCALE_PARTS})
-"""What makes one entry with its module's weight; the role of the first of them is the role of all."""
-
-FP8_TILE = 128
-
-NVFP4 = "nvfp4"
-FP8_BLOCK = "fp8-block"
-FP8 = "fp8"
-QUANTIZED = (NVFP4, FP8_BLOCK, FP8)
 
 Layouts = dict[tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, tuple[int, ...]]]
 """(part, dtype, shape) of a module's tensors -> format and logical shape: a few serve many thousand modules."""
@@ -46,6 +36,11 @@ class Entry:
     @property
     def name(self) -> str:
         return next(iter(self.tensors.values())).name
+
+    @property
+    def form(self) -> StorageFormat:
+        """What the format's name stands for."""
+        return format_called(self.format)
 
     @property
     def parameters(self) -> int:
@@ -73,63 +68,24 @@ def inventory(tensors: Iterable[Tensor], roles: RoleMap) -> list[Entry]:
 
 
 def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
-    weight = parts.get("weight")
-    if weight is None:
-        if len(parts) > 1 or "weight_scale" in parts:
+    numbers = next((part for part in NUMBER_PARTS if part in parts), None)
+    if numbers is None:
+        if len(parts) > 1 or SCALE in parts:
             raise CheckpointError(f"{role.module}: has {', '.join(parts)} but no weight")
         tensor = next(iter(parts.values()))
         if role.part in SCALE_PARTS:
             raise CheckpointError(f"{tensor.name}: a scale without its weight")
         return Entry(role, tensor.dtype.lower(), tensor.shape, tensor.bytes, parts)
-    if weight.name != f"{role.module}.weight" and not role.fused:
+    weight = parts[numbers]
+    if weight.name != f"{role.module}.{numbers}" and not role.fused:
         raise CheckpointError(f"{weight.name}: is not the weight of {role.module}")
-    parts = {"weight": weight, **parts}
+    parts = {numbers: weight, **parts}
     layout = tuple([(part, tensor.dtype, tensor.shape) for part, tensor in parts.items()])
     found = known.get(layout)
     if found is None:
-        found = known[layout] = _format(parts)
+        form, shape = recognised(parts)
+        found = known[layout] = form.name, shape
     return Entry(role, *found, sum([tensor.stop - tensor.start for tensor in parts.values()]), parts)
-
-
-def _format(parts: dict[str, Tensor]) -> tuple[str, tuple[int, ...]]:
-    """Format and logical shape of a weight with its scales. Raises CheckpointError for what is no known format."""
-    weight = parts["weight"]
-    scales = set(parts) - {"weight"}
-    if weight.dtype == "U8" and {"weight_scale", "weight_scale_2"} <= scales <= {*SCALE_PARTS[:3]}:
-        return NVFP4, _nvfp4_shape(parts)
-    if weight.dtype == "F8_E4M3" and scales == {"weight_scale_inv"}:
-        _check_tiles(weight, parts["weight_scale_inv"])
-        return FP8_BLOCK, weight.shape
-    if weight.dtype == "F8_E4M3" and "weight_scale" in scales and scales <= {"weight_scale", "input_scale"}:
-        return FP8, weight.shape
-    if scales:
-        raise CheckpointError(f"{weight.name}: {weight.dtype} with {', '.join(sorted(scales))} is no known format")
-    return weight.dtype.lower(), weight.shape
-
-
-def _nvfp4_shape(parts: dict[str, Tensor]) -> tuple[int, ...]:
-    """Logical shape of a packed matrix, its scales checked against it."""
-    weight, scale = parts["weight"], parts["weight_scale"]
-    shape = (*weight.shape[:-1], 2 * weight.shape[-1]) if weight.shape else ()
-    wanted = (*shape[:-1], shape[-1] // BLOCK_SIZE) if shape else ()
-    if len(shape) != 2 or shape[-1] % BLOCK_SIZE or scale.shape != wanted or scale.dtype != "F8_E4M3":
-        raise CheckpointError(
-            f"{weight.name}: packed {list(weight.shape)} with {scale.dtype} block scales {list(scale.shape)}, wanted "
-            f"F8_E4M3 {list(wanted)} (one for {BLOCK_SIZE} elements of a row)"
-        )
-    for part in ("weight_scale_2", "input_scale"):
-        scalar = parts.get(part)
-        if scalar is not None and (scalar.dtype != "F32" or prod(scalar.shape) != 1):
-            raise CheckpointError(f"{scalar.name}: {scalar.dtype} {list(scalar.shape)}, wanted one F32")
-    return shape
-
-
-def _check_tiles(weight: Tensor, scale: Tensor) -> None:
-    wanted = tuple(-(-side // FP8_TILE) for side in weight.shape)
-    if scale.shape != wanted:
-        raise CheckpointError(
-            f"{scale.name}: shape {list(scale.shape)}, wanted {list(wanted)} for {list(weight.shape)}"
-        )
 
 
 def grouped(entries: Iterable[Entry]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from halfbyte.errors import OutputError
+from halfbyte.errors import OutputError, Said, said
 
 HASH_CHUNK_BYTES = 4 << 20
 WRITE_BEHIND_BYTES = 32 << 20
@@ -69,10 +69,10 @@ class ShardWriter:
 
 def output_error(path: Path, error: OSError) -> OutputError:
     """An OSError of writing as ours, with what to do."""
-    hints = {
+    hints: dict[int, str | Said] = {
         errno.ENOSPC: "free some space and run the same command again: it resumes",
         errno.EDQUOT: "raise the quota and run the same command again: it resumes",
-        errno.EFBIG: "the file system or ulimit -f does not allow files this large; use --max-shard-size",
+        errno.EFBIG: said("the file system or ulimit -f does not allow files this large; use {max_shard_bytes}"),
     }
     return OutputError(f"{path}: cannot be written: {error.strerror}", hint=hints.get(error.errno or 0))
 

@@ -5,13 +5,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, print_table, shown_progress, size_text
-from halfbyte.cli.quantize import parse_size
+from halfbyte.calibrate.options import CalibrateOptions
+from halfbyte.cli.many import many
+from halfbyte.cli.output import (
+    Json,
+    command,
+    options_from,
+    parse_budget,
+    print_json,
+    print_table,
+    shown_progress,
+    size_text,
+)
 
 if TYPE_CHECKING:
     from halfbyte.calibrate.calibration import CalibrationResult
 
 SHOWN_EXPERTS = 20
+
+
+COMMAND_CLASS = many("--data")
 
 
 @command
@@ -23,17 +36,19 @@ def calibrate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Scales file to write.")],
     tokens: Annotated[int | None, typer.Option(help="Budget of tokens, shared equally. [default: all]")] = None,
     max_length: Annotated[int | None, typer.Option(help="Cut documents off here. [default: whole]")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = CalibrateOptions.seed,
     pack: Annotated[bool, typer.Option("--pack", help="Join documents into sequences of --max-length.")] = False,
     memory_budget: Annotated[
         str | None, typer.Option(help="Resident memory to stay within, e.g. 3GB; the rest goes to files.")
     ] = None,
     work: Annotated[Path | None, typer.Option(help="Folder for these files, and to go on from after a kill.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    min_tokens: Annotated[int, typer.Option(help="Experts that saw fewer are reported as uncovered.")] = 64,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = CalibrateOptions.device,
+    min_tokens: Annotated[
+        int, typer.Option(help="Experts that saw fewer are reported as uncovered.")
+    ] = CalibrateOptions.min_tokens,
     amax: Annotated[
         str, typer.Option(help="max (ModelOpt's), headroom (room for larger ones), percentile:99.99, or mse.")
-    ] = "max",
+    ] = CalibrateOptions.amax,
     per_expert: Annotated[
         bool, typer.Option("--per-expert", help="Also each covered expert's own scale; engines take the largest.")
     ] = False,
@@ -46,28 +61,13 @@ def calibrate(
     """
     from halfbyte.calibrate.calibration import calibrate as run
 
+    options = options_from(CalibrateOptions, locals(), memory_budget=parse_budget(memory_budget))
+
     def show(result: "CalibrationResult") -> None:
         print_json(result.as_json()) if json_output else _print(result)
 
     with shown_progress() as progress:
-        run(
-            src,
-            data,
-            output,
-            tokens=tokens,
-            max_length=max_length,
-            seed=seed,
-            pack=pack,
-            memory_budget=None if memory_budget is None else parse_size(memory_budget, "--memory-budget"),
-            work=work,
-            device=device,
-            min_tokens=min_tokens,
-            amax=amax,
-            per_expert=per_expert,
-            overwrite=overwrite,
-            progress=progress,
-            on_done=show,
-        )
+        run(src, data, output, options, progress=progress, on_done=show)
 
 
 def _print(result: "CalibrationResult") -> None:

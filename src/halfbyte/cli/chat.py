@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from halfbyte.chat.options import CONTEXT_TOKENS, Sampling
 from halfbyte.cli.output import Json, command, print_json, shown_progress
 from halfbyte.errors import UsageError
 
 if TYPE_CHECKING:
-    from halfbyte.chat.answer import Answer, Delta, Engine, Sampling, Summary
+    from halfbyte.chat.answer import Answer, Engine, Summary
+    from halfbyte.models.answers import Delta
 
 DIM, BOLD, PLAIN = "\033[2m", "\033[1m", "\033[0m"
 
@@ -25,15 +27,15 @@ def chat(
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, llama.cpp or transformers.")] = "auto",
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, reasoning included.")] = 1024,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0, max=1)] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="0 for all tokens.")] = 0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, reasoning included.")] = Sampling.max_tokens,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = Sampling.temperature,
+    top_p: Annotated[float, typer.Option(min=0, max=1)] = Sampling.top_p,
+    top_k: Annotated[int, typer.Option(min=0, help="0 for all tokens.")] = Sampling.top_k,
     seed: Annotated[int | None, typer.Option(help="For repeatable sampling.")] = None,
     thinking: Annotated[
         bool | None, typer.Option("--thinking/--no-thinking", help="Reason first. [default: the template's]")
     ] = None,
-    context: Annotated[int, typer.Option(min=16, help="Tokens of context that llama.cpp reserves.")] = 8192,
+    context: Annotated[int, typer.Option(min=16, help="Tokens of context that llama.cpp reserves.")] = CONTEXT_TOKENS,
     yes: Annotated[bool, typer.Option("--yes", help="Export a GGUF of more than 20 GB without asking.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -41,7 +43,6 @@ def chat(
 
     Example: halfbyte chat ./glm-nvfp4 --prompt "Why is the sky blue?"
     """
-    from halfbyte.chat.answer import Sampling
     from halfbyte.chat.engine import load
 
     if prompt is not None and messages is not None:
@@ -88,7 +89,8 @@ def _answer(
     sampling: "Sampling",
     as_json: bool,
 ) -> "Answer":
-    from halfbyte.chat.answer import Answer, Delta
+    from halfbyte.chat.answer import Answer
+    from halfbyte.models.answers import Delta
 
     answer, shown = Answer(), _Shown(sys.stdout.isatty())
     for piece in model.stream(conversation, tools, sampling):

@@ -5,12 +5,25 @@ from typing import Annotated, Any
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, print_table, shown_progress, size_text
-from halfbyte.cli.quantize import parse_size
+from halfbyte.cli.many import many
+from halfbyte.cli.output import (
+    Json,
+    command,
+    options_from,
+    parse_budget,
+    print_json,
+    print_table,
+    shown_progress,
+    size_text,
+)
+from halfbyte.compare.options import CompareOptions
 
 MemoryBudget = Annotated[
     str | None, typer.Option("--memory-budget", help="Resident memory of this process, e.g. 16GB. [default: no bound]")
 ]
+
+
+COMMAND_CLASS = many("--data")
 
 
 @command
@@ -22,41 +35,29 @@ def compare(
     ] = None,
     slice: Annotated[list[str] | None, typer.Option(help="Field of the data to break down by. Repeatable.")] = None,
     recall: Annotated[str | None, typer.Option(help="Needle-in-context probes of these lengths: 1k,4k,16k.")] = None,
-    probes: Annotated[int, typer.Option(min=1, help="Probes of each length and language.")] = 8,
+    probes: Annotated[int, typer.Option(min=1, help="Probes of each length and language.")] = CompareOptions.probes,
     a4_sim: Annotated[
         bool, typer.Option("--a4-sim", help="Also with activations rounded to four bits, as on Blackwell.")
     ] = False,
     tokens: Annotated[int | None, typer.Option(min=1, help="Budget; rows are drawn by the seed.")] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut documents off here.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = CompareOptions.seed,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: cuda if there is one]")] = None,
     memory_budget: MemoryBudget = None,
-    work: Annotated[Path | None, typer.Option(help="Folder for temporary files.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for what spills, in which a killed run goes on.")] = None,
     json_output: Json = False,
 ) -> None:
     """Measure what a candidate lost, both models streamed layer by layer from disk over the same tokens.
 
     Example: halfbyte compare ./GLM-5.2 ./glm-nvfp4 --data ours.jsonl --slice domain --recall 1k,16k
     """
-    from halfbyte.compare import compare as run
+    from halfbyte.compare.comparison import compare as run
 
+    options = options_from(
+        CompareOptions, locals(), data=data or (), slice=slice or (), memory_budget=parse_budget(memory_budget)
+    )
     with shown_progress() as progress:
-        found = run(
-            base,
-            candidate,
-            data=data or [],
-            slice=slice or [],
-            recall=recall,
-            probes=probes,
-            a4_sim=a4_sim,
-            tokens=tokens,
-            max_length=max_length,
-            seed=seed,
-            device=device,
-            memory_budget=None if memory_budget is None else parse_size(memory_budget, "--memory-budget"),
-            work=work,
-            progress=progress,
-        ).as_json()
+        found = run(base, candidate, options, progress=progress).as_json()
     if json_output:
         print_json(found)
     else:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, shown_progress, size_text
-from halfbyte.cli.quantize import parse_size
+from halfbyte.cli.output import Json, command, parse_size, print_json, shown_progress, size_text
 from halfbyte.errors import UnsupportedError
 
 

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from halfbyte.cli.output import command, fail, shown_progress
+from halfbyte.cli.output import command, fail, options_from, shown_progress
 from halfbyte.errors import HalfbyteError, OutputError, UsageError
+from halfbyte.gate.options import GateOptions
 
 
 @command
@@ -25,7 +26,7 @@ def gate(
     ] = None,
     depth: Annotated[
         str, typer.Option(help="headers; scales (also reads scales); full (also codes, hashes, the source).")
-    ] = "headers",
+    ] = GateOptions.depth,
     source: Annotated[Path | None, typer.Option(help="The unquantized checkpoint, to compare with.")] = None,
     form: Annotated[str, typer.Option("--format", help="table, json, sarif, junit or html.")] = "table",
     output: Annotated[
@@ -54,27 +55,14 @@ def gate(
         elif target is None:
             raise UsageError("no checkpoint is named", hint="halfbyte gate ./glm-nvfp4")
         else:
-            code = _judge(
-                target, policy or "default", engine, hardware, cluster, depth, source, form, output, bom, workers
-            )
+            options = options_from(GateOptions, locals(), policy=policy or GateOptions.policy)
+            code = _judge(target, options, form, output)
     except HalfbyteError as error:
         fail(error, as_json=form == "json")
     raise typer.Exit(code)
 
 
-def _judge(
-    target: str,
-    policy: str,
-    engine: str | None,
-    hardware: str | None,
-    cluster: Path | None,
-    depth: str,
-    source: Path | None,
-    form: str,
-    output: Path | None,
-    bom: Path | None,
-    workers: int | None,
-) -> int:
+def _judge(target: str, options: GateOptions, form: str, output: Path | None) -> int:
     from halfbyte.gate.formats import FORMATS, rendered
     from halfbyte.gate.judge import gate as run
     from halfbyte.gate.judge import write_decision
@@ -82,18 +70,7 @@ def _judge(
     if form not in FORMATS:
         raise UsageError(f"unknown format {form[:40]!r}", hint=f"known: {', '.join(FORMATS)}")
     with shown_progress() as progress:
-        decision = run(
-            target,
-            policy=policy,
-            engine=engine,
-            hardware=hardware,
-            cluster=cluster,
-            depth=depth,
-            source=source,
-            workers=workers,
-            progress=progress,
-            bom=bom,
-        )
+        decision = run(target, options, progress=progress)
     text = rendered(decision.as_json(), form)
     if output is None:
         sys.stdout.write(text)

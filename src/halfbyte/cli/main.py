@@ -1,18 +1,61 @@
-"""The `halfbyte` command. Command modules import their work when they run, so that `--help` is immediate."""
+"""The `halfbyte` command. A command's module is imported when it is run, so that `--help` is immediate."""
 
 import gc
 import os
 import sys
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from halfbyte import __version__
-from halfbyte.cli import calibrate, chat, compare, export, gate, inspect, plan, quantize, schema, search, verify
-from halfbyte.cli.many import many
+
+SUMMARIES = {
+    "quantize": "Turn a BF16 mixture-of-experts checkpoint into a selective NVFP4 one that SGLang, vLLM "
+    "and TensorRT-LLM load.",
+    "calibrate": "Measure activation scales (input_scale) by running text through the model, layer by layer from disk.",
+    "inspect": "Show what a checkpoint holds, by role and format: parameters, bytes, bits per weight. "
+    "Reads headers only.",
+    "verify": "Check a quantized checkpoint against its source: hashes, every kept byte, every packed tensor's error.",
+    "compare": "Measure what a candidate lost, both models streamed layer by layer from disk over the same tokens.",
+    "search": "Find the recipe of least damage under a size: which layers' experts and MLPs to make four bits.",
+    "gate": "Judge a checkpoint by a policy before its weights are trusted, or even downloaded.",
+    "export": "Write a checkpoint as GGUF for llama.cpp, losslessly: NVFP4 codes and scales are "
+    "rearranged, never requantized.",
+    "chat": "Talk to a checkpoint on this machine; llama.cpp runs it on any processor, no Blackwell needed.",
+    "plan": "Plan capacity by peak memory: what fits, how many sequences, how fast, for how much. Reads headers only.",
+    "evaluate": "Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.",
+    "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
+    "which drops ruled out.",
+    "schema": "Print the JSON Schema of a document: halfbyte.json, gate.json, plan.json, a recipe or a policy file.",
+}
+"""Commands in the order of `--help`, each a module of this package; the first line of its function."""
+
+
+class Commands(TyperGroup):
+    """Knows the commands by name; their options, when one is run."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands.update({name: TyperCommand(name=name, help=text) for name, text in SUMMARIES.items()})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, known, rest = super().resolve_command(ctx, args)
+        return name, known if name is None or known is None else command_of(name), rest
+
+
+def command_of(name: str) -> Any:
+    """The command as typer runs it. A module that needs a class of its own for that calls it COMMAND_CLASS."""
+    module = import_module(f"halfbyte.cli.{name}")
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    alone.command(name, cls=getattr(module, "COMMAND_CLASS", TyperCommand))(getattr(module, name))
+    return typer.main.get_command(alone)
+
 
 app = typer.Typer(
     name="halfbyte",
+    cls=Commands,
     help="Take a mixture-of-experts checkpoint from 16 bits to a served half byte.",
     no_args_is_help=True,
     add_completion=False,
@@ -34,19 +77,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-app.command(cls=many("--calibrate"))(quantize.quantize)
-app.command(cls=many("--data"))(calibrate.calibrate)
-app.command()(inspect.inspect)
-app.command()(verify.verify)
-app.command(cls=many("--data"))(compare.compare)
-app.command(cls=many("--data"))(search.search)
-app.command()(gate.gate)
-app.command()(export.export)
-app.command()(chat.chat)
-app.command(cls=plan.PlanCommand)(plan.plan)
-app.command()(schema.schema)
 
 
 def main() -> NoReturn:

@@ -8,7 +8,7 @@ from typer.core import TyperArgument, TyperCommand
 def many(*options: str) -> type[TyperCommand]:
     """A command class whose `options` take every word up to the next option, as if each were given by itself.
 
-    Register with `app.command(cls=many("--data"))(function)`. Where the arguments (SRC) do not stand first,
+    A module says `COMMAND_CLASS = many("--data")`. Where the arguments (SRC) do not stand first,
     the last words are left to them.
     """
 

@@ -8,14 +8,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from halfbyte.errors import HalfbyteError
+from halfbyte.errors import HalfbyteError, UsageError, said
 from halfbyte.progress import Bar, Plain, Progress
 
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
 F = TypeVar("F", bound=Callable[..., None])
+
+Options = TypeVar("Options")
+
+FLAGS = {"max_shard_bytes": "--max-shard-size"}
+"""Options whose flag is not their name."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
@@ -39,13 +47,25 @@ def command(function: F) -> F:
     return run  # type: ignore[return-value]
 
 
+def options_from(kind: type[Options], values: dict[str, Any], **parsed: Any) -> Options:
+    """The options of a command, from its parameters of the same names. parsed: those that users write otherwise."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in names} | parsed)
+
+
+def flag(option: str) -> str:
+    """An option as users type it."""
+    return FLAGS.get(option, f"--{option.replace('_', '-')}")
+
+
 def fail(error: HalfbyteError, as_json: bool) -> None:
     """The message on stderr, where people and logs look; with --json the document too, for the program that called."""
+    message, hint = error.spelled(flag)
     if as_json:
-        print_json({"error": {"kind": error.kind, "message": error.message, "hint": error.hint}})
-    print(f"error: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print_json({"error": {"kind": error.kind, "message": message, "hint": hint}})
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
     raise typer.Exit(error.exit_code)
 
 
@@ -79,6 +99,24 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if not console.is_terminal:
         console.width = 200
     console.print(table)
+
+
+def parse_size(text: str, option: str = "max_shard_bytes") -> int:
+    """Bytes from `5GB`, `500 MB`, `4GiB` or a plain number. option: its name, for the message. Raises UsageError."""
+    number = text.strip().rstrip("BKMGTIbkmgti ")
+    unit = text.strip()[len(number) :].strip().upper()
+    try:
+        size = int(float(number) * UNITS[unit])
+    except (ValueError, KeyError, OverflowError):
+        raise UsageError(said(f"{{{option}}} {{text!r}}: wanted a size like 5GB", text=text)) from None
+    if size < 1:
+        raise UsageError(said(f"{{{option}}} {{text!r}}: wanted at least one byte", text=text))
+    return size
+
+
+def parse_budget(text: str | None) -> int | None:
+    """Bytes of a memory budget, None for no bound. Raises UsageError."""
+    return None if text is None else parse_size(text, "memory_budget")
 
 
 def size_text(size_bytes: float) -> str:

@@ -1,4 +1,4 @@
-"""`halfbyte plan`. Register with `app.command(cls=plan.PlanCommand)(plan.plan)`: `--mtp` may stand without a number."""
+"""`halfbyte plan`: `--mtp` may stand without a number."""
 
 import json
 import re
@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from halfbyte.cli.output import Json, command, print_json
-from halfbyte.errors import UsageError
+from halfbyte.cli.output import Json, command, options_from, print_json
+from halfbyte.errors import UsageError, said
+from halfbyte.plan.options import PlanOptions
+from halfbyte.plan.workload import Workload
 
 if TYPE_CHECKING:
     from halfbyte.plan.result import Plan
@@ -30,13 +32,16 @@ class PlanCommand(TyperCommand):
         return super().parse_args(ctx, given)
 
 
+COMMAND_CLASS = PlanCommand
+
+
 @command
 def plan(
     target: Annotated[str, typer.Argument(help="Checkpoint folder, config.json, hub name, or https:// base URL.")],
     gpu: Annotated[str, typer.Option(help="GPU type, for instance b200.")] = "",
     gpus: Annotated[int, typer.Option(help="Number of GPUs, replicas included.")] = 8,
     recipe: Annotated[str | None, typer.Option(help="Plan the model in this format instead of its own.")] = None,
-    engine: Annotated[str, typer.Option(help="sglang or vllm.")] = "sglang",
+    engine: Annotated[str | None, typer.Option(help="sglang or vllm.  [default: sglang]")] = PlanOptions.engine,
     tp: Annotated[int | None, typer.Option(help="Tensor parallel ranks, as the engine counts them.")] = None,
     ep: Annotated[int | None, typer.Option(help="Expert parallel ranks.")] = None,
     dp: Annotated[
@@ -51,7 +56,9 @@ def plan(
     chunk: Annotated[int | None, typer.Option(help="Prefill chunk / max batched tokens.")] = None,
     kv_dtype: Annotated[str | None, typer.Option(help="auto, bf16, fp8, fp8_ds_mla, nvfp4_ds_mla.")] = None,
     mem_fraction: Annotated[float | None, typer.Option(help="mem-fraction-static / gpu-memory-utilization.")] = None,
-    mtp: Annotated[int, typer.Option(help=f"Draft tokens a step; {DEFAULT_DRAFTS} when given without a number.")] = 0,
+    mtp: Annotated[
+        int, typer.Option(help=f"Draft tokens a step; {DEFAULT_DRAFTS} when given without a number.")
+    ] = PlanOptions.mtp,
     draft_gib: Annotated[
         float | None,
         typer.Option(help="With --mtp: GiB per GPU of a separate draft model (Eagle3)."),
@@ -60,15 +67,19 @@ def plan(
     api_price: Annotated[
         float | None, typer.Option(help="Dollars per 1M output tokens of an API, to break even.")
     ] = None,
-    utilisation: Annotated[float, typer.Option(help="Share of the throughput that is used.")] = 0.5,
-    reasoning_share: Annotated[float, typer.Option(help="Share of output tokens that readers do not see.")] = 0.0,
-    input_tokens: Annotated[int, typer.Option(help="Prompt tokens of a typical request.")] = 8192,
-    output_tokens: Annotated[int, typer.Option(help="Output tokens of a typical request, reasoning included.")] = 1024,
-    slo_ttft_ms: Annotated[float, typer.Option(help="Time to first token to hold.")] = 5000.0,
-    slo_tpot_ms: Annotated[float, typer.Option(help="Time per output token to hold.")] = 50.0,
+    utilisation: Annotated[float, typer.Option(help="Share of the throughput that is used.")] = Workload.utilisation,
+    reasoning_share: Annotated[
+        float, typer.Option(help="Share of output tokens that readers do not see.")
+    ] = Workload.reasoning_share,
+    input_tokens: Annotated[int, typer.Option(help="Prompt tokens of a typical request.")] = Workload.input_tokens,
+    output_tokens: Annotated[
+        int, typer.Option(help="Output tokens of a typical request, reasoning included.")
+    ] = Workload.output_tokens,
+    slo_ttft_ms: Annotated[float, typer.Option(help="Time to first token to hold.")] = Workload.slo_ttft_ms,
+    slo_tpot_ms: Annotated[float, typer.Option(help="Time per output token to hold.")] = Workload.slo_tpot_ms,
     traffic: Annotated[str | None, typer.Option(help="Trace (CSV, Parquet) or reasoning:REQUESTS@PER_SECOND.")] = None,
     routing: Annotated[Path | None, typer.Option(help="JSON list: how often each expert was chosen.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of generated traffic.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of generated traffic.")] = PlanOptions.seed,
     compare: Annotated[str | None, typer.Option(help="Machines, for instance b200x8,h200x8,b300x4.")] = None,
     gpu_memory_gib: Annotated[
         float | None, typer.Option(help="Memory a process sees, instead of the catalogue's.")
@@ -92,54 +103,22 @@ def plan(
     """
     from halfbyte.plan.planner import compare as run_compare
     from halfbyte.plan.planner import plan as run
-    from halfbyte.plan.workload import Workload
 
-    workload = Workload(
-        input_tokens,
-        output_tokens,
-        slo_ttft_ms,
-        slo_tpot_ms,
-        price,
-        api_price,
-        utilisation,
-        reasoning_share,
-        routing_from(routing),
-    )
-    flags: dict[str, Any] = {
-        "engine": engine,
-        "tp": tp,
-        "ep": ep,
-        "dp": dp,
-        "pp": pp,
-        "dcp": dcp,
-        "context": tokens_from(context),
-        "concurrency": concurrency,
-        "chunk": chunk,
-        "kv_dtype": kv_dtype,
-        "mem_fraction": mem_fraction,
-        "mtp": mtp,
-        "draft_gib": draft_gib,
-        "max_sequences": max_sequences,
-        "cuda_graph_max_bs": cuda_graph_max_bs,
-        "max_total_tokens": max_total_tokens,
-        "engine_version": engine_version,
-        "forecast_graphs": forecast_graphs,
-        "recipe": recipe,
-        "hardware": hardware,
-        "workload": workload,
-    }
+    workload = options_from(Workload, locals(), routing=routing_from(routing))
+    options = options_from(PlanOptions, locals(), context=tokens_from(context))
     if compare is not None:
-        for name, value in (("traffic", traffic), ("output", output), ("gpu-memory-gib", gpu_memory_gib)):
+        for name, value in (("traffic", traffic), ("output", output), ("gpu_memory_gib", gpu_memory_gib)):
             if value is not None:
-                raise UsageError(f"--{name} is for one machine, --compare plans several", hint="plan it by itself")
-        plans = run_compare(target, machines_from(compare), **flags)
+                message = said(f"{{{name}}} is for one machine, {{compare}} plans several")
+                raise UsageError(message, hint="plan it by itself")
+        plans = run_compare(target, machines_from(compare), options)
         _print_comparison(plans, json_output)
         if not any(found.fits for found in plans):
             raise typer.Exit(1)
         return
     if not gpu:
-        raise UsageError("no GPU is named", hint="add --gpu b200, or --compare b200x8,h200x8")
-    found = run(target, gpu, gpus, gpu_memory_gib=gpu_memory_gib, traffic=traffic, seed=seed, **flags)
+        raise UsageError("no GPU is named", hint=said("add {gpu} b200, or {compare} b200x8,h200x8"))
+    found = run(target, gpu, gpus, options)
     if output is not None:
         found.write(output)
     if json_output:

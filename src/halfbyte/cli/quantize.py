@@ -5,14 +5,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, print_table, role_text, shown_progress, size_text
-from halfbyte.errors import UsageError
+from halfbyte.cli.many import many
+from halfbyte.cli.output import (
+    Json,
+    command,
+    options_from,
+    parse_budget,
+    parse_size,
+    print_json,
+    print_table,
+    role_text,
+    shown_progress,
+    size_text,
+)
+from halfbyte.quantize.options import QuantizeOptions
+from halfbyte.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
     from halfbyte.quantize.result import QuantizeResult
     from halfbyte.quantize.room import Room
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+COMMAND_CLASS = many("--calibrate")
 
 
 @command
@@ -24,14 +38,14 @@ def quantize(
         typer.Option(
             help="nvfp4-routed-experts, nvfp4-experts-and-shared, nvfp4-mlp, nvfp4-weight-only, or a YAML file."
         ),
-    ] = "nvfp4-routed-experts",
+    ] = DEFAULT_RECIPE,
     rounding: Annotated[
         str,
         typer.Option(
             help="max: ModelOpt's, bit for bit. sweep: scales of least error; weighted-sweep: weighed by activations. "
             "gptq: for the least error of outputs. The last two on --calibrate data."
         ),
-    ] = "max",
+    ] = QuantizeOptions.rounding,
     input_scale: Annotated[
         str | None,
         typer.Option(
@@ -43,11 +57,15 @@ def quantize(
         list[str] | None, typer.Option(help="FILE...: data to measure activation scales on, or for gptq to round on.")
     ] = None,
     calibration_tokens: Annotated[int | None, typer.Option(help="Tokens of it to use. [default: all]")] = None,
-    calibration_length: Annotated[int, typer.Option(help="Cut its documents off here.")] = 2048,
+    calibration_length: Annotated[
+        int, typer.Option(help="Cut its documents off here.")
+    ] = QuantizeOptions.calibration_length,
     memory_budget: Annotated[str | None, typer.Option(help="Resident memory of the calibration, e.g. 3GB.")] = None,
-    device: Annotated[str, typer.Option(help="Where to calibrate: cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to calibrate: cpu or cuda.")] = QuantizeOptions.device,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
-    max_shard_size: Annotated[str, typer.Option(help="Largest output file, e.g. 5GB or 500MB.")] = "5GB",
+    max_shard_size: Annotated[
+        str, typer.Option(help="Largest output file, e.g. 5GB or 500MB.")
+    ] = f"{QuantizeOptions.max_shard_bytes // 10**9}GB",
     improve: Annotated[
         bool,
         typer.Option("--improve", help="DST is finished: replace its experts by those of gptq, shard by shard."),
@@ -64,47 +82,23 @@ def quantize(
     Streams in constant memory; after a kill the same command resumes.
     Example: halfbyte quantize ./GLM-5.2 ./glm-nvfp4
     """
-    from halfbyte.quantize.pipeline import quantize as run
+    from halfbyte.api import quantize as run
+
+    options = options_from(
+        QuantizeOptions,
+        locals(),
+        calibrate=calibrate or (),
+        memory_budget=parse_budget(memory_budget),
+        max_shard_bytes=parse_size(max_shard_size, "max_shard_bytes"),
+    )
 
     def show(result: "QuantizeResult") -> None:
         print_json(result.as_json()) if json_output else _print(result)
 
     with shown_progress() as progress:
-        result = run(
-            src,
-            dst,
-            recipe=recipe,
-            rounding=rounding,  # type: ignore[arg-type]
-            input_scale=input_scale,
-            calibrate=calibrate or (),
-            calibration_tokens=calibration_tokens,
-            calibration_length=calibration_length,
-            memory_budget=None if memory_budget is None else parse_size(memory_budget, "--memory-budget"),
-            device=device,
-            workers=workers,
-            max_shard_bytes=parse_size(max_shard_size),
-            improve=improve,
-            dry_run=dry_run,
-            overwrite=overwrite,
-            force=force,
-            progress=progress,
-            on_done=show,
-        )
+        result = run(src, dst, options, improve=improve, progress=progress, on_done=show)
     if dry_run:
         show(result)
-
-
-def parse_size(text: str, option: str = "--max-shard-size") -> int:
-    """Bytes from `5GB`, `500 MB`, `4GiB` or a plain number. Raises UsageError."""
-    number = text.strip().rstrip("BKMGTIbkmgti ")
-    unit = text.strip()[len(number) :].strip().upper()
-    try:
-        size = int(float(number) * UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        raise UsageError(f"{option} {text!r}: wanted a size like 5GB") from None
-    if size < 1:
-        raise UsageError(f"{option} {text!r}: wanted at least one byte")
-    return size
 
 
 def _print(result: "QuantizeResult") -> None:

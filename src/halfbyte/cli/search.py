@@ -6,14 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from halfbyte.cli.compare import MemoryBudget
-from halfbyte.cli.output import Json, command, print_json, print_table, shown_progress, size_text
-from halfbyte.cli.quantize import parse_size
+from halfbyte.cli.many import many
+from halfbyte.cli.output import (
+    Json,
+    command,
+    options_from,
+    parse_budget,
+    print_json,
+    print_table,
+    shown_progress,
+    size_text,
+)
+from halfbyte.search.options import SearchOptions
 
 if TYPE_CHECKING:
-    from halfbyte.search import SearchResult
+    from halfbyte.search.best_recipe import SearchResult
 
 SHOWN = 20
 """Points of the front in the table; `--json` has all."""
+
+
+COMMAND_CLASS = many("--data")
 
 
 @command
@@ -25,7 +38,7 @@ def search(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Recipe file to write; must not exist.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Budget; rows are drawn by the seed.")] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="Cut documents off here.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = SearchOptions.seed,
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: cuda if there is one]")] = None,
     memory_budget: MemoryBudget = None,
     work: Annotated[Path | None, typer.Option(help="Folder for temporary files.")] = None,
@@ -35,23 +48,11 @@ def search(
 
     Example: halfbyte search ./GLM-5.2 --data ours.jsonl --tokens 20000 --budget-gb 450 -o recipe.yaml
     """
-    from halfbyte.search import search as run
+    from halfbyte.search.best_recipe import search as run
 
+    options = options_from(SearchOptions, locals(), memory_budget=parse_budget(memory_budget))
     with shown_progress() as progress:
-        result = run(
-            src,
-            data=data,
-            budget_gb=budget_gb,
-            bits=bits,
-            output=output,
-            tokens=tokens,
-            max_length=max_length,
-            seed=seed,
-            device=device,
-            memory_budget=None if memory_budget is None else parse_size(memory_budget, "--memory-budget"),
-            work=work,
-            progress=progress,
-        )
+        result = run(src, options, progress=progress)
     if json_output:
         print_json(result.as_json())
     else:

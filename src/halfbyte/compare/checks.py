@@ -5,7 +5,7 @@ from collections.abc import Callable
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents
 from halfbyte.data.tokenizer import Tokenizer
-from halfbyte.errors import CheckpointError, DataError, UsageError
+from halfbyte.errors import CheckpointError, DataError, UsageError, said
 
 SAME = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 
@@ -49,5 +49,5 @@ def check_context(documents: Documents, context: object) -> None:
         if len(document.ids) > context:
             raise UsageError(
                 f"{document.source}:{document.row}: {len(document.ids)} tokens, the model takes {context}",
-                hint=f"--max-length {context} cuts documents off there",
+                hint=said("{max_length} {context} cuts documents off there", context=context),
             )

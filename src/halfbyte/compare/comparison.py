@@ -1,6 +1,5 @@
 """`compare`: the whole comparison, from two folders and some data to figures and evidence."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from halfbyte import __version__
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare.checks import check_comparable, check_context, check_tokenizers
+from halfbyte.compare.options import CompareOptions
 from halfbyte.compare.recorded import append, describes, shard_hashes
 from halfbyte.data.documents import Documents, load
 from halfbyte.data.tokenizer import Tokenizer, open_tokenizer
-from halfbyte.errors import UsageError
 from halfbyte.evidence.comparison import Compared, ComparisonResult
 from halfbyte.evidence.dossier import identity
 from halfbyte.evidence.names import DOSSIER
@@ -46,44 +45,26 @@ class _Inputs:
 def compare(
     base: str | Path,
     candidate: str | Path,
+    options: CompareOptions | None = None,
     *,
-    data: Sequence[str] = (),
-    slice: Sequence[str] = (),
-    recall: str | None = None,
-    probes: int | None = None,
-    a4_sim: bool = False,
-    tokens: int | None = None,
-    max_length: int | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    memory_budget: int | None = None,
-    work: str | Path | None = None,
     progress: Progress | None = None,
+    **given: Any,
 ) -> Comparison:
     """Stream both checkpoints over the same tokens and measure what the candidate lost.
 
-    data, tokens, max_length, seed: see `data.documents.load`. slice: fields of the data to break the figures down by.
-    recall: lengths of needle probes such as `1k,4k`; probes: how many of each length and language. a4_sim: measure a
-    second candidate too, the same checkpoint with its activations rounded to four bits as on Blackwell.
-    device: `cpu` or `cuda`, by default what there is. memory_budget: resident bytes. work: folder for spilled rows;
-    after a kill the same run goes on in it.
-    If the candidate has a `halfbyte.json` of these shards, the figures are added to it.
-    Raises HalfbyteError.
+    given: fields of CompareOptions by name, instead of `options`. If the candidate has a `halfbyte.json` of these
+    shards, the figures are added to it. Raises HalfbyteError.
     """
-    progress = progress or Silent()
-    if not data and recall is None:
-        raise UsageError("nothing to compare on", hint="give --data FILE, or --recall 1k,4k")
-    if slice and not data:
-        raise UsageError("--slice needs --data")
+    options, progress = options or CompareOptions(**given), progress or Silent()
     with ExitStack() as stack:
         base_files = stack.enter_context(Checkpoint.open(base))
         candidate_files = stack.enter_context(Checkpoint.open(candidate))
         check_comparable(base_files, candidate_files)
         tokenizer = open_tokenizer(base)
-        documents = _read(tokenizer, open_tokenizer(candidate), data, tokens, max_length, seed, slice)
-        inputs = _Inputs(documents, _probes(recall, probes, tokenizer, documents, seed))
+        documents = _read(tokenizer, open_tokenizer(candidate), options)
+        inputs = _Inputs(documents, _probes(tokenizer, documents, options))
         known_by = _known_by(base_files, candidate_files, inputs, progress)
-        result = _measure(base_files, candidate_files, inputs, slice, a4_sim, device, memory_budget, work, progress)
+        result = _measure(base_files, candidate_files, inputs, options, progress)
         if known_by is not None:
             append(candidate_files.folder, Compared(**known_by, halfbyte=__version__, result=_kept(result)))
             result["evidence"] = str(candidate_files.folder / DOSSIER)
@@ -95,62 +76,51 @@ def compare(
     return Comparison(result)
 
 
-def _read(
-    tokenizer: Tokenizer,
-    other: Tokenizer,
-    data: Sequence[str],
-    tokens: int | None,
-    max_length: int | None,
-    seed: int,
-    fields: Sequence[str],
-) -> Documents:
+def _read(tokenizer: Tokenizer, other: Tokenizer, options: CompareOptions) -> Documents:
     """The documents, checked against both models and the fields to slice by."""
     from halfbyte.compare.summary import check_field
 
-    if not data:
+    if not options.data:
         return Documents([])
 
     def read(tokenizer: Tokenizer) -> Documents:
-        return load(data, tokenizer, max_length=max_length, tokens=tokens, seed=seed)
+        return load(options.data, tokenizer, max_length=options.max_length, tokens=options.tokens, seed=options.seed)
 
     documents = read(tokenizer)
     check_context(documents, tokenizer.context)
     known = sorted({field for document in documents.documents for field in document.labels})
-    for field in fields:
+    for field in options.slice:
         check_field(field, known)
     check_tokenizers(tokenizer, other, read)
     return documents
 
 
-def _probes(
-    recall: str | None, probes: int | None, tokenizer: Tokenizer, documents: Documents, seed: int
-) -> "list[Probe]":
-    from halfbyte.compare.recall import PROBES, build_probes, parse_lengths
+def _probes(tokenizer: Tokenizer, documents: Documents, options: CompareOptions) -> "list[Probe]":
+    from halfbyte.compare.recall import build_probes, parse_lengths
 
-    count = PROBES if probes is None else probes
-    if count < 1:
-        raise UsageError(f"--probes {count}: wanted at least 1")
-    if recall is None:
+    if options.recall is None:
         return []
-    lengths = parse_lengths(recall)
-    return build_probes(lengths, tokenizer, documents.documents, context=tokenizer.context, probes=count, seed=seed)
+    return build_probes(
+        parse_lengths(options.recall),
+        tokenizer,
+        documents.documents,
+        context=tokenizer.context,
+        probes=options.probes,
+        seed=options.seed,
+    )
 
 
 def _measure(
     base: Checkpoint,
     candidate: Checkpoint,
     inputs: _Inputs,
-    fields: Sequence[str],
-    a4_sim: bool,
-    device: str | None,
-    memory_budget: int | None,
-    work: str | Path | None,
+    options: CompareOptions,
     progress: Progress,
 ) -> dict[str, Any]:
     """The pass itself. Returns the document of `--json`."""
     import torch
 
-    from halfbyte.compare.lockstep import Lockstep, Work
+    from halfbyte.compare.lockstep import Lockstep, Spans
     from halfbyte.compare.opening import Opening
     from halfbyte.compare.recall import recall_rows
     from halfbyte.compare.summary import positions, slices, summary, worst
@@ -159,11 +129,11 @@ def _measure(
     documents, probes = inputs.documents.documents, inputs.probes
     ids = [torch.from_numpy(array) for array in (*(one.ids for one in documents), *(one.ids for one in probes))]
     spans = [slice(0, len(document.ids)) for document in documents] + [probe.span for probe in probes]
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    opening = Opening(device, memory_budget, None if work is None else Path(work), resume=True)
-    job = Work(ids, spans, len(documents) or len(ids), opening.logit_bytes or LOGIT_BYTES)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    opening = Opening(device, options.memory_budget, None if options.work is None else Path(options.work), resume=True)
+    job = Spans(ids, spans, len(documents) or len(ids), opening.logit_bytes or LOGIT_BYTES)
     wanted: list[tuple[Path, str | None]] = [(base.folder, None), (candidate.folder, None)]
-    wanted += [(candidate.folder, "a4-sim")] if a4_sim else []
+    wanted += [(candidate.folder, "a4-sim")] if options.a4_sim else []
     with opening.models(wanted) as (baseline, *candidates):
         layer_bytes = (base.bytes + candidate.bytes * len(candidates)) // baseline.layers
         differences = Lockstep(baseline, candidates, job).run(progress, layer_bytes)
@@ -172,13 +142,13 @@ def _measure(
         measures = difference.tokens[: len(documents)]
         columns.append(
             summary(measures)
-            | {"slices": slices(fields, documents, measures), "positions": positions(measures)}
+            | {"slices": slices(options.slice, documents, measures), "positions": positions(measures)}
             | {"layers": difference.layers, "worst": worst(documents, measures)}
         )
         if probes:
             columns[-1]["recall"] = recall_rows(probes, difference.tokens[len(documents) :])
     result = columns[0]
-    if a4_sim:
+    if options.a4_sim:
         result["a4_sim"] = columns[1]
     result["data"] = inputs.documents.report()
     result["notes"] = _notes(len(documents))

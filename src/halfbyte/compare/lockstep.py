@@ -30,7 +30,7 @@ class Streaming(Protocol):
 
 
 @dataclass(frozen=True)
-class Work:
+class Spans:
     """What to run and what to measure. ids: int64 [T] each. spans: positions whose tokens are measured.
 
     counted: the first so many sequences count for the layers' figures. logit_bytes: room for one chunk of logits.
@@ -57,7 +57,7 @@ class Lockstep:
         self,
         base: Streaming,
         candidates: Sequence[Streaming],
-        work: Work,
+        work: Spans,
         observers: Sequence[Callable[[BaseChoices], CandidateChoices]] | None = None,
     ) -> None:
         """observers: makes each candidate's; for what changes weights as they stream by."""

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from halfbyte.compare.options import CompareOptions
 from halfbyte.compare.tokens import TokenMeasures
 from halfbyte.data.document import Document
 from halfbyte.data.tokenizer import Tokenizer
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.numbers.clustered import Estimate, clustered_mean
 from halfbyte.numbers.share import share
 
-PROBES = 8
 """Probes of each length and language."""
 DISTRACTORS = 3
 
@@ -102,7 +102,10 @@ def parse_lengths(text: str) -> list[int]:
         factor = 1024 if number.endswith("k") else 1
         number = number.removesuffix("k")
         if not number.isdecimal() or not 0 < int(number) <= 10**7:
-            raise UsageError(f"--recall {text}: {word.strip()!r} is no length", hint="write lengths like 1k,4k,16k")
+            raise UsageError(
+                said("{recall} {text}: {word!r} is no length", text=text, word=word.strip()),
+                hint="write lengths like 1k,4k,16k",
+            )
         lengths.append(int(number) * factor)
     return sorted(set(lengths))
 
@@ -113,7 +116,7 @@ def build_probes(
     filler: Sequence[Document],
     *,
     context: object,
-    probes: int = PROBES,
+    probes: int = CompareOptions.probes,
     seed: int = 0,
 ) -> list[Probe]:
     """Probes of every length and language. filler: documents to hide the facts in; made-up sentences if there are none.
@@ -122,7 +125,9 @@ def build_probes(
     """
     for length in lengths:
         if type(context) is int and length > context:
-            raise UsageError(f"--recall {length}: the model takes {context} tokens")
+            raise UsageError(
+                said("{recall} {length}: the model takes {context} tokens", length=length, context=context)
+            )
     found = []
     for language in LANGUAGES:
         for length in lengths:
@@ -153,7 +158,13 @@ def _probe(
     fixed = len(before) + sum(map(len, facts)) + len(question) + len(answer)
     room = length - fixed
     if room < DISTRACTORS + 2:
-        raise UsageError(f"--recall {length}: too short, the facts and the question alone take {fixed} tokens")
+        raise UsageError(
+            said(
+                "{recall} {length}: too short, the facts and the question alone take {fixed} tokens",
+                length=length,
+                fixed=fixed,
+            )
+        )
     ids = _filler(language, room, tokenizer, filler, random)
     places = [round(depth * room), *random.integers(0, room, DISTRACTORS).tolist()]
     pieces, done = list(before), 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from halfbyte.compare.tokens import TOP_K, TokenMeasures
 from halfbyte.data.document import Document
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.numbers.clustered import Estimate, clustered_mean, exp
 
 FIRST_BIN = 128
@@ -55,7 +55,7 @@ def check_field(field: str, known: Sequence[str]) -> None:
     if field not in known:
         near = get_close_matches(field, known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"fields of the data: {', '.join(known) or 'none'}"
-        raise UsageError(f"--slice {field}: no row of the data has this field", hint=hint)
+        raise UsageError(said("{slice} {field}: no row of the data has this field", field=field), hint=hint)
 
 
 def positions(measures: Sequence[TokenMeasures]) -> list[dict[str, Any]]:

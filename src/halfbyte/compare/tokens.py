@@ -50,7 +50,7 @@ class TokenMeasures:
 NAMES = ("kl", "top1", "overlap", "nll_base", "nll_candidate", "rank_base", "rank_candidate")
 
 
-class Model(Protocol):
+class Predictor(Protocol):
     """The last step of a streamed model: float32 [stop - start, V]."""
 
     def logits(self, sequence: int, start: int, stop: int) -> Tensor: ...
@@ -58,8 +58,8 @@ class Model(Protocol):
 
 @torch.no_grad()
 def compare_span(
-    base: Model,
-    candidates: Sequence[Model],
+    base: Predictor,
+    candidates: Sequence[Predictor],
     sequence: int,
     ids: Tensor,
     span: slice,

@@ -18,7 +18,7 @@ from halfbyte.data.mix import shipped_mixes
 from halfbyte.data.pack import pack_documents
 from halfbyte.data.rows import Row, rows_of
 from halfbyte.data.tokenizer import Tokenizer
-from halfbyte.errors import DataError, UsageError
+from halfbyte.errors import DataError, UsageError, said
 
 CONTENT = ("text", "input_ids", "messages")
 REPORTED_VALUES = 64
@@ -90,14 +90,14 @@ def load(
     Raises DataError (a bad row, with file and line), UsageError (options), UnsupportedError (a package is missing),
     CheckpointError (the tokenizer cannot be opened).
     """
-    for option, value in (("--max-length", max_length), ("--tokens", tokens)):
+    for option, value in (("max_length", max_length), ("tokens", tokens)):
         if value is not None and value < 1:
-            raise UsageError(f"{option} {value}: wanted at least 1")
+            raise UsageError(said(f"{{{option}}} {{value}}: wanted at least 1", value=value))
     if pack and max_length is None:
-        raise UsageError("packing needs a length", hint="give --max-length")
+        raise UsageError("packing needs a length", hint=said("give {max_length}"))
     sources = [source for path in paths for source in _sources(str(path), seed)]
     if not sources:
-        raise UsageError("no data", hint="give --data FILE")
+        raise UsageError("no data", hint=said("give {data} FILE"))
     found: list[Document] = []
     left = tokens
     for number, source in enumerate(sources):
@@ -105,7 +105,7 @@ def load(
         if share == 0:
             continue
         if source.shuffled and share is None and source.samples is None:
-            raise UsageError(f"{source.name}: a data set is read until a budget is full", hint="give --tokens")
+            raise UsageError(f"{source.name}: a data set is read until a budget is full", hint=said("give {tokens}"))
         documents = _drawn(source, tokenizer, None if pack else max_length, share)
         if left is not None:
             left -= sum(len(document.ids) for document in documents)

@@ -10,10 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.source import read_json
+from halfbyte.checkpoint.json_file import read_json
+from halfbyte.data import tiktoken
 from halfbyte.errors import CheckpointError, DataError
+from halfbyte.models import find
 
-_VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+_VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", tiktoken.FILE)
 NO_LIMIT = 10**9
 _PLACEHOLDER = "HALFBYTE PLACEHOLDER"
 
@@ -35,15 +37,7 @@ class Tokenizer:
     @cached_property
     def inner(self) -> Any:
         """transformers' own object. Raises CheckpointError if the folder holds no tokenizer that can be opened."""
-        from transformers import AutoTokenizer
-
-        try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(self.folder)
-        except Exception as error:  # transformers raises whatever the broken file led to
-            raise CheckpointError(
-                f"{self.folder}: its tokenizer cannot be opened: {' '.join(str(error).split())[:300]}",
-                hint="complete the download (tokenizer.json, tokenizer_config.json), or give rows of input_ids",
-            ) from None
+        tokenizer = load_tokenizer(self.folder)
         tokenizer.model_max_length = NO_LIMIT  # how long a sequence may be is ours to decide, and to say
         return tokenizer
 
@@ -107,6 +101,28 @@ class Tokenizer:
                 content = json.dumps(json.loads(content), sort_keys=True).encode()
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
         return digest.hexdigest() if found else None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """transformers' tokenizer of a checkpoint folder; no code that comes with the model is run.
+
+    Raises CheckpointError if the folder holds none that can be opened.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        family = find(read_json(folder / "config.json").get("model_type"))
+        known = family.llama_cpp if family is not None and not (folder / "tokenizer.json").is_file() else None
+        if known is not None and known.vocabulary == "tiktoken" and (folder / tiktoken.FILE).is_file():
+            return tiktoken.fast_tokenizer(folder, next(iter(known.splitting)))
+        return AutoTokenizer.from_pretrained(folder)
+    except CheckpointError:
+        raise
+    except Exception as error:  # transformers raises whatever the broken file led to
+        raise CheckpointError(
+            f"{folder}: its tokenizer cannot be opened: {' '.join(str(error).split())[:300]}",
+            hint="complete the download (tokenizer.json, tokenizer_config.json), or give rows of input_ids",
+        ) from None
 
 
 def open_tokenizer(folder: str | Path) -> Tokenizer:

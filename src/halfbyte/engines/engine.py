@@ -5,12 +5,14 @@ Where a fact was read or run stands beside it, and in docs/engines.md.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from halfbyte.engines.faults import Fault
 from halfbyte.engines.server import Gpu, Layout, Limits, Server
 from halfbyte.errors import UsageError
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Support
 from halfbyte.models.roles import Role, TensorRole
 
 EngineName = Literal["vllm", "sglang"]
@@ -80,8 +82,8 @@ class Engine(ABC):
         """Whether it takes this `quant_algo`, in its own spelling."""
         return name in self.algorithms
 
-    def quantizes_activations(self, algorithm: str, groups: Any) -> bool:
-        """Whether it quantizes activations with the checkpoint's `input_scale`. groups: `config_groups`, if any."""
+    def quantizes_activations(self, algorithm: str, block: QuantizationBlock) -> bool:
+        """Whether it quantizes activations with the checkpoint's `input_scale`. block: of config.json, or empty."""
         return algorithm.upper() in ("NVFP4", "NVFP4_AWQ")
 
     def runtime_module(self, role: TensorRole) -> str:
@@ -177,6 +179,15 @@ class Engine(ABC):
     @abstractmethod
     def flags(self, server: Server, limits: Limits) -> list[str]:
         """The command-line flags of a server, model, host and parsers left to the caller."""
+
+    def parser_flags(self, support: Support) -> list[str]:
+        """The flags that name a family's parsers."""
+        flags = []
+        if support.reasoning_parser is not None:
+            flags += ["--reasoning-parser", support.reasoning_parser]
+        if support.tool_parser is not None:
+            flags += ["--tool-call-parser", support.tool_parser]
+        return flags
 
     def attention_workspace_bytes(self, gpu: Gpu) -> float:
         """Of TRT-LLM's attention kernels."""

@@ -8,7 +8,7 @@ from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
 from halfbyte.engines.sglang_faults import FAULTS
 from halfbyte.engines.sources import BUFFERS
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.models.architecture import Architecture
 
 LATENT_PARTS = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")
@@ -60,7 +60,10 @@ class Sglang(Engine):
             tp = gpus // pp
         wanted = tp * pp * (1 if attention_dp else dp)
         if wanted != gpus:
-            raise UsageError(f"tp {tp} x pp {pp} x dp {dp} needs {wanted} GPUs, --gpus says {gpus}")
+            ranks = f"tp {tp} x pp {pp} x dp {dp}"
+            raise UsageError(
+                said("{ranks} needs {wanted} GPUs, {gpus} says {given}", ranks=ranks, wanted=wanted, given=gpus)
+            )
         if tp % ep:
             raise UsageError(f"ep {ep} does not divide tp {tp}")
         if attention_dp and tp % dp:

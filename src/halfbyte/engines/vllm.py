@@ -3,13 +3,14 @@
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
 
 from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
 from halfbyte.engines.vllm_faults import FAULTS
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Support
 
 GRAPH_FORECAST = 2.0
 RUN_KV_DTYPES = {"bf16": "bfloat16"}
@@ -57,25 +58,27 @@ class Vllm(Engine):
     def knows_algorithm(self, name: str) -> bool:
         return super().knows_algorithm(name.upper())
 
-    def quantizes_activations(self, algorithm: str, groups: Any) -> bool:
+    def quantizes_activations(self, algorithm: str, block: QuantizationBlock) -> bool:
         """Null `input_activations` in every group make NVFP4 weight-only."""
-        if not super().quantizes_activations(algorithm, groups):
-            return False
-        if isinstance(groups, dict) and groups:
-            return any(
-                not isinstance(group, dict) or group.get("input_activations", "absent") is not None
-                for group in groups.values()
-            )
-        return True
+        return super().quantizes_activations(algorithm, block) and block.quantizes_activations(if_absent=True)
 
     def parallelism(self, gpus: int, tp: int | None, pp: int, dp: int, ep: int) -> tuple[int, bool]:
         """`tp` is per DP rank; expert parallelism spans tp x dp."""
         tp = tp if tp is not None else gpus // (pp * dp)
         wanted = tp * pp * dp
         if wanted != gpus:
-            raise UsageError(f"tp {tp} x pp {pp} x dp {dp} needs {wanted} GPUs, --gpus says {gpus}")
+            ranks = f"tp {tp} x pp {pp} x dp {dp}"
+            raise UsageError(
+                said("{ranks} needs {wanted} GPUs, {gpus} says {given}", ranks=ranks, wanted=wanted, given=gpus)
+            )
         if ep > 1 and ep != tp * dp:
-            raise UsageError(f"vLLM's expert parallelism spans tp x dp = {tp * dp} ranks, --ep says {ep}")
+            raise UsageError(
+                said(
+                    "vLLM's expert parallelism spans tp x dp = {ranks} ranks, {ep} says {given}",
+                    ranks=tp * dp,
+                    given=ep,
+                )
+            )
         return tp, False
 
     def copies(self, server: Server) -> int:
@@ -188,6 +191,10 @@ class Vllm(Engine):
         if server.mtp_tokens:
             flags += ["--speculative-config", f'{{"method":"mtp","num_speculative_tokens":{server.mtp_tokens}}}']
         return flags
+
+    def parser_flags(self, support: Support) -> list[str]:
+        """A tool parser is not used unless it is enabled too."""
+        return super().parser_flags(support) + (["--enable-auto-tool-choice"] if support.tool_parser else [])
 
 
 def _large(gpu: Gpu) -> bool:

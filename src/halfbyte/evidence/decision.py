@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from halfbyte.errors import UsageError
-from halfbyte.evidence.record import Document, Record
+from halfbyte.evidence.record import JsonDocument, Record
 
 DECISION_VERSION = 1
 Verdict = Literal["pass", "refused", "undecided"]
@@ -69,7 +69,7 @@ class Tool(Record):
     version: str
 
 
-class DecisionDocument(Document):
+class DecisionDocument(JsonDocument):
     """The whole of `gate.json`. time: ISO 8601, UTC."""
 
     what: ClassVar = "a decision"

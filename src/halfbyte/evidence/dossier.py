@@ -11,7 +11,7 @@ from pydantic import Field
 
 from halfbyte.evidence.calibration import Calibration, CoverageRecord, DataUsed
 from halfbyte.evidence.comparison import Compared, Evaluated
-from halfbyte.evidence.record import Document, Number, Record
+from halfbyte.evidence.record import JsonDocument, Number, Record
 
 SCHEMA = 1
 
@@ -125,7 +125,7 @@ class Improving(Record):
         return f"being improved, {self.shards_done} of {self.shards} shards done: run the same command to finish"
 
 
-class Dossier(Document):
+class Dossier(JsonDocument):
     """The whole of `halfbyte.json`. Without times and paths: the same job gives the same bytes.
 
     A shard is replaced in one rename, its hash here in another, so for a moment either hash is right. The evidence

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from halfbyte.errors import UsageError
-from halfbyte.evidence.record import Document, Number, Record
+from halfbyte.evidence.record import JsonDocument, Number, Record
 
 PLAN_VERSION = 1
 
@@ -107,7 +107,7 @@ class Bought(Record):
     max_concurrency: int
 
 
-class PlanDocument(Document):
+class PlanDocument(JsonDocument):
     """The whole of `plan.json`; docs/plan.md explains every key."""
 
     what: ClassVar = "a plan"

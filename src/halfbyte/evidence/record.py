@@ -9,32 +9,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, GetPydanticSchema, ValidationError, WithJsonSchema
+from pydantic_core import core_schema
 
-from halfbyte.checkpoint.source import JSON_LIMIT_BYTES
+from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.errors import CheckpointError, HalfbyteError
 from halfbyte.validation import first_fault
 
+MOST = 2**1023
+"""Of a whole number: what a double holds."""
 
-def _number(value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError("wanted a number")
-    try:
-        float(value)
-    except OverflowError:
-        raise ValueError("wanted a number that a double holds") from None
-    return value  # 0 stays 0: what is read is written again as it was
-
-
-Number = Annotated[float, PlainValidator(_number, json_schema_input_type=float)]
-"""A measured figure. `compare` writes Infinity where a double holds no more; no range is asked for here."""
+_NUMBER = core_schema.union_schema(
+    [core_schema.int_schema(ge=-MOST, le=MOST, strict=True), core_schema.float_schema(strict=True)]
+)
+Number = Annotated[
+    float,
+    GetPydanticSchema(
+        lambda _kind, _handler: core_schema.custom_error_schema(
+            _NUMBER, custom_error_type="number", custom_error_message="wanted a number"
+        )
+    ),
+    WithJsonSchema({"type": "number"}),
+]
+"""A measured figure. 0 stays 0 and 0.0 stays 0.0, so that what is read is written again as it was. `compare` writes
+Infinity where a double holds no more; no range is asked for here."""
 
 
 class Record(BaseModel):
     """A part of a document. Strict: a number in quotes is no number."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", defer_build=True)
 
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_unset=True)
@@ -46,7 +51,7 @@ class Record(BaseModel):
         return copied
 
 
-class Document(Record):
+class JsonDocument(Record):
     """A whole document. what: it in words. version: key and value that tell its layout. hint: how to get a sound one.
 
     error: raised for whatever is wrong with one.

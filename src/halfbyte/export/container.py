@@ -19,11 +19,11 @@ from yaml import YAMLError
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
-from halfbyte.export.architectures import Architecture
 from halfbyte.export.hyperparameters import add_hyperparameters
 from halfbyte.export.mapping import Mapping, Planned
-from halfbyte.export.quantization import WEIGHT_ONLY
 from halfbyte.export.tokenizer import add_tokenizer
+from halfbyte.formats.modelopt import WEIGHT_ONLY
+from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.models.role_map import RoleMap
 
 ALIGNMENT = 32
@@ -55,7 +55,7 @@ class Layout:
 def open_writer(
     checkpoint: Checkpoint,
     roles: RoleMap,
-    architecture: Architecture,
+    architecture: LlamaCpp,
     mapping: Mapping,
     blocks: int,
     algorithm: str | None,
@@ -71,14 +71,13 @@ def open_writer(
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.bytes, raw_dtype=tensor.type)
     _add_general(writer, checkpoint.folder.absolute(), file_type(mapping.tensors))
     with _blamed_on("config.json"):
-        add_hyperparameters(writer, checkpoint.config, roles, blocks)
+        add_hyperparameters(writer, checkpoint.config, roles, architecture, blocks)
     if algorithm == WEIGHT_ONLY:
         names = sorted(tensor.name for tensor in mapping.tensors if tensor.type == GGMLQuantizationType.NVFP4)
         writer.add_array("general.tensor_extra.name", names)  # gguf 0.19 has no method for these two
         writer.add_array("general.tensor_extra.prec_a4", [False] * len(names))
     with _blamed_on("the tokenizer's files"):
-        size = checkpoint.config["vocab_size"]
-        add_tokenizer(writer, checkpoint.folder, roles.family.model_type, architecture.vocabulary, size, tokenizer_pre)
+        add_tokenizer(writer, checkpoint.folder, architecture, roles.arch.vocab, tokenizer_pre)
     return writer
 
 

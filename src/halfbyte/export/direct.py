@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -10,15 +10,17 @@ from typing import Any
 
 from gguf import GGMLQuantizationType, GGUFWriter
 
+from halfbyte.checkpoint.resume import source_identity
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.errors import HalfbyteError, OutputError, UsageError
-from halfbyte.export.architectures import Architecture, architecture_of
+from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
+from halfbyte.export.architectures import architecture_of
 from halfbyte.export.container import Layout, lay_out, open_writer
 from halfbyte.export.mapping import Mapper, Mapping
 from halfbyte.export.quantization import algorithm_of
 from halfbyte.export.stream import Step, steps, stream
 from halfbyte.export.unfinished import Unfinished, partial
 from halfbyte.models import roles_of
+from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.progress import Progress, Silent
 
 FORMAT = 1
@@ -46,10 +48,10 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExportPlan:
     """Everything about an export but the tensors' bytes. `writer` holds metadata and tensor infos."""
 
-    architecture: Architecture
+    architecture: LlamaCpp
     mapping: Mapping
     writer: GGUFWriter
 
@@ -81,6 +83,8 @@ def export(
         _check_space(layout, out)
         todo = steps(layout)
         target = Unfinished(out, layout.paths, layout.sizes, _fingerprint(checkpoint, layout, todo), discard=overwrite)
+        if target.damage is not None:
+            progress.note(target.damage)
         resumed = sum(step.bytes for step in todo[: target.done])
         progress.start("export", sum(step.bytes for step in todo), resumed)
         silenced = _fill(checkpoint, layout, todo, target, progress, workers)
@@ -98,17 +102,19 @@ def export(
     )
 
 
-def make_plan(checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shard_size: int | None = None) -> Plan:
+def make_plan(
+    checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shard_size: int | None = None
+) -> ExportPlan:
     """What the export of a checkpoint holds. Reads headers, scalar scales and tokenizer, no weights."""
     roles = roles_of(checkpoint.config)
-    architecture = architecture_of(roles.family.model_type)
+    architecture = architecture_of(roles.family)
     algorithm = algorithm_of(checkpoint)
     mapper = Mapper(checkpoint, roles, architecture)
     mapping = mapper.map()
     writer = open_writer(
         checkpoint, roles, architecture, mapping, mapper.blocks, algorithm, tokenizer_pre, max_shard_size
     )
-    return Plan(architecture, mapping, writer)
+    return ExportPlan(architecture, mapping, writer)
 
 
 def _fill(
@@ -142,7 +148,7 @@ def _refuse_existing(layout: Layout, out: Path, overwrite: bool) -> None:
     series = sorted(out.parent.glob(f"{out.stem}-?????-of-?????.gguf"))
     existing = [path for path in dict.fromkeys([out, *layout.paths, *series]) if path.exists()]
     if existing and not overwrite:
-        raise OutputError(f"{existing[0]}: exists", hint="choose another name, or give --overwrite")
+        raise OutputError(f"{existing[0]}: exists", hint=said("choose another name, or give {overwrite}"))
 
 
 def _check_space(layout: Layout, out: Path) -> None:
@@ -158,8 +164,7 @@ def _check_space(layout: Layout, out: Path) -> None:
 def _fingerprint(checkpoint: Checkpoint, layout: Layout, todo: list[Step]) -> str:
     digest = sha256(repr((FORMAT, [path.name for path in layout.paths])).encode())
     digest.update(repr([(step.file, step.offset) for step in todo]).encode())
-    for name, shard in checkpoint.shards.items():
-        digest.update(repr((name, shard.bytes, shard.mtime_ns)).encode())
+    digest.update(repr(source_identity(checkpoint.shards.values())).encode())
     for header in layout.headers:
         digest.update(header)
     return digest.hexdigest()

@@ -13,21 +13,23 @@ import numpy as np
 import numpy.typing as npt
 from gguf import MODEL_ARCH, GGMLQuantizationType, TensorNameMap, get_tensor_name_map
 
-from halfbyte.checkpoint.inventory import NVFP4, Entry, inventory
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.export import pieces
-from halfbyte.export.architectures import Architecture
 from halfbyte.export.blocks import ELEMENTS
 from halfbyte.export.pieces import Piece
 from halfbyte.export.scales import scale_vector
+from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
+from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 
 DTYPES = {
-    "bf16": GGMLQuantizationType.BF16,
-    "f16": GGMLQuantizationType.F16,
-    "f32": GGMLQuantizationType.F32,
+    BF16: GGMLQuantizationType.BF16,
+    F16: GGMLQuantizationType.F16,
+    F32: GGMLQuantizationType.F32,
 }
 
 
@@ -61,7 +63,7 @@ class Mapping:
 class Mapper:
     """Maps one checkpoint. Raises UnsupportedError and CheckpointError, naming the tensor."""
 
-    def __init__(self, checkpoint: Checkpoint, roles: RoleMap, architecture: Architecture) -> None:
+    def __init__(self, checkpoint: Checkpoint, roles: RoleMap, architecture: LlamaCpp) -> None:
         self.checkpoint, self.roles, self.architecture = checkpoint, roles, architecture
         self.blocks = roles.layers + (roles.mtp_layers if architecture.mtp else 0)
         self._names: TensorNameMap = get_tensor_name_map(MODEL_ARCH[architecture.names], self.blocks)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
-from halfbyte.checkpoint.header import DTYPE_BYTES
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.source import Tensor
+from halfbyte.checkpoint.shard import Tensor
 from halfbyte.export.transforms import Copy, PackNvfp4, RopeRows, Transform, Transpose, WidenBf16, WidenF16
+from halfbyte.formats.dtypes import BF16, DTYPE_BYTES, F16
 
 PIECE_ELEMENTS = 1 << 22
 """Elements per piece where a tensor may be cut anywhere: 8 MiB of BF16. Larger pieces were no faster (2 cores)."""
@@ -34,9 +34,9 @@ def plain(tensor: Tensor, widen: bool = False, rope_rows: int = 0) -> Iterator[P
 
 
 def _plain_transform(dtype: str, elements: int, widen: bool) -> Transform:
-    if widen and dtype == "BF16":
+    if widen and dtype == BF16:
         return WidenBf16(elements)
-    if widen and dtype == "F16":
+    if widen and dtype == F16:
         return WidenF16(elements)
     return Copy(elements * DTYPE_BYTES[dtype])
 

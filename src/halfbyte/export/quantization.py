@@ -1,46 +1,52 @@
 """Which ModelOpt format a checkpoint declares, and whether it is one that GGUF can hold."""
 
-from typing import Any
-
-from halfbyte.checkpoint.source import Checkpoint, read_json
+from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.formats.modelopt import ALGORITHMS, HF_QUANT_CONFIG, Algorithm
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
-
-WEIGHT_ONLY = "W4A16_NVFP4"
-ALGORITHMS = ("NVFP4", WEIGHT_ONLY)
-HF_QUANT_CONFIG = "hf_quant_config.json"
+from halfbyte.formats.quantization_block import MODELOPT, NESTED_KEY, QuantizationBlock
 
 
-def algorithm_of(checkpoint: Checkpoint) -> str | None:
+def algorithm_of(checkpoint: Checkpoint) -> Algorithm | None:
     """ModelOpt's quant_algo, None for an unquantized checkpoint.
 
     Raises UnsupportedError for another method, algorithm or block size, CheckpointError if the two files that
-    declare it disagree.
+    declare it disagree, or what they declare is no object.
     """
-    flat: dict[str, Any] = checkpoint.config.get("quantization_config") or {}
-    path = checkpoint.folder / HF_QUANT_CONFIG
-    nested: dict[str, Any] = (read_json(path).get("quantization") or {}) if path.is_file() else {}
-    if not flat and not nested:
+    blocks = _blocks(checkpoint)
+    if not blocks:
         return None
-    method = flat.get("quant_method", "modelopt")
-    if not str(method).startswith("modelopt"):
+    config = blocks.get("config.json")
+    if config is not None and not str(method := config.stated.get("quant_method", MODELOPT)).startswith(MODELOPT):
         raise UnsupportedError(
             f"config.json: quant_method {method!r} cannot be exported losslessly",
             hint="export takes ModelOpt NVFP4 checkpoints and unquantized ones",
         )
-    declared = {source.get("quant_algo") for source in (flat, nested) if source}
-    if len(declared) > 1:
+    declared, *others = [block.algorithm for block in blocks.values()]
+    if any(other != declared for other in others):
         raise CheckpointError(
-            f"config.json says quant_algo {flat.get('quant_algo')!r}, {HF_QUANT_CONFIG} says "
-            f"{nested.get('quant_algo')!r}"
+            f"config.json says quant_algo {declared!r}, {HF_QUANT_CONFIG} says {others[0]!r}",
         )
-    (algorithm,) = declared
-    if algorithm not in ALGORITHMS:
+    algorithm = next((known for known in ALGORITHMS if known == declared), None)
+    if algorithm is None:
         raise UnsupportedError(
-            f"quant_algo {algorithm!r} cannot be exported to GGUF", hint=f"known: {', '.join(ALGORITHMS)}"
+            f"quant_algo {declared!r} cannot be exported to GGUF", hint=f"known: {', '.join(ALGORITHMS)}"
         )
-    groups = [group.get("weights") or {} for group in (flat.get("config_groups") or {}).values()]
-    for size in [part.get("group_size") for part in (flat, nested, *groups)]:
-        if size not in (None, BLOCK_SIZE):
-            raise UnsupportedError(f"group size {size}: GGUF's NVFP4 has blocks of {BLOCK_SIZE}")
-    return str(algorithm)
+    for block in blocks.values():
+        for _, size in block.group_sizes("weights"):
+            if size not in (None, BLOCK_SIZE):
+                raise UnsupportedError(f"group size {size}: GGUF's NVFP4 has blocks of {BLOCK_SIZE}")
+    return algorithm
+
+
+def _blocks(checkpoint: Checkpoint) -> dict[str, QuantizationBlock]:
+    """File -> the block it states, of the files that state one."""
+    found = {"config.json": QuantizationBlock.of_config(checkpoint.config)}
+    path = checkpoint.folder / HF_QUANT_CONFIG
+    nested = read_json(path).get(NESTED_KEY) if path.is_file() else None
+    if nested:
+        if not isinstance(nested, dict):
+            raise CheckpointError(f"{path}: {NESTED_KEY} is {str(nested)[:80]!r}, wanted an object")
+        found[HF_QUANT_CONFIG] = QuantizationBlock(nested)
+    return {file: block for file, block in found.items() if block is not None}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gguf import GGUFWriter, TokenType
 
-from halfbyte.checkpoint.source import read_json
+from halfbyte.checkpoint.json_file import read_json
 from halfbyte.errors import CheckpointError
 
 PAD_SCORE, ADDED_SCORE = -10000.0, -1000.0

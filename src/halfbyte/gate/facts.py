@@ -8,14 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.inventory import NVFP4, Entry
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.files import FileInfo, Files
+from halfbyte.checkpoint.inventory import Entry
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.evidence.dossier import Dossier
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
-from halfbyte.gate.target import FileInfo, Files
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
@@ -24,7 +26,7 @@ from halfbyte.recipes.policy import Depth, Policy
 
 
 @dataclass(frozen=True)
-class Options:
+class RuleOptions:
     """What the user asked for beside the policy. engines: none named means all of the policy's.
 
     engine_version: of the one engine named. hardware: `b200x8`. cluster: `kubectl get nodes -o json`, parsed.
@@ -63,7 +65,7 @@ class Facts:
 
     files: Files
     policy: Policy
-    options: Options
+    options: RuleOptions
     progress: Progress
     listing: dict[str, FileInfo] | None = None
     config: dict[str, Any] = field(default_factory=dict)

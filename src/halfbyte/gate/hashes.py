@@ -5,13 +5,13 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+from halfbyte.checkpoint.files import LocalFiles
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import CheckpointError
 from halfbyte.evidence.decision import JudgedCheckpoint, ShardHashes
 from halfbyte.evidence.dossier import File, identity
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.gate.facts import Facts
-from halfbyte.gate.target import LocalFiles
 
 FINGERPRINTED = (".json", ".jinja", ".model", ".py")
 """Endings of side files that decide what is loaded; they are part of the fingerprint, prose is not."""

@@ -7,86 +7,87 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from halfbyte.checkpoint.targets import files_of
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
-from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError
+from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError, said
 from halfbyte.evidence.decision import DecisionDocument, JudgedWith
 from halfbyte.evidence.names import DECISION
 from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.decision import Decision, ordered
 from halfbyte.gate.depths import DEPTHS, reaches
-from halfbyte.gate.facts import Facts, Options
+from halfbyte.gate.facts import Facts, RuleOptions
 from halfbyte.gate.findings import Finding, Found, printable
 from halfbyte.gate.hashes import checkpoint_hashes, hash_shards
 from halfbyte.gate.judging import applies, finding
+from halfbyte.gate.options import GateOptions
 from halfbyte.gate.reading import read_facts
 from halfbyte.gate.registry import Rule
-from halfbyte.gate.target import open_target
 from halfbyte.progress import Progress, Silent
-from halfbyte.recipes.policy import DEFAULT_POLICY, Depth, Policy, load_policy
+from halfbyte.recipes.policy import Depth, Policy, load_policy
 
 CLUSTER_LIMIT_BYTES = 256_000_000
 
 
 def gate(
-    target: str | Path,
-    *,
-    policy: str | Path | Policy = DEFAULT_POLICY,
-    engine: str | None = None,
-    hardware: str | None = None,
-    cluster: str | Path | None = None,
-    depth: str = "headers",
-    source: str | Path | None = None,
-    workers: int | None = None,
-    today: date | None = None,
-    progress: Progress | None = None,
-    bom: str | Path | None = None,
+    target: str | Path, options: GateOptions | None = None, *, progress: Progress | None = None, **given: Any
 ) -> Decision:
-    """Judge one checkpoint by a policy.
+    """Judge one checkpoint by a policy. target: folder, hub name or https:// base URL.
 
-    target: folder, hub name or https:// base URL. depth: `headers`, `scales` (block scales and scalars) or `full`
-    (codes, hashes, and the source where given). bom: where to write a CycloneDX bill of materials.
-    Raises UsageError for options that cannot be, CheckpointError if there is nothing to judge or the server fails.
+    given: fields of GateOptions by name, instead of `options`. Raises UsageError for options that cannot be,
+    CheckpointError if there is nothing to judge or the server fails.
     """
-    chosen = policy if isinstance(policy, Policy) else load_policy(policy, all_rules())
-    if depth not in DEPTHS:
-        raise UsageError(f"unknown depth {depth[:40]!r}", hint=f"known: {', '.join(DEPTHS)}")
-    asked: Depth = next(known for known in DEPTHS if known == depth)
-    engines, version = engine_from(engine)
-    options = Options(
-        depth=asked,
-        engines=engines,
-        engine_version=version,
-        hardware=hardware,
-        cluster=read_cluster(cluster) if cluster is not None else None,
-        source=str(source) if source is not None else None,
-        workers=workers,
-        policy_folder=Path(policy).parent if isinstance(policy, str | Path) and Path(policy).is_file() else Path(),
-    )
-    if today is not None:
-        options = replace(options, today=today)
-    files = open_target(str(target))
+    asked = options or GateOptions(**given)
+    policy = asked.policy if isinstance(asked.policy, Policy) else load_policy(asked.policy, all_rules())
+    resolved = _resolved(asked)
+    files = files_of(str(target), confined=True)
+    if files is None:
+        raise UsageError(
+            f"{str(target)[:300]}: no such checkpoint",
+            hint="give a folder, a hub name (owner/name) or an https:// base URL",
+        )
     try:
-        if files.remote and depth != "headers":
-            raise UsageError(f"{files.where}: depth {depth} reads weights", hint="download it, or use --depth headers")
-        facts = read_facts(files, chosen, options, progress or Silent())
-        if depth == "full":
+        if files.remote and resolved.depth != "headers":
+            message = f"{files.where}: depth {resolved.depth} reads weights"
+            raise UsageError(message, hint=said("download it, or use {depth} headers"))
+        facts = read_facts(files, policy, resolved, progress or Silent())
+        if resolved.depth == "full":
             hash_shards(facts)
         findings = judge(facts)
-        if bom is not None:
+        if asked.bom is not None:
             from halfbyte.gate.bom import write_bom
 
-            write_bom(facts, Path(bom))
+            write_bom(facts, Path(asked.bom))
         recorded = JudgedWith(
-            engine=engine,
-            hardware=hardware,
-            cluster=str(cluster) if cluster is not None else None,
-            depth=depth,
-            source=str(source) if source is not None else None,
+            engine=asked.engine,
+            hardware=asked.hardware,
+            cluster=str(asked.cluster) if asked.cluster is not None else None,
+            depth=asked.depth,
+            source=resolved.source,
         )
-        return Decision(findings, chosen, str(policy), checkpoint_hashes(facts), recorded)
+        return Decision(findings, policy, str(asked.policy), checkpoint_hashes(facts), recorded)
     finally:
         files.close()
+
+
+def _resolved(asked: GateOptions) -> RuleOptions:
+    """The options as rules see them. Raises UsageError."""
+    if asked.depth not in DEPTHS:
+        raise UsageError(f"unknown depth {asked.depth[:40]!r}", hint=f"known: {', '.join(DEPTHS)}")
+    depth: Depth = next(known for known in DEPTHS if known == asked.depth)
+    engines, version = engine_from(asked.engine)
+    policy = asked.policy
+    found = RuleOptions(
+        depth=depth,
+        engines=engines,
+        engine_version=version,
+        hardware=asked.hardware,
+        cluster=read_cluster(asked.cluster) if asked.cluster is not None else None,
+        source=str(asked.source) if asked.source is not None else None,
+        workers=asked.workers,
+        policy_folder=Path(policy).parent if isinstance(policy, str | Path) and Path(policy).is_file() else Path(),
+    )
+    return found if asked.today is None else replace(found, today=asked.today)
 
 
 def judge(facts: Facts) -> tuple[Finding, ...]:

@@ -1,11 +1,19 @@
-"""What is measured of one packed linear."""
+"""What is measured of one packed linear. Rules import it at every depth; numpy comes with those who measure."""
 
 from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from halfbyte.checkpoint.inventory import Entry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+def _no_codes() -> "npt.NDArray[np.int64]":
+    import numpy as np
+
+    return np.zeros(0, np.int64)
 
 
 @dataclass
@@ -26,7 +34,7 @@ class TensorStatistics:
     largest: int = 0
     scale_2: float = 0.0
     input_scale: float | None = None
-    codes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    codes: "npt.NDArray[np.int64]" = field(default_factory=_no_codes)
     zero_blocks: int = 0
     lost_blocks: int = 0
     source_error: float | None = None

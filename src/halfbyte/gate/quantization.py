@@ -1,17 +1,17 @@
 """The quantization blocks as each engine reads them, held against what is stored."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from halfbyte.checkpoint.inventory import QUANTIZED, Entry
+from halfbyte.checkpoint.inventory import Entry
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.engines.exclusions import contradictions, looked_up
+from halfbyte.formats.catalogue import QUANTIZED
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
 from halfbyte.models.roles import Role, TensorRole
 
-GROUP_SIZE = 16
 MIXED = "MIXED_PRECISION"
 NESTED_KEYS = ("group_size", "kv_cache_quant_algo", "exclude_modules")
 MOST_ENTRIES = 20_000
@@ -19,30 +19,10 @@ MOST_WILDCARDS = 3
 """Wildcards in one entry. ModelOpt writes one; many make a pattern that takes exponential time to match."""
 
 
-def exclusions_of(block: dict[str, Any]) -> list[str] | None:
-    """The list of unquantized modules, under whichever of its names; None if there is none or it is no list of text."""
-    for key in ("ignore", "modules_to_not_convert", "exclude_modules"):
-        value = block.get(key)
-        if value is not None:
-            return value if isinstance(value, list) and all(isinstance(entry, str) for entry in value) else None
-    return None
-
-
-def group_sizes_of(block: dict[str, Any]) -> Iterator[Any]:
-    """Every group size that a block states."""
-    if block.get("group_size") is not None:
-        yield block["group_size"]
-    groups = block.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict) and weights.get("group_size") is not None:
-            yield weights["group_size"]
-
-
 def wants_input_scales(facts: Facts, engine: EngineName) -> bool:
     """Whether an engine quantizes activations with the checkpoint's `input_scale`."""
-    groups = (facts.quantization or {}).get("config_groups")
-    return ENGINES[engine].quantizes_activations(facts.algorithm or "", groups)
+    block = QuantizationBlock(facts.quantization or {})
+    return ENGINES[engine].quantizes_activations(facts.algorithm or "", block)
 
 
 def misread_exclusions(facts: Facts, entries: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -6,22 +6,20 @@ not hide a pickled payload.
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any
 
 from halfbyte.checkpoint.collection import no_garbage_collection
+from halfbyte.checkpoint.files import Files, pooled
 from halfbyte.checkpoint.header import Header, parse_header
-from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG
-from halfbyte.checkpoint.source import INDEX_NAME, SINGLE_NAME, is_shard_name
-from halfbyte.errors import CheckpointError
+from halfbyte.checkpoint.index import INDEX_NAME, SINGLE_NAME, Fault, merged, weight_map_of
+from halfbyte.errors import CheckpointError, HeaderError
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
+from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.gate.explain import explain_tensors
-from halfbyte.gate.facts import Facts, Options, ShardFacts
+from halfbyte.gate.facts import Facts, RuleOptions, ShardFacts
 from halfbyte.gate.findings import plural, printable
-from halfbyte.gate.merging import merge
-from halfbyte.gate.target import Files
 from halfbyte.progress import Progress
 from halfbyte.recipes.policy import Policy
 
@@ -49,7 +47,16 @@ SIDE_NAMES = (
 )
 
 
-def read_facts(files: Files, policy: Policy, options: Options, progress: Progress) -> Facts:
+RULES = {
+    "map": "integrity.index",
+    "path": "integrity.path",
+    "duplicate": "integrity.duplicate-tensor",
+    "index": "integrity.index",
+}
+"""Kind of a fault between index and headers -> the rule that reports it."""
+
+
+def read_facts(files: Files, policy: Policy, options: RuleOptions, progress: Progress) -> Facts:
     """Everything that rules look at. Raises CheckpointError if there is nothing to judge, or the server fails."""
     facts = Facts(files, policy, options, progress, listing=files.listing())
     with no_garbage_collection():
@@ -57,8 +64,8 @@ def read_facts(files: Files, policy: Policy, options: Options, progress: Progres
         facts.config = _document(facts, "config.json", "integrity.config") or {}
         facts.quant = _document(facts, HF_QUANT_CONFIG, "loadability.metadata")
         facts.evidence = _dossier(facts)
-        headers = _read_headers(facts, _weight_map(facts))
-        merge(facts, headers)
+        weight_map = _weight_map(facts)
+        _merge(facts, _read_headers(facts, weight_map), weight_map)
         _explain(facts)
     return facts
 
@@ -95,7 +102,7 @@ def _read_small_files(facts: Facts) -> None:
                 raise
             return error
 
-    for name, content in zip(names, _pooled(facts, read, names), strict=True):
+    for name, content in zip(names, pooled(facts.files, read, names), strict=True):
         if isinstance(content, CheckpointError):
             facts.problem("integrity.unreadable", printable(content.message), file=name)
         elif content is not None:
@@ -163,25 +170,23 @@ def _weight_map(facts: Facts) -> dict[str, str] | None:
     facts.index, problem = parse_json(facts.side[INDEX_NAME])
     if problem is not None:
         facts.problem("integrity.index", f"{INDEX_NAME}: {problem}", file=INDEX_NAME)
-    weight_map = (facts.index or {}).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        if facts.index is not None:
-            facts.problem("integrity.index", f"{INDEX_NAME}: has no weight_map", file=INDEX_NAME)
-        return None
-    sane, names = {}, {}
-    for tensor, shard in weight_map.items():
-        if isinstance(shard, str) and shard not in names:  # 282 names, 232,385 tensors
-            names[shard] = is_shard_name(shard)
-        if isinstance(shard, str) and names[shard]:
-            sane[tensor] = shard
-        else:
-            facts.problem(
-                "integrity.path",
-                f"{INDEX_NAME}: sends {printable(tensor)} to {printable(str(shard))!r}, wanted the name of a "
-                ".safetensors file in the same folder",
-                tensor=tensor,
-            )
-    return sane
+    return None if facts.index is None else weight_map_of(facts.index, INDEX_NAME, lambda fault: _note(facts, fault))
+
+
+def _merge(facts: Facts, headers: dict[str, Header], weight_map: dict[str, str] | None) -> None:
+    """One name space, held against the index in both directions."""
+    stated = {} if weight_map is None else (facts.index or {})["weight_map"]
+
+    def note(fault: Fault) -> None:
+        if weight_map is None or fault.tensor in weight_map or fault.tensor not in stated:
+            _note(facts, fault)  # else the index does name it, only to nowhere, which is noted
+
+    facts.tensors = merged(headers, weight_map, INDEX_NAME, note)
+
+
+def _note(facts: Facts, fault: Fault) -> None:
+    subject = {"file": INDEX_NAME} if fault.tensor is None else {"tensor": fault.tensor}
+    facts.problem(RULES[fault.kind], fault.message, **subject)
 
 
 def _read_headers(facts: Facts, weight_map: dict[str, str] | None) -> dict[str, Header]:
@@ -201,7 +206,7 @@ def _read_headers(facts: Facts, weight_map: dict[str, str] | None) -> dict[str, 
             message = f"{printable(name)}: lies beside the shards, the index does not name it"
             facts.problem("integrity.extra-file", message, file=name)
     headers = {}
-    for name, header in zip(names, _pooled(facts, lambda name: _header(facts, name), names), strict=True):
+    for name, header in zip(names, pooled(facts.files, lambda name: _header(facts, name), names), strict=True):
         if header is not None:
             headers[name] = header
     if not headers and not facts.config and not listed and not facts.listing:
@@ -215,7 +220,7 @@ def _header(facts: Facts, name: str) -> Header | None:
     try:
         found = facts.files.header(name)
     except CheckpointError as error:
-        if facts.files.remote and not _is_about_content(error):
+        if facts.files.remote and not isinstance(error, HeaderError):  # the way there failed, not the file
             raise
         facts.problem("integrity.shard", printable(error.message), file=name)
         return None
@@ -231,16 +236,3 @@ def _header(facts: Facts, name: str) -> Header | None:
     except CheckpointError as error:
         facts.problem("integrity.shard", error.message, file=name)
         return None
-
-
-def _is_about_content(error: CheckpointError) -> bool:
-    """Whether a remote shard's error is about its bytes (a finding) rather than the transport (an error)."""
-    return "header claims" in error.message or "too few for a safetensors" in error.message
-
-
-def _pooled(facts: Facts, work: Any, items: list[str]) -> list[Any]:
-    """In order; on as many connections as the target takes, inline where it is a folder."""
-    if facts.files.connections == 1 or len(items) < 2:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(facts.files.connections) as pool:
-        return list(pool.map(work, items))

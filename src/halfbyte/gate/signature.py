@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from halfbyte.checkpoint.files import LocalFiles
 from halfbyte.errors import UnsupportedError
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
-from halfbyte.gate.target import LocalFiles
 
 IGNORED = ("gate.json", ".git", ".cache", ".gitattributes", ".gitignore")
 """What downloaders, git and this gate write into the folder after it was signed."""

@@ -7,8 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import HalfbyteError
+from halfbyte.formats.dtypes import BF16, F16, F32, F64
+from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.format import SCALE_FIRST, SCALE_LAST
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
@@ -17,7 +20,6 @@ from halfbyte.gate import kernels
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.quantize.linears import split
-from halfbyte.quantize.rows import DTYPES
 
 PIECE_BYTES = 1 << 20
 NAN_BYTES = (0x7F, 0xFF)
@@ -94,7 +96,7 @@ def _codes(facts: Facts, found: TensorStatistics, original: Tensor | None) -> No
     weight, scale = found.entry.tensors["weight"], found.entry.tensors["weight_scale"]
     counts, blocks = np.zeros(256, np.int64), np.zeros(2, np.int64)
     columns = found.entry.shape[-1]
-    comparable = original is not None and original.shape == found.entry.shape and original.dtype in DTYPES
+    comparable = original is not None and original.shape == found.entry.shape and original.dtype in NUMPY_DTYPES
     row_blocks = columns // BLOCK_SIZE
     rows = max(1, PIECE_BYTES // max(1, columns // 2))
     error = energy = 0.0
@@ -115,7 +117,7 @@ def _codes(facts: Facts, found: TensorStatistics, original: Tensor | None) -> No
 
 
 def _source_rows(source: Checkpoint, tensor: Tensor, first: int, count: int) -> npt.NDArray[np.float32]:
-    dtype, columns = DTYPES[tensor.dtype], tensor.shape[-1]
+    dtype, columns = NUMPY_DTYPES[tensor.dtype], tensor.shape[-1]
     buffer = np.empty(count * columns * dtype.itemsize, np.uint8)
     source.read_into(tensor, buffer.data, first * columns * dtype.itemsize)
     rows: npt.NDArray[np.float32] = buffer.view(dtype).astype(np.float32).reshape(count, columns)
@@ -127,10 +129,10 @@ def non_finite(facts: Facts, tensor: Tensor) -> int:
     found = 0
     for start in range(0, tensor.bytes, PIECE_BYTES):
         piece = read(facts, tensor, start, min(PIECE_BYTES, tensor.bytes - start))
-        if tensor.dtype == "BF16":
+        if tensor.dtype == BF16:
             found += int(kernels.count_non_finite(piece.view(np.uint16)))
-        elif tensor.dtype in ("F16", "F32", "F64"):
-            values = piece.view({"F16": np.float16, "F32": np.float32, "F64": np.float64}[tensor.dtype])
+        elif tensor.dtype in (F16, F32, F64):
+            values = piece.view(NUMPY_DTYPES[tensor.dtype])
             found += int(values.size - np.isfinite(values).sum())
     return found
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import hash_file
-from halfbyte.errors import CheckpointError
+from halfbyte.errors import CheckpointError, said
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.improve.finished import ANEW, Finished, another_source
@@ -62,6 +62,6 @@ def checked_hashes(
         if digest not in allowed[name]:
             raise CheckpointError(
                 f"{finished.folder / name}: SHA-256 {digest}, {DOSSIER} has {' or '.join(sorted(allowed[name]))}",
-                hint=f"the checkpoint is damaged: fetch it again, or {ANEW}",
+                hint=said(f"the checkpoint is damaged: fetch it again, or {ANEW.template}"),
             )
     return hashes

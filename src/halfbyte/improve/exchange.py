@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from halfbyte.checkpoint.source import Checkpoint, Shard
+from halfbyte.checkpoint.shard import Shard
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import ShardWriter, hash_file
 from halfbyte.evidence.calibration import DataUsed
 from halfbyte.evidence.dossier import Dossier, File, Improving

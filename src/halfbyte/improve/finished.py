@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.errors import CheckpointError, OutputError, UnsupportedError
+from halfbyte.errors import CheckpointError, OutputError, UnsupportedError, said
 from halfbyte.evidence.dossier import Dossier, RecipeRecord
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.quantize.job import Job
@@ -13,7 +13,7 @@ from halfbyte.quantize.layout import OutputShard, tensors_of
 from halfbyte.quantize.units import Unit
 from halfbyte.recipes.recipe import Recipe
 
-ANEW = "quantize it anew without --improve"
+ANEW = said("quantize it anew without {improve}")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,12 @@ class Finished:
             unfinished = (folder / STAGING).is_dir() and not (folder / "config.json").is_file()
             what = "an unfinished run" if unfinished else f"no finished checkpoint with {DOSSIER}"
             raise OutputError(
-                f"{folder}: holds {what}, --improve takes a checkpoint that halfbyte quantize has finished",
-                hint="run `halfbyte quantize` without --improve first",
+                said(
+                    "{folder}: holds {what}, {improve} takes a checkpoint that halfbyte quantize has finished",
+                    folder=folder,
+                    what=what,
+                ),
+                hint=said("run `halfbyte quantize` without {improve} first"),
             )
         return cls(folder, Dossier.read(folder / DOSSIER))
 
@@ -46,7 +50,8 @@ class Finished:
         if not made_by.gives_the_same(RecipeRecord(**recipe.model_dump(mode="json"))):
             name = made_by.name[:80]
             raise OutputError(
-                f"{self.folder}: was made by recipe {name}, not by {recipe.name}", hint=f"give --recipe {name}"
+                f"{self.folder}: was made by recipe {name}, not by {recipe.name}",
+                hint=said("give {recipe} {name}", name=name),
             )
 
     def check_source_sizes(self, source: Checkpoint) -> None:
@@ -96,7 +101,8 @@ class Finished:
 
 def another_source(folder: Path, difference: str) -> OutputError:
     return OutputError(
-        f"{folder}: was made from another source: {difference}", hint=f"give the source it was made from, or {ANEW}"
+        f"{folder}: was made from another source: {difference}",
+        hint=said(f"give the source it was made from, or {ANEW.template}"),
     )
 
 

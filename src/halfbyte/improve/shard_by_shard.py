@@ -6,14 +6,15 @@ some experts old and some new, and `halfbyte.json` says so.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halfbyte import __version__
+from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import write_whole
-from halfbyte.errors import HalfbyteError, OutputError
+from halfbyte.errors import HalfbyteError, OutputError, UsageError, options_called, said
 from halfbyte.evidence.names import DECISION, DOSSIER
 from halfbyte.improve.checks import checked_hashes, nothing_to_do
 from halfbyte.improve.document import improved, rest_of
@@ -21,12 +22,14 @@ from halfbyte.improve.exchange import Exchange
 from halfbyte.improve.finished import Finished
 from halfbyte.improve.store import ImprovedExperts
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds, calibration_documents, our_option_names
+from halfbyte.quantize.calibrated import ACTIVATIONS, OURS, DataBounds, calibration_documents, known_scales, measured_by
 from halfbyte.quantize.card import model_card
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
-from halfbyte.quantize.journal import Journal, fingerprint_of
+from halfbyte.quantize.journal import Journal
 from halfbyte.quantize.layout import OutputShard
+from halfbyte.quantize.options import QuantizeOptions
+from halfbyte.quantize.prepare import chosen_recipe
 from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.room import check_room, room_to_improve
 from halfbyte.quantize.rounding.stage import DataRounding, rounded_layers, task_on_data
@@ -43,38 +46,36 @@ WHOLE_SHARDS = 5_000_000_000
 
 
 def improve(
-    src: Path,
-    dst: Path,
-    recipe: Recipe,
-    data: Sequence[str],
-    bounds: Bounds,
+    src: str | Path,
+    dst: str | Path,
+    options: QuantizeOptions | None = None,
     *,
-    input_scales: InputScales | None,
-    workers: int,
-    dry_run: bool,
-    overwrite: bool,
-    force: bool,
-    progress: Progress | None,
-    on_done: Callable[[QuantizeResult], None] | None,
+    progress: Progress | None = None,
+    on_done: Callable[[QuantizeResult], None] | None = None,
+    **given: Any,
 ) -> QuantizeResult:
-    """Round the routed experts of the finished checkpoint `dst` on `data`, from its source `src`.
+    """Round the routed experts of the finished checkpoint `dst` on the `calibrate` data, from its source `src`.
 
-    Whatever else `dst` holds keeps its bytes; so do the input scales, if none are given. overwrite: forget an
-    unfinished run of another job. on_done: see `quantize`. Raises HalfbyteError; `dst` then loads as before.
+    Whatever else `dst` holds keeps its bytes; so do the input scales, if none are given. Options as of `quantize`, by
+    name in `given` instead of `options`; overwrite: forget an unfinished run of another job. on_done: see `quantize`.
+    Raises HalfbyteError; `dst` then loads as before.
     """
     began = time.monotonic()
-    progress = progress or Silent()
+    options, progress = options or QuantizeOptions(**given), progress or Silent()
+    src, dst, recipe = Path(src), Path(dst), chosen_recipe(options)
+    input_scales = _given_scales(recipe, options)
+    bounds = DataBounds.of(options, None)
     check_apart(src, dst)
     finished = Finished.open(dst)
     finished.check_recipe(recipe)
     with Checkpoint.open(src) as source:
         finished.check_source_sizes(source)
-        job = finished.lay_out(plan_job(source, recipe, WHOLE_SHARDS, force))
+        job = finished.lay_out(plan_job(source, recipe, WHOLE_SHARDS, options.force))
         if input_scales is not None:
             check_covered(job, input_scales)
         layers = rounded_layers(job)
         targets = _targets(job, layers, input_scales)
-        documents = calibration_documents(src, data, bounds)
+        documents = calibration_documents(src, options.calibrate, bounds)
         lengths = [len(document.ids) for document in documents.documents]
         room = room_to_improve(job, source.config, targets, lengths, bounds, layers)
 
@@ -91,24 +92,33 @@ def improve(
                 input_scale=None if scale is None else scale.description,
                 roles=[row.as_json() for row in dossier.roles],
                 warnings=job.warnings + _stale(dst),
-                dry_run=dry_run,
+                dry_run=options.dry_run,
                 replaced_shards=replaced,
-                room=room if dry_run else None,
+                room=room if options.dry_run else None,
             )
 
-        if dry_run:
+        if options.dry_run:
             return result(len(targets))
         task = task_on_data(src, documents, job, layers, "gptq", bounds)
-        journal = _journal(dst, source, recipe, task, input_scales, overwrite)
+        journal = _journal(dst, source, recipe, task, input_scales, options.overwrite, progress)
         try:
             if nothing_to_do(finished.dossier, task, input_scales):
                 done = result(0)
             else:
                 check_room(dst, job, room, on_data=True)
-                hashes = checked_hashes(finished, source, journal, workers, progress)
+                hashes = checked_hashes(finished, source, journal, options.threads, progress)
                 experts = ImprovedExperts(dst, task.key, layers, targets)
                 exchange = Exchange(
-                    source, dst, journal, experts, targets, hashes, input_scales, workers, progress, task.about_data
+                    source,
+                    dst,
+                    journal,
+                    experts,
+                    targets,
+                    hashes,
+                    input_scales,
+                    options.threads,
+                    progress,
+                    task.about_data,
                 )
                 resumed = exchange.resume()
                 rounding = _round(task, exchange, experts, progress)
@@ -121,6 +131,30 @@ def improve(
             _give_up(error, journal)
             raise
     return done
+
+
+def _given_scales(recipe: Recipe, options: QuantizeOptions) -> InputScales | None:
+    """Input scales to put in, None to leave those that are there. Raises UsageError for what has no experts to give,
+    or would have to be measured."""
+    rule = None if options.input_scale is None else measured_by(recipe, options)
+    scales = known_scales(recipe, options, rule)
+    if rule is not None:
+        measure = "measure them first: halfbyte calibrate {amax} {rule} -o FILE, then give {input_scale} FILE"
+        raise UsageError(
+            said(
+                "{improve} {input_scale} {rule}: scales are not measured while a finished checkpoint is improved",
+                rule=rule,
+            ),
+            hint=said(measure, rule=rule),
+        )
+    if options.rounding != "gptq":
+        raise UsageError(
+            said(
+                "{improve} replaces experts by better ones, {rounding} {given} has none to give", given=options.rounding
+            ),
+            hint=said("give {rounding} gptq {calibrate} FILE"),
+        )
+    return None if options.input_scale is None else scales
 
 
 def _stale(dst: Path) -> list[str]:
@@ -140,20 +174,26 @@ def _targets(job: Job, layers: set[int], input_scales: InputScales | None) -> li
 
 
 def _journal(
-    dst: Path, source: Checkpoint, recipe: Recipe, task: "Task", input_scales: InputScales | None, overwrite: bool
+    dst: Path,
+    source: Checkpoint,
+    recipe: Recipe,
+    task: "Task",
+    input_scales: InputScales | None,
+    overwrite: bool,
+    progress: Progress,
 ) -> Journal:
     """Locks `dst` against other runs; from here on a plain quantize refuses it too."""
     fingerprint = fingerprint_of(
         {
             "improve": __version__,
-            "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in source.shards.items()},
+            "source": source_identity(source.shards.values()),
             "config": source.config,
             "recipe": recipe.model_dump(mode="json"),
             "experts": task.key,
             "input_scale": None if input_scales is None else [input_scales.description, input_scales.sha256],
         }
     )
-    return Journal.open(dst, fingerprint, discard=overwrite)
+    return Journal.open(dst, fingerprint, discard=overwrite, note=progress.note)
 
 
 def _round(task: "Task", exchange: Exchange, experts: ImprovedExperts, progress: Progress) -> dict[str, Any]:
@@ -162,7 +202,7 @@ def _round(task: "Task", exchange: Exchange, experts: ImprovedExperts, progress:
 
     work = experts.folder.parent / ACTIVATIONS
     experts.on_complete = exchange.replace
-    with our_option_names():
+    with options_called(**OURS):
         evidence = round_experts(task, work, experts, progress)
     missing = exchange.missing()
     if missing:

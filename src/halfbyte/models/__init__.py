@@ -7,7 +7,7 @@
 
 from dataclasses import replace
 
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import (
     deepseek_v3,
     deepseek_v32,
@@ -43,7 +43,13 @@ _MODULES = (
 )
 
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}
-_BY_NAME = FAMILIES | {alias: family for family in FAMILIES.values() for alias in family.aliases}
+BY_NAME = FAMILIES | {alias: family for family in FAMILIES.values() for alias in family.aliases}
+"""Every name under which a family is found."""
+
+
+def find(model_type: object) -> Family | None:
+    """The family of this name or alias, if it is one."""
+    return BY_NAME.get(model_type) if isinstance(model_type, str) else None
 
 
 def family_of(config: Config) -> tuple[Family, Config]:
@@ -56,10 +62,10 @@ def family_of(config: Config) -> tuple[Family, Config]:
     inner = config.get("text_config")
     text = dict(inner) if _is_wrapped(config) and isinstance(inner, dict) else dict(config)
     model_type = str(text.setdefault("model_type", config["model_type"]))
-    family = _BY_NAME.get(model_type)
+    family = find(model_type)
     if family is None:
         raise UnsupportedError(
-            f"model_type {model_type[:80]!r} is not a known family", hint=f"known: {', '.join(_BY_NAME)}"
+            f"model_type {model_type[:80]!r} is not a known family", hint=f"known: {', '.join(BY_NAME)}"
         )
     return family, text | {"model_type": family.model_type}
 
@@ -70,7 +76,7 @@ def architecture_of(config: Config) -> Architecture:
     arch = family.read(text)
     if arch.top_k > arch.experts:
         raise CheckpointError(f"config.json: {arch.top_k} experts a token, the model has {arch.experts}")
-    outer = _BY_NAME.get(config["model_type"], family)
+    outer = find(config["model_type"]) or family
     return replace(arch, vision_bytes=outer.vision_bytes(config, arch.hidden)) if outer.vision_bytes else arch
 
 
@@ -81,7 +87,7 @@ def promised_tensors(arch: Architecture) -> list[Described]:
 
 def roles_of(config: Config) -> RoleMap:
     """The roles of a model's tensors. Raises as `architecture_of`, and UnsupportedError where names are not known."""
-    if isinstance(config.get("model_type"), str) and config["model_type"] not in _BY_NAME:
+    if isinstance(config.get("model_type"), str) and find(config["model_type"]) is None:
         known = [family.model_type for family in FAMILIES.values() if not family.paper_only]
         raise UnsupportedError(
             f"model_type {config['model_type'][:80]!r} is not a known mixture-of-experts family",
@@ -91,7 +97,7 @@ def roles_of(config: Config) -> RoleMap:
     if family.paper_only or _is_wrapped(config):
         raise UnsupportedError(
             f"tensors of model_type {config['model_type']!r} are not known by name",
-            hint="it can be planned on paper: halfbyte plan config.json --recipe ...",
+            hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),
         )
     return RoleMap(family, architecture_of(config))
 

@@ -14,11 +14,9 @@ LayerOf = Callable[[Architecture, int], Iterable[Described]]
 
 
 def model(arch: Architecture, inside: LayerOf) -> Iterator[Described]:
-    """Embedding, final norm and head, then every layer, MTP layers last. inside: the tensors of layer N."""
+    """The embedding, every layer, MTP layers last, then final norm and head. inside: the tensors of layer N."""
     table = (arch.vocab, arch.hidden)
     yield Described("model.embed_tokens.weight", Role.EMBEDDING, table)
-    yield Described("model.norm.weight", Role.NORM, (arch.hidden,))
-    yield Described("lm_head.weight", Role.LM_HEAD, table, promised=not arch.tied_embeddings)
     promised = arch.layers + arch.mtp_layers
     for layer in range(arch.layers + max(arch.mtp_layers, arch.mtp_announced)):
         prefix, mtp = f"model.layers.{layer}.", layer >= arch.layers
@@ -31,6 +29,8 @@ def model(arch: Architecture, inside: LayerOf) -> Iterator[Described]:
                 mtp=mtp,
                 promised=tensor.promised and layer < promised,
             )
+    yield Described("model.norm.weight", Role.NORM, (arch.hidden,))
+    yield Described("lm_head.weight", Role.LM_HEAD, table, promised=not arch.tied_embeddings)
 
 
 def norms(arch: Architecture) -> Iterator[Described]:

@@ -10,6 +10,8 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import LlamaCpp, latent_keys
+from halfbyte.models.splitting import DEEPSEEK
 
 ROUTING_KEYS = ("n_group", "topk_group", "routed_scaling_factor", "norm_topk_prob")
 
@@ -76,4 +78,5 @@ FAMILY = Family(
             router_known=Known("read", "SGLang 0.5.23, deepseek_v2.py"),
         ),
     },
+    llama_cpp=LlamaCpp("deepseek2", "DEEPSEEK2", latent_keys, splitting={DEEPSEEK: "deepseek-v3"}),
 )

@@ -9,7 +9,9 @@ from dataclasses import replace
 from halfbyte.models import blocks, deepseek_v3, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
-from halfbyte.models.family import Described
+from halfbyte.models.family import Described, SparseAttention
+from halfbyte.models.llama_cpp import MLPS, LlamaCpp, indexer_keys
+from halfbyte.models.splitting import DEEPSEEK
 
 
 def read(config: Config) -> Architecture:
@@ -22,9 +24,13 @@ def tensors(arch: Architecture) -> Iterator[Described]:
 
 
 def layer(arch: Architecture, number: int) -> Iterator[Described]:
-    yield from deepseek_v3.layer(arch, number)
+    yield from blocks.norms(arch)
+    yield from blocks.mla(arch)
     if arch.has_indexer(number):
         yield from blocks.indexer(arch, norm_dtype="f32")
+    yield from deepseek_v3.mlp(arch, number)
+    if arch.is_mtp(number):
+        yield from blocks.mtp(arch)
 
 
 FAMILY = deepseek_v3.FAMILY.but(
@@ -33,4 +39,8 @@ FAMILY = deepseek_v3.FAMILY.but(
     read=read,
     tensors=tensors,
     needs=(*deepseek_v3.ROUTING_KEYS, "index_topk"),
+    sparse_attention=SparseAttention(index_rotation="halves", shares=False),
+    llama_cpp=LlamaCpp(
+        "deepseek32", "GLM_DSA", indexer_keys, mtp=True, scaled=MLPS, splitting={DEEPSEEK: "deepseek-v3"}
+    ),
 )

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from halfbyte.models.answers import AnswerFormat
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
+from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.models.roles import Role
 
 
@@ -68,12 +70,27 @@ class Support:
 
 
 @dataclass(frozen=True)
+class SparseAttention:
+    """What differs between the models that share DeepSeek-V3.2's sparse attention.
+
+    index_rotation: which pairs the indexer's rotary embedding turns: neighbours, or the two halves. shares: whether
+    layers hand their selection on (IndexShare), which also makes it a third result of the attention's forward.
+    """
+
+    index_rotation: Literal["interleaved", "halves"]
+    shares: bool
+
+
+@dataclass(frozen=True)
 class Family:
     """One `model_type`.
 
     aliases: other model types with the same config and tensors. read: config.json to numbers; raises CheckpointError.
     tensors: THE list, embedding to MTP, without a vision tower. experts_key: config key of the number of experts.
     needs: config keys that engines replace by another model's default where they are missing. engines: by name.
+    computed_as: transformers' model type whose classes run it, where that is another's. sparse_attention: if it has
+    one. llama_cpp: what llama.cpp calls it; None where it has no graph for it. answers: makes the parser of what it
+    writes, told whether the prompt left it thinking; None where its markup is not known.
     paper_only: enough is known to plan, not to explain a checkpoint's tensors.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
@@ -85,6 +102,10 @@ class Family:
     aliases: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     engines: Mapping[str, Support] = field(default_factory=dict)
+    computed_as: str | None = None
+    sparse_attention: SparseAttention | None = None
+    llama_cpp: LlamaCpp | None = None
+    answers: Callable[[bool], AnswerFormat] | None = None
     paper_only: bool = False
     vision_bytes: Callable[[Config, int], int] | None = None
 

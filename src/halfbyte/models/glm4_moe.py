@@ -9,6 +9,9 @@ from halfbyte.models import blocks, deepseek_v3, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.glm_answers import GlmFormat
+from halfbyte.models.llama_cpp import Key, LlamaCpp, leading_dense, mtp_keys, need
+from halfbyte.models.splitting import GLM_SPECIALS, THREE_DIGITS
 
 
 def read(config: Config) -> Architecture:
@@ -48,6 +51,17 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
         yield from blocks.mtp(arch)
 
 
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    yield "rope_dimension_count", int(arch.head_dim * reading.rope_parameters(config).get("partial_rotary_factor", 0.5))
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "expert_shared_count", need(config, "n_shared_experts")
+    yield "leading_dense_block_count", leading_dense(arch)
+    yield "expert_gating_func", "sigmoid"
+    yield "expert_weights_scale", need(config, "routed_scaling_factor")
+    yield "expert_weights_norm", need(config, "norm_topk_prob")
+    yield from mtp_keys(config, arch)
+
+
 FAMILY = Family(
     model_type="glm4_moe",
     read=read,
@@ -66,4 +80,6 @@ FAMILY = Family(
             router_known=Known("read", "SGLang 0.5.23, glm4_moe.py"),
         ),
     },
+    llama_cpp=LlamaCpp("glm4moe", "GLM4_MOE", keys, mtp=True, splitting={THREE_DIGITS: "glm4"}, specials=GLM_SPECIALS),
+    answers=GlmFormat,
 )

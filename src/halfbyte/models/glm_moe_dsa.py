@@ -7,10 +7,13 @@ The MTP layer borrows embedding and head of the model. Sources: config.json and 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from halfbyte.models import blocks, deepseek_v3, deepseek_v32
+from halfbyte.models import blocks, deepseek_v3, deepseek_v32, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
-from halfbyte.models.family import Described, Known, Support
+from halfbyte.models.family import Described, Known, SparseAttention, Support
+from halfbyte.models.glm_answers import GlmFormat
+from halfbyte.models.llama_cpp import MLPS, Key, LlamaCpp, indexer_keys
+from halfbyte.models.splitting import GLM_SPECIALS, THREE_DIGITS
 
 
 def read(config: Config) -> Architecture:
@@ -22,9 +25,20 @@ def tensors(arch: Architecture) -> Iterator[Described]:
 
 
 def layer(arch: Architecture, number: int) -> Iterator[Described]:
-    yield from deepseek_v3.layer(arch, number)
+    yield from blocks.norms(arch)
+    yield from blocks.mla(arch)
     if arch.has_indexer(number):
         yield from blocks.indexer(arch)
+    yield from deepseek_v3.mlp(arch, number)
+    if arch.is_mtp(number):
+        yield from blocks.mtp(arch)
+
+
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    assert arch.mla is not None
+    yield from indexer_keys(config, arch)
+    yield "rope_dimension_count", int(arch.mla.rope * reading.rope_parameters(config).get("partial_rotary_factor", 1.0))
+    yield "indexer_types", [layer in arch.indexers for layer in range(arch.layers)]
 
 
 FAMILY = deepseek_v32.FAMILY.but(
@@ -53,4 +67,9 @@ FAMILY = deepseek_v32.FAMILY.but(
         ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "its first release with the architecture")),
     },
+    sparse_attention=SparseAttention(index_rotation="interleaved", shares=True),
+    llama_cpp=LlamaCpp(
+        "glm-dsa", "GLM_DSA", keys, mtp=True, scaled=MLPS, splitting={THREE_DIGITS: "glm4"}, specials=GLM_SPECIALS
+    ),
+    answers=GlmFormat,
 )

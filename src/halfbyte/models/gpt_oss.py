@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
-from halfbyte.models.family import Described, Family
+from halfbyte.models.family import Described, Family, Known, Support
 from halfbyte.models.roles import Role
 
 WINDOW = 128
@@ -51,4 +51,18 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
         yield Described(name, Role.ROUTED_EXPERT, (width,), projection, count=arch.experts)
 
 
-FAMILY = Family("gpt_oss", read, tensors, "num_local_experts", paper_only=True)
+FAMILY = Family(
+    "gpt_oss",
+    read,
+    tensors,
+    "num_local_experts",
+    engines={
+        "vllm": Support(
+            asks_router=False, router_known=Known("read", "vLLM at 0025d69, gpt_oss.py: a plain torch linear")
+        ),
+        "sglang": Support(
+            asks_router=False, router_known=Known("read", "SGLang at 009c680, gpt_oss.py: quant_config=None")
+        ),
+    },
+    paper_only=True,
+)

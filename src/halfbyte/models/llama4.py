@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
-from halfbyte.models.family import Described, Family
+from halfbyte.models.family import Described, Family, Known, Support
 
 
 def read(config: Config) -> Architecture:
@@ -63,6 +63,12 @@ FAMILY = Family(
     tensors,
     "num_local_experts",
     aliases=("llama4_text",),
+    engines={
+        "vllm": Support(asks_router=False, router_known=Known("read", "vLLM at 0121c95, llama4.py: quant_config=None")),
+        "sglang": Support(
+            asks_router=False, router_known=Known("read", "SGLang at 003cb21, llama4.py: quant_config=None")
+        ),
+    },
     paper_only=True,
     vision_bytes=vision_bytes,
 )

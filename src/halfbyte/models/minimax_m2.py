@@ -10,6 +10,8 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp, need
+from halfbyte.models.splitting import CAMEL
 
 CONTAINERS = ("block_sparse_moe", "mlp")
 
@@ -51,6 +53,11 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
         yield from blocks.mtp(arch)
 
 
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "rope_dimension_count", need(config, "rotary_dim")
+
+
 FAMILY = Family(
     model_type="minimax_m2",
     read=read,
@@ -68,4 +75,5 @@ FAMILY = Family(
             router_known=Known("read", "SGLang 0.5.23, minimax_m2.py"),
         ),
     },
+    llama_cpp=LlamaCpp("minimax-m2", "MINIMAXM2", keys, splitting={CAMEL: "minimax-m2"}),
 )

@@ -10,6 +10,8 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp
+from halfbyte.models.roles import Role
 
 CONTAINERS = ("block_sparse_moe", "mlp")
 
@@ -45,6 +47,11 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
     yield from blocks.experts(arch, CONTAINERS, ("w1", "w3", "w2"))
 
 
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    yield "vocab_size", arch.vocab
+    yield "rope_dimension_count", arch.head_dim
+
+
 FAMILY = Family(
     model_type="mixtral",
     read=read,
@@ -62,4 +69,12 @@ FAMILY = Family(
             router_known=Known("read", "SGLang 0.5.23, mixtral.py"),
         ),
     },
+    llama_cpp=LlamaCpp(
+        "llama",
+        "LLAMA",
+        keys,
+        scaled=frozenset({Role.ROUTED_EXPERT, Role.ATTENTION}),
+        rope_pairs=True,
+        vocabulary="llama",
+    ),
 )

@@ -5,11 +5,14 @@ Sources: config.json and weight maps of Qwen3-30B-A3B and Qwen3-235B-A22B; trans
 
 from collections.abc import Iterator
 
-from halfbyte.errors import CheckpointError
+from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, natural, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp
+from halfbyte.models.roles import Role
+from halfbyte.models.splitting import ONE_DIGIT
 
 
 def read(config: Config) -> Architecture:
@@ -55,6 +58,12 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
         yield from blocks.dense_mlp(arch)
 
 
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    if arch.dense:
+        raise UnsupportedError(f"layer {min(arch.dense)} is dense: llama.cpp's qwen3moe has experts in every layer")
+    yield "expert_feed_forward_length", arch.expert_width
+
+
 FAMILY = Family(
     model_type="qwen3_moe",
     read=read,
@@ -74,4 +83,11 @@ FAMILY = Family(
             router_known=Known("read", "SGLang 0.5.23, qwen3_moe.py"),
         ),
     },
+    llama_cpp=LlamaCpp(
+        "qwen3moe",
+        "QWEN3MOE",
+        keys,
+        scaled=frozenset({Role.ROUTED_EXPERT, Role.ATTENTION}),
+        splitting={ONE_DIGIT: "qwen2"},
+    ),
 )

@@ -73,6 +73,17 @@ def shared_width(config: Config, expert_width: int) -> int:
     return positive(config, "n_shared_experts", 0) * expert_width
 
 
+def rope_parameters(config: Config) -> Config:
+    """The rope settings in one dictionary: newer configs nest them in `rope_parameters`, older ones spread them."""
+    rope = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"):
+        if rope.get(key) is None and config.get(key) is not None:
+            rope[key] = config[key]
+    if "rope_type" not in rope and "type" in rope:
+        rope["rope_type"] = rope["type"]
+    return rope
+
+
 def listed_dense(config: Config, layers: int) -> frozenset[int] | None:
     """Decoder layers with an ordinary MLP, by `mlp_layer_types`; None without it."""
     if config.get("mlp_layer_types") is None:

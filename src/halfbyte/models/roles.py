@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import NamedTuple
 
+from halfbyte.formats.catalogue import LINEAR_PARTS
+
 
 class Role(StrEnum):
     """What a tensor does in the model. The order is the order of tables."""
@@ -23,9 +25,7 @@ class Role(StrEnum):
 GLU = ("gate_proj", "up_proj", "down_proj")
 """Standard names of the three linears of an expert or MLP."""
 
-PARTS = frozenset(
-    ("weight", "bias", "weight_scale", "weight_scale_2", "input_scale", "weight_scale_inv", "k_scale", "v_scale")
-)
+PARTS = LINEAR_PARTS | {"bias", "k_scale", "v_scale"}
 """What may follow a linear's path: its tensors in any of the formats we read, and the scales of a quantized cache."""
 
 SHARED_SCALE = (("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("q_proj", "k_proj", "v_proj"))

@@ -10,7 +10,7 @@ from halfbyte.errors import HalfbyteError
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.kv import held_in_window
 from halfbyte.plan.memory import MemoryPlan, plan_memory
-from halfbyte.plan.target import Model
+from halfbyte.plan.target import PlannedModel
 
 GPU_COUNTS = (1, 2, 4, 8, 16, 32, 64)
 CHUNK_STEP = 1024
@@ -25,7 +25,7 @@ class Change(NamedTuple):
     plan: MemoryPlan
 
 
-def max_concurrency(model: Model, plan: MemoryPlan, context: int | None = None) -> int:
+def max_concurrency(model: PlannedModel, plan: MemoryPlan, context: int | None = None) -> int:
     """Sequences of `context` tokens that the KV pools of all replicas hold at once."""
     d = plan.deployment
     page = d.facts.page_tokens(model.arch)
@@ -36,7 +36,7 @@ def max_concurrency(model: Model, plan: MemoryPlan, context: int | None = None) 
     return each * d.kv_ranks * d.replicas
 
 
-def max_context(model: Model, plan: MemoryPlan, concurrency: int | None = None) -> int:
+def max_context(model: PlannedModel, plan: MemoryPlan, concurrency: int | None = None) -> int:
     """The longest context, in tokens, of `concurrency` sequences (1 unless asked), within the model's own limit."""
     d = plan.deployment
     each = -(-(concurrency or d.concurrency or 1) // (d.kv_ranks * d.replicas))
@@ -51,13 +51,13 @@ def max_context(model: Model, plan: MemoryPlan, concurrency: int | None = None) 
     return min(low * page, most)
 
 
-def sequence_bytes(model: Model, plan: MemoryPlan, tokens: int) -> float:
+def sequence_bytes(model: PlannedModel, plan: MemoryPlan, tokens: int) -> float:
     """KV bytes of one sequence of `tokens` tokens, whose sliding layers hold no more than their window."""
     held = held_in_window(model.arch, plan.deployment, plan.limits, tokens)
     return (plan.kv.latent + plan.kv.index + plan.kv.heads) * tokens + plan.kv.sliding * held
 
 
-def largest_chunk(model: Model, d: Deployment) -> int:
+def largest_chunk(model: PlannedModel, d: Deployment) -> int:
     """The largest prefill chunk, in steps of 1,024 tokens, that fits with everything else as it is; 0 if none does."""
 
     def fits(chunk: int) -> bool:
@@ -70,7 +70,7 @@ def largest_chunk(model: Model, d: Deployment) -> int:
     return low * CHUNK_STEP
 
 
-def with_gpus(model: Model, d: Deployment, gpus: int) -> Deployment:
+def with_gpus(model: PlannedModel, d: Deployment, gpus: int) -> Deployment:
     """The same server on another number of GPUs: tensor parallel inside a node, pipeline stages across nodes."""
     node = max(d.gpu.gpus_per_node, 1)
     pp = max(1, gpus // node) if gpus > node else 1
@@ -83,7 +83,7 @@ def with_gpus(model: Model, d: Deployment, gpus: int) -> Deployment:
     return replace(fresh, **keep)  # type: ignore[arg-type]
 
 
-def smallest_gpus(model: Model, d: Deployment) -> MemoryPlan | None:
+def smallest_gpus(model: PlannedModel, d: Deployment) -> MemoryPlan | None:
     """The plan on the smallest number of GPUs (a power of two) that fits and holds at least one whole context."""
     for gpus in GPU_COUNTS:
         try:
@@ -95,7 +95,7 @@ def smallest_gpus(model: Model, d: Deployment) -> MemoryPlan | None:
     return None
 
 
-def smallest_change(model: Model, plan: MemoryPlan) -> Change | None:
+def smallest_change(model: PlannedModel, plan: MemoryPlan) -> Change | None:
     """The first change, cheapest for the user first, with which the server fits.
 
     Among changes of one kind (other fractions, other chunks) one that holds a whole context is preferred.
@@ -119,7 +119,7 @@ def _kind(what: str) -> str:
     return re.sub(r"[\d.]+", "", what)[:8]
 
 
-def _changes(model: Model, plan: MemoryPlan) -> Iterator[tuple[str, Model, Deployment]]:
+def _changes(model: PlannedModel, plan: MemoryPlan) -> Iterator[tuple[str, PlannedModel, Deployment]]:
     d, fraction = plan.deployment, plan.limits.fraction
     for other in sorted((n / 100 for n in range(30, 98)), key=lambda f: abs(f - fraction)):
         yield f"memory fraction {other:g} instead of {fraction:g}", model, replace(d, fraction=other)
@@ -151,14 +151,14 @@ def _changes(model: Model, plan: MemoryPlan) -> Iterator[tuple[str, Model, Deplo
                 continue
 
 
-def cheaper_recipes(model: Model) -> list[str]:
+def cheaper_recipes(model: PlannedModel) -> list[str]:
     """Recipes that take fewer bytes than the model does now, the largest first."""
     sizes = {name: model.with_recipe(name).checkpoint_bytes for name in CHEAPER_RECIPES}
     smaller = [name for name in CHEAPER_RECIPES if sizes[name] < 0.99 * model.checkpoint_bytes]
     return sorted(smaller, key=lambda name: -sizes[name])
 
 
-def what_it_buys(model: Model, plan: MemoryPlan) -> list[dict[str, object]]:
+def what_it_buys(model: PlannedModel, plan: MemoryPlan) -> list[dict[str, object]]:
     """KV tokens with the next cheaper recipe that gives more of them, and with the next cheaper cache dtype."""
     d = plan.deployment
     recipes = [(f"recipe {recipe}", model.with_recipe(recipe), d) for recipe in cheaper_recipes(model)]

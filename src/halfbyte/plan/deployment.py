@@ -10,7 +10,7 @@ from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.catalogue import engine as find_engine
 from halfbyte.engines.engine import Engine, EngineName
 from halfbyte.engines.server import Layout, Limits
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.hardware import Gpu
 
@@ -147,9 +147,9 @@ def _check_shapes(arch: Architecture, d: Deployment) -> None:
     if d.pp > arch.layers:
         raise UsageError(f"pp {d.pp} is more than the {arch.layers} layers")
     if d.mtp_tokens and not arch.mtp_layers and d.draft_gib is None:
-        raise UsageError("the model has no MTP layer to draft with", hint="leave out --mtp, or give --draft-gib")
+        raise UsageError("the model has no MTP layer to draft with", hint=said("leave out {mtp}, or give {draft_gib}"))
     if d.draft_gib is not None and not d.mtp_tokens:
-        raise UsageError("--draft-gib without draft tokens", hint="add --mtp N")
+        raise UsageError(said("{draft_gib} without draft tokens"), hint=said("add {mtp} N"))
 
 
 def _checked_limits(arch: Architecture, d: Deployment) -> Deployment:

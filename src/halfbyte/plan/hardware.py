@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from halfbyte.engines.kernels import gpu_family
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 
 Operand = Literal["bf16", "fp8", "fp4"]
 NOISE = frozenset({"nvidia", "amd", "instinct", "gpu", "tensor", "core", "sxm", "sxm2", "sxm4", "sxm5", "sxm6"})
@@ -77,8 +77,10 @@ def find_gpu(name: str, extra: Path | None = None, memory_gib: float | None = No
     gpu = by_alias.get(wanted)
     if gpu is None:
         near = get_close_matches(wanted, by_alias, n=1)
-        hint = f"did you mean {by_alias[near[0]].name!r}?" if near else f"known: {', '.join(gpus)}"
-        raise UsageError(f"unknown GPU {name[:80]!r}", hint=f"{hint} Add others with --hardware FILE.yaml")
+        nearest = f"did you mean {by_alias[near[0]].name!r}?" if near else f"known: {', '.join(gpus)}"
+        raise UsageError(
+            f"unknown GPU {name[:80]!r}", hint=said("{nearest} Add others with {hardware} FILE.yaml", nearest=nearest)
+        )
     if memory_gib is None:
         return gpu
     if not 1 <= memory_gib <= 100_000:

@@ -1,13 +1,12 @@
 """`plan`: one function from a target and flags to an auditable answer. The command line calls this and prints it."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 from halfbyte.engines.catalogue import DEFAULT_ENGINE
 from halfbyte.engines.server import GIB
 from halfbyte.engines.sources import KERNELS
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.plan import answers
 from halfbyte.plan.cost import cost_json, tenant_json
 from halfbyte.plan.cuts import cut_warnings
@@ -15,86 +14,73 @@ from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.flags import engine_flags
 from halfbyte.plan.hardware import Gpu, find_gpu
 from halfbyte.plan.memory import MemoryPlan, plan_memory
+from halfbyte.plan.options import PlanOptions
 from halfbyte.plan.result import Plan
-from halfbyte.plan.target import Model, resolve
+from halfbyte.plan.target import PlannedModel, resolve
 from halfbyte.plan.throughput import Speed, SpeedModel, speed_json
 from halfbyte.plan.trace import Request, read_trace
 from halfbyte.plan.work import work_of
 from halfbyte.plan.workload import Workload
 
 
-class Flags(TypedDict, total=False):
-    """What a server is started with, by the names of the command line. None or absent: the engine's own default."""
+def plan(target: str, gpu: str, gpus: int, options: PlanOptions | None = None, **given: Any) -> Plan:
+    """Plan one server. given: fields of PlanOptions by name, instead of `options`.
 
-    engine: str
-    tp: int | None
-    ep: int | None
-    dp: int | None
-    pp: int | None
-    dcp: int | None
-    context: int | None
-    concurrency: int | None
-    chunk: int | None
-    kv_dtype: str | None
-    mem_fraction: float | None
-    mtp: int
-    draft_gib: float | None
-    max_sequences: int | None
-    cuda_graph_max_bs: int | None
-    max_total_tokens: int | None
-    engine_version: str | None
-    forecast_graphs: bool | None
-
-
-RENAMED = {"mem_fraction": "fraction", "mtp": "mtp_tokens", "cuda_graph_max_bs": "graph_batch"}
-"""Flags that `Deployment` calls otherwise."""
-
-
-def plan(
-    target: str,
-    gpu: str,
-    gpus: int,
-    *,
-    recipe: str | None = None,
-    workload: Workload | None = None,
-    hardware: Path | None = None,
-    gpu_memory_gib: float | None = None,
-    traffic: str | Path | None = None,
-    seed: int = 0,
-    **flags: Unpack[Flags],
-) -> Plan:
-    """Plan one server. Raises HalfbyteError for input that cannot be; an unfit plan is a result, not an error."""
-    chosen = find_gpu(gpu, hardware, gpu_memory_gib)
-    requests = read_trace(traffic, seed) if traffic is not None else None
-    model = resolve(target, recipe)
-    return plan_deployment(model, _deployment(model, chosen, gpus, flags), workload or Workload(), requests)
+    Raises HalfbyteError for input that cannot be; an unfit plan is a result, not an error.
+    """
+    options = _options(options, given)
+    chosen = find_gpu(gpu, options.hardware, options.gpu_memory_gib)
+    requests = read_trace(options.traffic, options.seed) if options.traffic is not None else None
+    model = resolve(target, options.recipe)
+    return plan_deployment(model, _deployment(model, chosen, gpus, options), options.workload, requests)
 
 
 def compare(
-    target: str,
-    machines: Sequence[tuple[str, int]],
-    *,
-    recipe: str | None = None,
-    workload: Workload | None = None,
-    hardware: Path | None = None,
-    **flags: Unpack[Flags],
+    target: str, machines: Sequence[tuple[str, int]], options: PlanOptions | None = None, **given: Any
 ) -> list[Plan]:
     """One plan for each (GPU, count); the model is read once."""
-    pools = [(find_gpu(gpu, hardware), gpus) for gpu, gpus in machines]
-    model = resolve(target, recipe)
-    return [plan_deployment(model, _deployment(model, gpu, gpus, flags), workload or Workload()) for gpu, gpus in pools]
+    options = _options(options, given)
+    pools = [(find_gpu(gpu, options.hardware), gpus) for gpu, gpus in machines]
+    model = resolve(target, options.recipe)
+    return [plan_deployment(model, _deployment(model, gpu, gpus, options), options.workload) for gpu, gpus in pools]
 
 
-def _deployment(model: Model, gpu: Gpu, gpus: int, flags: Flags) -> Deployment:
-    if flags.get("mtp") and not model.has_mtp and flags.get("draft_gib") is None:
-        hint = "leave out --mtp, or give --draft-gib for a draft model of its own"
+def _options(options: PlanOptions | None, given: dict[str, Any]) -> PlanOptions:
+    return options or PlanOptions(**{name: value for name, value in given.items() if value is not None})
+
+
+def _deployment(model: PlannedModel, gpu: Gpu, gpus: int, options: PlanOptions) -> Deployment:
+    if options.mtp and not model.has_mtp and options.draft_gib is None:
+        hint = said("leave out {mtp}, or give {draft_gib} for a draft model of its own")
         raise UsageError("the checkpoint holds no MTP layer to draft with", hint=hint)
-    given = {RENAMED.get(name, name): value for name, value in flags.items() if value is not None}
-    engine = str(given.pop("engine", DEFAULT_ENGINE))
-    return make_deployment(model.arch, gpu, gpus, engine, **given)  # type: ignore[arg-type]
+    return make_deployment(
+        model.arch,
+        gpu,
+        gpus,
+        options.engine or DEFAULT_ENGINE,
+        tp=options.tp,
+        ep=options.ep,
+        dp=options.dp,
+        pp=options.pp,
+        dcp=options.dcp,
+        context=options.context or 0,
+        concurrency=options.concurrency,
+        chunk=options.chunk,
+        kv_dtype=options.kv_dtype,
+        fraction=options.mem_fraction,
+        mtp_tokens=options.mtp,
+        draft_gib=options.draft_gib,
+        max_sequences=options.max_sequences,
+        graph_batch=options.cuda_graph_max_bs,
+        max_total_tokens=options.max_total_tokens,
+        engine_version=options.engine_version,
+        forecast_graphs=options.forecast_graphs,
+    )
 
 
-def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: Sequence[Request] | None = None) -> Plan:
+def plan_deployment(
+    model: PlannedModel, d: Deployment, workload: Workload, requests: Sequence[Request] | None = None
+) -> Plan:
     """The answers for one deployment of a model already read."""
     memory = plan_memory(model.groups, model.arch, d)
     speeds = SpeedModel(work_of(model.groups, model.arch, memory), _routing(model, workload))
@@ -127,7 +113,7 @@ def plan_deployment(model: Model, d: Deployment, workload: Workload, requests: S
     )
 
 
-def _routing(model: Model, workload: Workload) -> tuple[float, ...] | None:
+def _routing(model: PlannedModel, workload: Workload) -> tuple[float, ...] | None:
     counts, experts = workload.routing, model.arch.experts
     if counts is not None and len(counts) != experts:
         raise UsageError(f"measured routing has {len(counts)} counts, wanted {experts}")
@@ -135,7 +121,7 @@ def _routing(model: Model, workload: Workload) -> tuple[float, ...] | None:
 
 
 def _speeds(
-    model: Model, memory: MemoryPlan, speeds: SpeedModel, workload: Workload
+    model: PlannedModel, memory: MemoryPlan, speeds: SpeedModel, workload: Workload
 ) -> tuple[Speed | None, Speed | None]:
     """Speed at the asked (or largest possible, at most 64) concurrency, and at the SLO; None where nothing fits."""
     d = memory.deployment

@@ -11,8 +11,20 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
-from halfbyte.formats.sizes import INT4_GROUP, stored_bytes
+from halfbyte.errors import RecipeError, UnsupportedError, said
+from halfbyte.formats.catalogue import (
+    BF16,
+    FP8_BLOCK,
+    INT4,
+    INT4_ZERO_POINTS,
+    MXFP4,
+    NVFP4,
+    NVFP4_WEIGHT_ONLY,
+    declared,
+    stored_bytes,
+)
+from halfbyte.formats.modelopt import format_of
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models import family_of, promised_tensors
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Described
@@ -21,6 +33,7 @@ from halfbyte.plan.weight_groups import WeightGroup
 from halfbyte.recipes.recipe import Recipe
 
 MLPS = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP)
+UNQUANTIZED = BF16
 KEPT_PROJECTIONS = ("weights_proj", "eh_proj")
 """Matrices that the published FP8 checkpoints leave in BF16 although their role is quantized."""
 
@@ -48,15 +61,23 @@ def _table(storage: str, *roles: Role) -> dict[Role, str]:
 PAPER_RECIPES = {
     recipe.name: recipe
     for recipe in (
-        PaperRecipe("bf16", {}),
-        PaperRecipe("fp8-block", _table("fp8-block", *MLPS, Role.ATTENTION, Role.INDEXER), mtp=True),
-        PaperRecipe("nvfp4-all", _table("nvfp4", *MLPS, Role.ATTENTION)),
-        PaperRecipe("nvfp4-experts-and-mtp", _table("nvfp4", Role.ROUTED_EXPERT), mtp=True),
-        PaperRecipe("mxfp4-experts", _table("mxfp4", Role.ROUTED_EXPERT), mtp=True),
-        PaperRecipe("int4-experts", _table("int4", Role.ROUTED_EXPERT)),
-        PaperRecipe("int4-experts-asymmetric", _table("int4-zp", Role.ROUTED_EXPERT)),
+        PaperRecipe(UNQUANTIZED, {}),
+        PaperRecipe(FP8_BLOCK, _table(FP8_BLOCK, *MLPS, Role.ATTENTION, Role.INDEXER), mtp=True),
+        PaperRecipe("nvfp4-all", _table(NVFP4, *MLPS, Role.ATTENTION)),
+        PaperRecipe("nvfp4-experts-and-mtp", _table(NVFP4, Role.ROUTED_EXPERT), mtp=True),
+        PaperRecipe("mxfp4-experts", _table(MXFP4, Role.ROUTED_EXPERT), mtp=True),
+        PaperRecipe("int4-experts", _table(INT4, Role.ROUTED_EXPERT)),
+        PaperRecipe("int4-experts-asymmetric", _table(INT4_ZERO_POINTS, Role.ROUTED_EXPERT)),
     )
 }
+
+PUBLISHED = {
+    FP8_BLOCK: FP8_BLOCK,
+    MXFP4: "mxfp4-experts",
+    INT4: "int4-experts",
+    INT4_ZERO_POINTS: "int4-experts-asymmetric",
+}
+"""Format that a config declares -> the recipe by which such checkpoints are published."""
 
 Storage = Callable[[Described, Architecture], str]
 
@@ -72,7 +93,7 @@ def storage_by_recipe(name_or_file: str) -> Storage:
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         raise RecipeError(f"no recipe and no file is called {name_or_file[:200]!r}", hint=hint)
     recipe = Recipe.named(name_or_file)
-    packed = "nvfp4" if recipe.algorithm == "NVFP4" else "nvfp4-w4a16"
+    packed = format_of(recipe.algorithm).name
 
     def storage(tensor: Described, arch: Architecture) -> str:
         if len(tensor.shape) != 2 or tensor.projection is None:
@@ -88,41 +109,22 @@ def recipe_of_config(config: dict[str, Any]) -> str:
 
     Raises UnsupportedError for a method it cannot name, with the choice of naming a recipe.
     """
-    block = config.get("quantization_config") or family_of(config)[1].get("quantization_config")
-    if not block:
-        return "bf16"
-    if not isinstance(block, dict):
-        raise CheckpointError(f"config.json: quantization_config is {str(block)[:80]!r}, wanted an object")
-    method = str(block.get("quant_method", ""))
-    algorithm = str(block.get("quant_algo", ""))
-    if method == "fp8":
-        return "fp8-block"
-    if method == "mxfp4":
-        return "mxfp4-experts"
-    int4 = _int4_recipe(block) if method == "compressed-tensors" else None
-    if int4 is not None:
-        return int4
-    if method == "modelopt" and algorithm in ("NVFP4", "W4A16_NVFP4"):
-        return _nvfp4_recipe(block.get("ignore") or block.get("exclude_modules") or [], algorithm)
-    raise UnsupportedError(
-        f"quantization_config of method {method[:40]!r} {algorithm[:40]!r} is not one of the paper recipes",
-        hint=f"name one with --recipe: {', '.join(sorted([*PAPER_RECIPES, *Recipe.shipped()]))}",
-    )
+    block = QuantizationBlock.of_config(config) or QuantizationBlock.of_config(family_of(config)[1])
+    if block is None:
+        return UNQUANTIZED
+    form = declared(block)
+    if form is None:
+        method, algorithm = str(block.stated.get("quant_method", "")), str(block.stated.get("quant_algo", ""))
+        raise UnsupportedError(
+            f"quantization_config of method {method[:40]!r} {algorithm[:40]!r} is not one of the paper recipes",
+            hint=said("name one with {recipe}: {known}", known=", ".join(sorted([*PAPER_RECIPES, *Recipe.shipped()]))),
+        )
+    if form.name in PUBLISHED:
+        return PUBLISHED[form.name]
+    return _nvfp4_recipe(block.exclusions.value if block.exclusions is not None else [], form.name)
 
 
-def _int4_recipe(block: dict[str, Any]) -> str | None:
-    """Group-32 INT4, with or without zero points; None for anything else that compressed-tensors can hold."""
-    groups = block.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict) and weights.get("num_bits") == 4 and weights.get("type", "int") == "int":
-            if weights.get("group_size", INT4_GROUP) != INT4_GROUP:
-                return None
-            return "int4-experts" if weights.get("symmetric", True) else "int4-experts-asymmetric"
-    return None
-
-
-def _nvfp4_recipe(ignored: object, algorithm: str) -> str:
+def _nvfp4_recipe(ignored: object, storage: str) -> str:
     """By what the exclusion list spares: attention, shared experts, dense MLPs (probed at plausible module paths)."""
     entries = [entry for entry in ignored if isinstance(entry, str)] if isinstance(ignored, list) else []
 
@@ -131,7 +133,7 @@ def _nvfp4_recipe(ignored: object, algorithm: str) -> str:
 
     if not spared("model.layers.5.self_attn.o_proj", "language_model.model.layers.5.self_attn.o_proj"):
         return "nvfp4-all"
-    if algorithm == "W4A16_NVFP4":
+    if storage == NVFP4_WEIGHT_ONLY:
         return "nvfp4-weight-only"
     if spared("model.layers.5.mlp.shared_experts.up_proj"):
         return "nvfp4-routed-experts"

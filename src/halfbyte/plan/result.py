@@ -9,7 +9,7 @@ from halfbyte.evidence.plan import PLAN_VERSION, PlanDocument
 from halfbyte.plan.answers import Change
 from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.memory import MemoryPlan
-from halfbyte.plan.target import Model
+from halfbyte.plan.target import PlannedModel
 from halfbyte.plan.workload import Workload
 
 
@@ -17,7 +17,7 @@ from halfbyte.plan.workload import Workload
 class Plan:
     """The whole answer. `as_json` is `plan.json`, which serve, deploy and gate read."""
 
-    model: Model
+    model: PlannedModel
     memory: MemoryPlan
     workload: Workload
     max_concurrency: int

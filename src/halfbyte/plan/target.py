@@ -1,24 +1,25 @@
 """What is planned for: a checkpoint folder, a remote checkpoint (headers only), or a config with a recipe."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.collection import no_garbage_collection
-from halfbyte.checkpoint.source import INDEX_NAME, Checkpoint, read_json
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.checkpoint.files import Files
+from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX
+from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.source import Opened, read_config, read_headers
+from halfbyte.checkpoint.targets import files_of
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import FAMILIES, architecture_of, roles_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.recipes import groups_on_paper, recipe_of_config, storage_by_recipe
 from halfbyte.plan.weight_groups import WeightGroup, groups_of_checkpoint
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 
 @dataclass(frozen=True)
-class Model:
+class PlannedModel:
     """name: what the user gave. recipe: of a paper model, or None for one whose tensors were read."""
 
     name: str
@@ -37,58 +38,56 @@ class Model:
     def has_mtp(self) -> bool:
         return any(group.mtp for group in self.groups)
 
-    def with_recipe(self, recipe: str) -> "Model":
+    def with_recipe(self, recipe: str) -> "PlannedModel":
         """The same model in another format, on paper."""
         groups = tuple(groups_on_paper(self.arch, storage_by_recipe(recipe)))
-        return Model(self.name, self.config, self.arch, groups, recipe)
+        return PlannedModel(self.name, self.config, self.arch, groups, recipe)
 
 
-def resolve(target: str, recipe: str | None = None) -> Model:
+def resolve(target: str, recipe: str | None = None) -> PlannedModel:
     """Read a target. Raises CheckpointError, UnsupportedError or RecipeError; never reads a weight."""
     with no_garbage_collection():
         return _resolve(target, recipe)
 
 
-def _resolve(target: str, recipe: str | None) -> Model:
-    path = Path(target)
-    # os.path, unlike Path, has no OSError for a name that is too long
-    if target.startswith(("http://", "https://")) or (not os.path.exists(target) and HUB_NAME.fullmatch(target)):
-        return _remote(target, recipe)
-    if os.path.isdir(target):
-        if recipe is None and (any(path.glob("*.safetensors")) or (path / INDEX_NAME).exists()):
-            with Checkpoint.open(path) as checkpoint:
-                return _from_headers(target, checkpoint.config, checkpoint)
-        path = path / "config.json"
-    if not os.path.isfile(path):
+def _resolve(target: str, recipe: str | None) -> PlannedModel:
+    files = files_of(target)
+    if files is not None:
+        try:
+            return _of_files(target, files, recipe)
+        finally:
+            files.close()
+    if not os.path.isfile(target):  # unlike Path.is_file, no OSError for a name that is too long
         raise CheckpointError(
             f"{target[:300]}: no such checkpoint",
-            hint="give a folder, a config.json with --recipe, a hub name (owner/name) or an https:// base URL",
+            hint=said("give a folder, a config.json with {recipe}, a hub name (owner/name) or an https:// base URL"),
         )
-    return on_paper(target, read_json(path), recipe)
+    return on_paper(target, read_json(Path(target)), recipe)
 
 
-def on_paper(name: str, config: dict[str, Any], recipe: str | None) -> Model:
+def _of_files(target: str, files: Files, recipe: str | None) -> PlannedModel:
+    """By the headers, unless a recipe is named or a folder holds a config and no weights."""
+    listing = files.listing() if not files.remote else None
+    has_weights = listing is None or INDEX_NAME in listing or any(name.endswith(SHARD_SUFFIX) for name in listing)
+    if recipe is not None or not has_weights:
+        return on_paper(target, read_config(files), recipe)
+    return _from_headers(target, read_headers(files))
+
+
+def on_paper(name: str, config: dict[str, Any], recipe: str | None) -> PlannedModel:
     """A model from its config alone; without a recipe, in the format its own `quantization_config` states."""
     arch = architecture_of(config)
     chosen = recipe if recipe is not None else recipe_of_config(config)
-    return Model(name, config, arch, tuple(groups_on_paper(arch, storage_by_recipe(chosen))), chosen)
+    return PlannedModel(name, config, arch, tuple(groups_on_paper(arch, storage_by_recipe(chosen))), chosen)
 
 
-def _from_headers(name: str, config: dict[str, Any], checkpoint: Any) -> Model:
+def _from_headers(name: str, opened: Opened) -> PlannedModel:
+    config = opened.config
     arch = architecture_of(config)
     if FAMILIES[arch.model_type].paper_only or "text_config" in config:
         raise UnsupportedError(
             f"{name}: tensors of model_type {config['model_type']!r} are not known by name",
-            hint="plan it on paper: give its config.json with --recipe",
+            hint=said("plan it on paper: give its config.json with {recipe}"),
         )
-    groups = tuple(groups_of_checkpoint(checkpoint.tensors.values(), roles_of(config)))
-    return Model(name, config, arch, groups, None)
-
-
-def _remote(target: str, recipe: str | None) -> Model:
-    from halfbyte.checkpoint.remote import RemoteCheckpoint, read_remote_config  # httpx is slow to import
-
-    if recipe is not None:
-        return on_paper(target, read_remote_config(target), recipe)
-    remote = RemoteCheckpoint.open(target)
-    return _from_headers(target, remote.config, remote)
+    groups = tuple(groups_of_checkpoint(opened.tensors.values(), roles_of(config)))
+    return PlannedModel(name, config, arch, groups, None)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from halfbyte.plan.hardware import LOADER, Gpu, Operand
-from halfbyte.plan.work import Work
+from halfbyte.plan.work import StepWork
 
 MTP_ACCEPTANCE = 0.905
 """Chance that a draft token is accepted. Posted: 3.48 and 3.52 tokens a step with 3 drafts of GLM-5 (1+p+p^2+p^3)."""
@@ -71,7 +71,7 @@ class Speed:
 class SpeedModel:
     """Step times of one deployment. frequencies: measured expert popularity, uniform if None."""
 
-    def __init__(self, work: Work, frequencies: Sequence[float] | None = None, factors: Efficiency | None = None):
+    def __init__(self, work: StepWork, frequencies: Sequence[float] | None = None, factors: Efficiency | None = None):
         self.work, self.frequencies = work, frequencies
         self.d = work.plan.deployment
         self.gpu: Gpu = self.d.gpu

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from halfbyte.engines.server import GIB, Layout
-from halfbyte.formats.sizes import stored_bytes
+from halfbyte.formats.catalogue import BF16, F16, MXFP4, NVFP4, NVFP4_WEIGHT_ONLY, stored_bytes
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.roles import Role
 from halfbyte.plan.deployment import Deployment
@@ -81,11 +81,11 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
             stage.replicated += size
         if group.role is Role.ROUTED_EXPERT and group.layer is not None:
             expert_layers[group.layer] = expert_layers.get(group.layer, 0.0) + size
-            stage.nvfp4_experts += size if group.format in ("nvfp4", "nvfp4-w4a16") else 0.0
+            stage.nvfp4_experts += size if group.format in (NVFP4, NVFP4_WEIGHT_ONLY) else 0.0
         if (
             group.projection == "kv_b_proj"
             and len(group.shape) == 2
-            and d.facts.copies_kv_b(group.format in ("bf16", "f16"))
+            and d.facts.copies_kv_b(group.format in (BF16, F16))
         ):
             stage.absorbed += 2 * group.parameters / ranks.attention
     if arch.tied_embeddings and d.pp > 1:
@@ -133,14 +133,14 @@ def _expert_bytes(group: WeightGroup, ranks: Layout, d: Deployment) -> float:
 
     Source: vLLM `Mxfp4MoEMethod.create_weights` (Marlin and TRT-LLM kernels); SGLang rounds alike.
     """
-    if group.format != "mxfp4" or len(group.shape) != 2:
+    if group.format != MXFP4 or len(group.shape) != 2:
         return group.bytes / (ranks.expert_width * ranks.expert_count)
     rows, columns = group.shape
     width_is_rows = group.projection in ("gate_proj", "up_proj")
     width, hidden = (rows, columns) if width_is_rows else (columns, rows)
     width, hidden = _round_up(width // ranks.expert_width, 128), _round_up(hidden, 256)
     shape = (width, hidden) if width_is_rows else (hidden, width)
-    return group.count / ranks.expert_count * stored_bytes(shape, "mxfp4")
+    return group.count / ranks.expert_count * stored_bytes(shape, MXFP4)
 
 
 def _round_up(value: int, step: int) -> int:

@@ -8,6 +8,7 @@ to top_k) it is sum over e of 1 - (1 - f_e) ** tokens: skewed routing touches fe
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from halfbyte.formats.catalogue import format_called
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.roles import Role
 from halfbyte.plan.hardware import Gpu, Operand
@@ -27,15 +28,12 @@ def expected_coverage(experts: int, top_k: int, tokens: float, frequencies: Sequ
 
 def operand_of(storage: str, gpu: Gpu) -> Operand:
     """The operand type a GEMM runs in: 4-bit weights are native with their activations on Blackwell only."""
-    if storage in ("nvfp4", "mxfp4"):
-        return "fp4" if "fp4" in gpu.dense_tflops else "bf16"  # Marlin and kin: weight-only, BF16 arithmetic
-    if storage in ("fp8-block", "fp8"):
-        return "fp8" if "fp8" in gpu.dense_tflops else "bf16"
-    return "bf16"
+    operand = format_called(storage).operand
+    return operand if operand in gpu.dense_tflops else "bf16"  # Marlin and kin: weight-only, BF16 arithmetic
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """Per rank, over all layers of the model.
 
     dense_bytes: weights that every pass reads. expert_bytes: all routed experts on the rank. flops_per_token: by
@@ -85,7 +83,7 @@ class Work:
         return flops
 
 
-def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan) -> Work:
+def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan) -> StepWork:
     """Sum a model's groups for one rank. Pipeline stages run one after another, so their bytes add up."""
     d = plan.deployment
     found = rank_weights(groups, arch, d)
@@ -102,7 +100,7 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
         divisor = _compute_divisor(group, experts_of_a_token, ranks.attention)
         flops[operand_of(group.format, d.gpu)] += 2 * group.parameters * share / divisor
     by_type: dict[Operand, float] = {"bf16": flops["bf16"], "fp8": flops["fp8"], "fp4": flops["fp4"]}
-    return Work(arch, plan, dense, experts, sum(stage.draft for stage in found), by_type)
+    return StepWork(arch, plan, dense, experts, sum(stage.draft for stage in found), by_type)
 
 
 def _compute_divisor(group: WeightGroup, others: float, attention: int) -> float:

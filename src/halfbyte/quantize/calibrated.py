@@ -1,8 +1,6 @@
-"""`quantize --calibrate`: the rule that makes input scales of what is measured, and measuring it while staging."""
+"""Input scales that a run measures on its data: the rule that makes them, and measuring them while staging."""
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,24 +8,28 @@ import numpy as np
 
 from halfbyte.data.documents import Documents, load
 from halfbyte.data.tokenizer import open_tokenizer
-from halfbyte.errors import DataError, HalfbyteError, InputScaleError, UsageError
+from halfbyte.errors import DataError, InputScaleError, UsageError, options_called, said
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.progress import Progress
 from halfbyte.quantize.input_scale import DEFAULT_INPUT_SCALE, InputScales, from_file, parse_input_scale
 from halfbyte.quantize.journal import STAGING
+from halfbyte.quantize.options import RULES, QuantizeOptions
 from halfbyte.recipes.recipe import Recipe
 
 CALIBRATION = "calibration.json"
 ACTIVATIONS = "activations"
 """Work folder of a rounding pass, in the staging folder; a pass that only calibrates works in the staging folder."""
 
-RULES = ("max", "headroom")
 DEFAULT_RULE = "headroom"
 """Costs nothing that can be measured and survives a token larger than any seen, max does not: see
 docs/activation-scales.md."""
 
+OURS = {"max_length": "calibration_length", "tokens": "calibration_tokens", "data": "calibrate"}
+"""What options of `calibrate` are called where `quantize` has them."""
+
 
 @dataclass(frozen=True)
-class Bounds:
+class DataBounds:
     """tokens and length: of the data. memory_budget: resident bytes of the calibration. amax: rule of the scales."""
 
     tokens: int | None
@@ -36,93 +38,77 @@ class Bounds:
     device: str
     amax: str = DEFAULT_RULE
 
+    @classmethod
+    def of(cls, options: QuantizeOptions, rule: str | None) -> "DataBounds":
+        """rule: `measured_by`."""
+        tokens, length = options.calibration_tokens, options.calibration_length
+        return cls(tokens, length, options.memory_budget, options.device, rule or "max")
 
-def measured_by(
-    recipe: Recipe, input_scale: str | float | Path | None, calibrate: Sequence[str], on_data: bool
-) -> str | None:
-    """The rule by which this run measures its input scales, or None if it measures none.
 
-    input_scale: as given, None if it was not. on_data: the weights are rounded on `calibrate` too, which is then of
-    use without a rule. Raises UsageError for options that exclude each other.
+def measured_by(recipe: Recipe, options: QuantizeOptions) -> str | None:
+    """The rule by which a run measures its input scales, or None if it measures none.
+
+    Raises UsageError for options that exclude each other.
     """
-    rule = input_scale if isinstance(input_scale, str) and input_scale in RULES else None
-    if recipe.algorithm != "NVFP4":
-        option = f"--input-scale {rule}" if rule else None if on_data or not calibrate else "--calibrate"
-        if option:
-            raise UsageError(
-                f"{option}: recipe {recipe.name} is weight-only and has no input scale", hint="leave it out"
-            )
+    rule, calibrate, on_data = options.measured_rule, options.calibrate, options.on_data is not None
+    if recipe.algorithm != WITH_ACTIVATIONS:
+        weight_only = "recipe {name} is weight-only and has no input scale"
+        if rule:
+            message = said("{input_scale} {rule}: " + weight_only, rule=rule, name=recipe.name)
+            raise UsageError(message, hint="leave it out")
+        if calibrate and not on_data:  # data to round on are of use all the same
+            raise UsageError(said("{calibrate}: " + weight_only, name=recipe.name), hint="leave it out")
         return None
     if rule and not calibrate:
         raise UsageError(
-            f"--input-scale {rule}: is measured on data, and there is none",
-            hint="give --calibrate FILE, or a number: --input-scale 1",
+            said("{input_scale} {rule}: is measured on data, and there is none", rule=rule),
+            hint=said("give {calibrate} FILE, or a number: {input_scale} 1"),
         )
-    if rule or (calibrate and input_scale is None):
+    if rule or (calibrate and options.input_scale is None):
         return rule or DEFAULT_RULE
     if calibrate and not on_data:
         raise UsageError(
-            f"--calibrate and --input-scale {input_scale} both say what the input scales are",
-            hint=f"give one of them, or --input-scale {' or '.join(RULES)}",
+            said("{calibrate} and {input_scale} {given} both say what the input scales are", given=options.input_scale),
+            hint=said("give one of them, or {input_scale} {rules}", rules=" or ".join(RULES)),
         )
     return None
 
 
-def known_scales(recipe: Recipe, input_scale: str | float | Path | None, rule: str | None) -> InputScales | None:
+def known_scales(recipe: Recipe, options: QuantizeOptions, rule: str | None) -> InputScales | None:
     """Input scales as far as they are known before any work. rule: `measured_by`. None for a weight-only recipe."""
-    if recipe.algorithm != "NVFP4":
+    if recipe.algorithm != WITH_ACTIVATIONS:
         return None
     if rule:
         return InputScales(f"calibrated by this run, {rule}", constant=np.float32(1))
-    return parse_input_scale(DEFAULT_INPUT_SCALE if input_scale is None else input_scale)
+    return parse_input_scale(DEFAULT_INPUT_SCALE if options.input_scale is None else options.input_scale)
 
 
-def calibration_documents(src: Path, data: Sequence[str], bounds: Bounds) -> Documents:
+def calibration_documents(src: Path, data: Sequence[str], bounds: DataBounds) -> Documents:
     """What the run calibrates on, read and tokenized.
 
     Raises UsageError for a device that is none, DataError for a document that the model has no positions for, and what
     `data.documents.load` raises.
     """
     if bounds.device.partition(":")[0] not in ("cpu", "cuda"):
-        raise UsageError(f"--device {bounds.device}: wanted cpu or cuda")
+        raise UsageError(said("{device} {name}: wanted cpu or cuda", name=bounds.device))
     tokenizer = open_tokenizer(src)
-    with our_option_names():
+    with options_called(**OURS):
         documents = load(list(data), tokenizer, max_length=bounds.length, tokens=bounds.tokens)
     longest = max(documents.documents, key=lambda document: len(document.ids))
     if isinstance(tokenizer.context, int) and len(longest.ids) > tokenizer.context:
         raise DataError(
             f"{longest.source}:{longest.row}: {len(longest.ids)} tokens, the model has {tokenizer.context} positions",
-            hint=f"cut documents off: --calibration-length {tokenizer.context}",
+            hint=said("cut documents off: {calibration_length} {most}", most=tokenizer.context),
         )
     return documents
 
 
-@contextmanager
-def our_option_names() -> Iterator[None]:
-    """Errors of what `calibrate` and `compare` use too, under the names that their options have here."""
-    try:
-        yield
-    except HalfbyteError as error:
-        message, hint = _RENAMED.sub(_ours, error.message), error.hint and _RENAMED.sub(_ours, error.hint)
-        raise type(error)(message, hint=hint) from None
-
-
-_NAMES = {"--max-length": "--calibration-length", "--tokens": "--calibration-tokens", "--data": "--calibrate"}
-_RENAMED = re.compile("|".join(rf"{name}\b" for name in _NAMES))
-
-
-def _ours(found: re.Match[str]) -> str:
-    return _NAMES[found[0]]
-
-
-def calibrated_scales(
-    src: Path, dst: Path, data: Sequence[str], bounds: Bounds, progress: Progress | None
-) -> InputScales:
+def calibrated_scales(src: Path, dst: Path, data: Sequence[str], bounds: DataBounds, progress: Progress) -> InputScales:
     """Scales measured on `data`. Goes on after a kill, and is done at once if an earlier run had finished it."""
     from halfbyte.calibrate.calibration import calibrate  # needs torch; the rest of quantize does not
 
     work = dst / STAGING
-    with our_option_names():
+    with options_called(**OURS):
         calibrate(
             src,
             data,

@@ -5,7 +5,6 @@ from importlib.metadata import version
 from typing import Any
 
 from halfbyte import __version__
-from halfbyte.checkpoint.inventory import NVFP4
 from halfbyte.evidence.dossier import (
     SCHEMA,
     Dossier,
@@ -17,6 +16,8 @@ from halfbyte.evidence.dossier import (
     SourceRecord,
     TensorRow,
 )
+from halfbyte.formats.catalogue import NVFP4
+from halfbyte.formats.modelopt import format_of
 from halfbyte.formats.nvfp4.codec import Measure
 from halfbyte.models.roles import Role
 from halfbyte.quantize.input_scale import InputScales
@@ -33,7 +34,7 @@ def role_table(job: Job, results: Results) -> list[RoleRow]:
         quantized.setdefault(linear.source.name, []).append(linear)
     rows: dict[tuple[int, bool, str], dict[str, Any]] = {}
     totals: dict[tuple[int, bool, str], Measure] = {}
-    order = list(Role)
+    order, packed = list(Role), format_of(job.recipe.algorithm)
     for entry in job.entries:
         linears = quantized.get(entry.name, [])
         form = NVFP4 if linears else entry.format
@@ -42,8 +43,7 @@ def role_table(job: Job, results: Results) -> list[RoleRow]:
         row["tensors"] += max(1, len(linears))
         row["parameters"] += entry.parameters
         row["bytes_before"] += entry.bytes
-        scalars = 4 if job.recipe.algorithm == "W4A16_NVFP4" else 8
-        row["bytes_after"] += entry.parameters * 9 // 16 + scalars * len(linears) if linears else entry.bytes
+        row["bytes_after"] += sum(packed.bytes(linear.source.shape) for linear in linears) if linears else entry.bytes
         for linear in linears:
             if linear.role.module in results:
                 totals.setdefault(key, Measure()).add(results[linear.role.module][1])

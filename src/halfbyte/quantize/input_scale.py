@@ -16,8 +16,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from halfbyte.checkpoint.header import header_length, parse_header
-from halfbyte.errors import CheckpointError, InputScaleError
+from halfbyte.errors import CheckpointError, InputScaleError, said
 from halfbyte.evidence.calibration import CALIBRATION_KEY, Calibration
+from halfbyte.formats.dtypes import F32
 from halfbyte.formats.nvfp4.format import AMAX_TO_SCALE_2
 from halfbyte.models.roles import TensorRole
 from halfbyte.validation import first_fault
@@ -80,7 +81,7 @@ def _wider_names(role: TensorRole) -> list[str]:
 
 
 def parse_input_scale(value: str | float | Path) -> InputScales:
-    """From `--input-scale`: a positive number, or a file (see `from_file`). Raises InputScaleError."""
+    """A positive number, or a file (see `from_file`). Raises InputScaleError."""
     try:
         with np.errstate(over="ignore"):  # too large becomes infinite, which is refused below
             number = np.float32(float(value)) if not isinstance(value, Path) else None
@@ -89,7 +90,7 @@ def parse_input_scale(value: str | float | Path) -> InputScales:
     if number is None:
         return from_file(Path(value))  # type: ignore[arg-type]
     if not (np.isfinite(number) and number > 0):
-        raise InputScaleError(f"--input-scale {value}: wanted a finite number above 0, or a file")
+        raise InputScaleError(said("{input_scale} {value}: wanted a finite number above 0, or a file", value=value))
     return InputScales(f"constant {float(number):g}, not calibrated", constant=number)
 
 
@@ -106,8 +107,8 @@ def from_file(path: Path) -> InputScales:
         content = path.read_bytes()
     except OSError as error:
         raise InputScaleError(
-            f"--input-scale {path}: cannot be read: {error.strerror}",
-            hint="give a number, a file, or the rule max or headroom with --calibrate",
+            said("{input_scale} {path}: cannot be read: {reason}", path=path, reason=error.strerror),
+            hint=said("give a number, a file, or the rule max or headroom with {calibrate}"),
         ) from None
     calibration = None
     if path.suffix == ".safetensors":
@@ -173,7 +174,7 @@ def _from_safetensors(content: bytes, path: Path) -> dict[str, float]:
         raise InputScaleError(error.message, hint=error.hint) from None
     values = {}
     for name, info in tensors.items():
-        if info.dtype != "F32" or info.numel != 1:
+        if info.dtype != F32 or info.numel != 1:
             raise InputScaleError(f"{path}: {name} is {info.dtype} {list(info.shape)}, wanted one F32")
         values[name] = float(np.frombuffer(content[info.start : info.stop], "<f4")[0])
     return values

@@ -7,10 +7,11 @@ any tensor straight to its final offset.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from halfbyte.checkpoint.inventory import QUANTIZED, Entry, inventory
+from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries
-from halfbyte.errors import RecipeError, UnsupportedError
+from halfbyte.errors import RecipeError, UnsupportedError, said
+from halfbyte.formats.catalogue import F32, QUANTIZED
 from halfbyte.models import roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
@@ -54,7 +55,7 @@ def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bo
     if problems and not force:
         raise RecipeError(
             f"recipe {recipe.name}: engines cannot load it: {'; '.join(problems)}",
-            hint="--force writes it all the same",
+            hint=said("{force} writes it all the same"),
         )
     entries = inventory(source.tensors.values(), roles)
     _refuse_quantized(source, entries)
@@ -105,7 +106,7 @@ def _warnings(entries: list[Entry], roles: RoleMap, config: dict[str, object]) -
             "garbage; set num_nextn_predict_layers to 0 or restore the layer"
         )
     for entry in entries:
-        if entry.role.part == "e_score_correction_bias" and entry.format != "f32" and roles.arch.shared_width:
+        if entry.role.part == "e_score_correction_bias" and entry.format != F32 and roles.arch.shared_width:
             found.append(f"{entry.name} is {entry.format}: engines expect float32, rounding it reorders top-k")
             break
     return found
@@ -126,7 +127,7 @@ def _exclusions(
     if problems and not force:
         raise RecipeError(
             f"engines would misread the checkpoint: {'; '.join(map(str, problems[:3]))}",
-            hint="--force writes it all the same",
+            hint=said("{force} writes it all the same"),
         )
     warnings += [f"forced: {problem}" for problem in problems]
     return exclusions

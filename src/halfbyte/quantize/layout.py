@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
-from halfbyte.checkpoint.modelopt import Algorithm, linear_tensors
+from halfbyte.checkpoint.header import serialize_header
+from halfbyte.formats.dtypes import DTYPE_BYTES
+from halfbyte.formats.modelopt import Algorithm, format_of
 from halfbyte.quantize.units import Unit
 
 
@@ -49,6 +50,7 @@ def _laid_out(shard: OutputShard, algorithm: Algorithm) -> OutputShard:
 def tensors_of(unit: Unit, algorithm: Algorithm) -> list[tuple[str, str, tuple[int, ...], int]]:
     """Name, dtype, shape, bytes of all output tensors of a unit."""
     tensors = [(name, tensor.dtype, tensor.shape, tensor.bytes) for name, tensor in unit.kept]
+    form = format_of(algorithm)
     for linear in unit.linears:
-        tensors += linear_tensors(linear.role.module, linear.source.shape, algorithm)
+        tensors += form.tensors(linear.role.module, linear.source.shape)
     return tensors

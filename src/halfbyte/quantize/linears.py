@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from math import prod
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.source import Tensor
+from halfbyte.checkpoint.shard import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.formats.dtypes import FLOATS
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import GLU, TensorRole
-
-FLOAT_DTYPES = ("BF16", "F16", "F32")
 
 Kept = tuple[TensorRole, str, Tensor]
 """A tensor that is no matrix: role, output name, source."""
@@ -101,10 +100,8 @@ def check_complete(linears: list[Linear], roles: RoleMap) -> None:
 
 def check_quantizable(linear: Linear) -> None:
     shape, dtype = linear.source.shape, linear.source.dtype
-    if dtype not in FLOAT_DTYPES:
-        raise UnsupportedError(
-            f"{linear.source.name}: {dtype} cannot be quantized", hint=f"wanted {', '.join(FLOAT_DTYPES)}"
-        )
+    if dtype not in FLOATS:
+        raise UnsupportedError(f"{linear.source.name}: {dtype} cannot be quantized", hint=f"wanted {', '.join(FLOATS)}")
     if shape[1] % BLOCK_SIZE or not prod(shape):
         raise UnsupportedError(
             f"{linear.source.name}: shape {list(shape)} cannot be NVFP4: rows must be a multiple of {BLOCK_SIZE} long",

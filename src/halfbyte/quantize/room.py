@@ -14,7 +14,7 @@ from typing import Any
 
 from halfbyte.calibrate.histogram import BINS
 from halfbyte.models.roles import Role
-from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds
+from halfbyte.quantize.calibrated import ACTIVATIONS, DataBounds
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
 from halfbyte.quantize.layout import OutputShard
@@ -51,7 +51,7 @@ class Room:
         return asdict(self)
 
 
-def room_for(job: Job, config: Mapping[str, Any], lengths: Sequence[int], bounds: Bounds, layers: set[int]) -> Room:
+def room_for(job: Job, config: Mapping[str, Any], lengths: Sequence[int], bounds: DataBounds, layers: set[int]) -> Room:
     """Of a run that writes all of `job`: max(W + A, S + D), where
 
     S = all shards, W = all experts that are rounded on data, A = `activation_bytes`, D = the experts of the
@@ -71,7 +71,7 @@ def room_to_improve(
     config: Mapping[str, Any],
     targets: Sequence[OutputShard],
     lengths: Sequence[int],
-    bounds: Bounds,
+    bounds: DataBounds,
     layers: set[int],
 ) -> Room:
     """Of a run that replaces `targets` in place: A + E + one expert in flight, where A = `activation_bytes` and E is
@@ -106,7 +106,7 @@ def exchange_bytes(targets: Sequence[OutputShard], layers: set[int], size_of: Ca
     return max([peak, *(shard.bytes for shard in targets)])
 
 
-def activation_bytes(job: Job, config: Mapping[str, Any], lengths: Sequence[int], bounds: Bounds) -> int:
+def activation_bytes(job: Job, config: Mapping[str, Any], lengths: Sequence[int], bounds: DataBounds) -> int:
     """What a pass over the model keeps on the disk at once: k T H b + s P K 4 + 2 N, nothing without data.
 
     T tokens of H numbers of b bytes (float32 on a CPU, BF16 on a GPU); k = 2: hidden states before and after a layer;

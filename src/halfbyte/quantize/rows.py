@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.checkpoint.source import Checkpoint, Tensor
-from halfbyte.formats.nvfp4.codec import BF16, Weight
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
+from halfbyte.formats.nvfp4.codec import Weight
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 
 CHUNK_BYTES = 1 << 20
 """Source bytes handled at a time: about the second-level cache, so that encoding reads from there."""
-
-DTYPES = {"BF16": BF16, "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 
 
 class Stopped(Exception):
@@ -41,7 +41,7 @@ class RowReader:
     def rows(self, tensor: Tensor) -> Iterator[tuple[int, Weight]]:
         """A matrix as (first row, rows), at least one row at a time."""
         rows, columns = tensor.shape
-        dtype = DTYPES[tensor.dtype]
+        dtype = NUMPY_DTYPES[tensor.dtype]
         row_bytes = columns * dtype.itemsize
         step = max(1, CHUNK_BYTES // row_bytes)
         for first_row in range(0, rows, step):

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG, hf_quant_config, quantization_config
-from halfbyte.checkpoint.source import INDEX_NAME, JSON_LIMIT_BYTES
+from halfbyte.checkpoint.index import INDEX_NAME
+from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.errors import CheckpointError
 from halfbyte.evidence.names import DECISION, DOSSIER
 from halfbyte.evidence.record import json_bytes
+from halfbyte.formats.modelopt import HF_QUANT_CONFIG, hf_quant_config, quantization_config
 from halfbyte.quantize.job import Job
 
 CARD = "README.md"

@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from halfbyte.checkpoint.source import INDEX_NAME
+from halfbyte.checkpoint.index import INDEX_NAME
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.errors import OutputError
 from halfbyte.quantize.journal import STAGING

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.source import Tensor
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.formats.nvfp4.layout import packed_bytes
 from halfbyte.models.roles import GLU, SHARED_SCALE, Role, TensorRole
 from halfbyte.quantize.linears import Kept, Linear
 
@@ -26,7 +27,7 @@ class Unit:
     @property
     def packed_bytes(self) -> int:
         """Of the codes and block scales of its linears."""
-        return sum(linear.source.shape[0] * linear.source.shape[1] * 9 // 16 for linear in self.linears)
+        return sum(sum(packed_bytes(linear.source.shape)) for linear in self.linears)
 
     def sharing(self) -> list[tuple[Linear, ...]]:
         """The linears in groups that share one `weight_scale_2` (and one input)."""

@@ -17,12 +17,14 @@ from typing import Any, get_args
 
 import numpy as np
 
-from halfbyte.checkpoint.inventory import NVFP4, Entry, inventory
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import NonFiniteError
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import kernels
 from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.formats.nvfp4.format import SCALE_LAST

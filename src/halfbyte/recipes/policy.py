@@ -11,18 +11,18 @@ from pydantic import Field
 
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
+from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
 from halfbyte.models.roles import Role
 from halfbyte.recipes.reading import Table, WrittenFile
 from halfbyte.validation import nearest
 
-DEFAULT_POLICY = "default"
 Severity = Literal["deny", "warn", "info"]
 Depth = Literal["headers", "scales", "full"]
 """How much of a checkpoint is read: the headers, the scales too, or every byte."""
-_PLAIN = ("bf16", "f16", "f32")
+_PLAIN = (BF16, F16, F32)
 _FORMATS: dict[Role, tuple[str, ...]] = {
-    role: ("nvfp4", *_PLAIN) if role is Role.ROUTED_EXPERT else _PLAIN for role in Role
+    role: (NVFP4, *_PLAIN) if role is Role.ROUTED_EXPERT else _PLAIN for role in Role
 }
 
 
@@ -146,7 +146,7 @@ class Policy(WrittenFile):
         """Raise UsageError for a rule that is not known, with the nearest that is."""
         for section, id in self._rules():
             if id not in known:
-                hint = nearest(id, list(known)) or "halfbyte gate --explain all lists the rules"
+                hint = nearest(id, list(known)) or said("halfbyte gate {explain} all lists the rules")
                 raise UsageError(f"{where}: {section}: no rule is called {id[:80]!r}", hint=hint)
 
     def _rules(self) -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ LIMIT_BYTES = 1_000_000
 class Table(BaseModel):
     """A table of such a file: whatever it does not declare is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class WrittenFile(Table):
@@ -45,6 +45,11 @@ class WrittenFile(Table):
         return cls.parsed(text, name)
 
     @classmethod
+    def from_file(cls, file: str | Path) -> Self:
+        """A file by path, where none is shipped. Raises `error`."""
+        return cls.parsed(cls._text(str(file), {}), str(file))
+
+    @classmethod
     def parsed(cls, text: str, where: str) -> Self:
         """From YAML (or JSON) text. Raises `error` naming the first thing wrong. where: for the message."""
         try:
@@ -62,7 +67,8 @@ class WrittenFile(Table):
     @classmethod
     def _text(cls, name: str, shipped: Mapping[str, Traversable]) -> str:
         if not os.path.isfile(name):  # unlike Path's, without an OSError for a name that no file can have
-            hint = nearest(name, list(shipped)) or f"shipped {cls.plural}: {', '.join(sorted(shipped))}"
+            listed = f"shipped {cls.plural}: {', '.join(sorted(shipped))}" if shipped else None
+            hint = nearest(name, list(shipped)) or listed
             raise cls.error(f"no {cls.what} and no file is called {name[:200]!r}", hint=hint)
         try:
             size_bytes = os.path.getsize(name)

@@ -8,14 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from halfbyte.checkpoint.modelopt import Algorithm
 from halfbyte.engines.packing import LATENT_ATTENTION, REASONS
 from halfbyte.errors import RecipeError
+from halfbyte.formats.modelopt import Algorithm
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.recipes.reading import Table, WrittenFile
 
-DEFAULT_RECIPE = "nvfp4-routed-experts"
 Format = Literal["nvfp4", "keep"]
 
 

@@ -3,7 +3,8 @@
     import halfbyte.runtime
     model = AutoModelForCausalLM.from_pretrained("glm-nvfp4")
 
-Needs the extra `[torch]`; nothing else in Halfbyte imports this package.
+Needs the extra `[torch]`. The only import in Halfbyte that changes anything outside of it; `chat` alone makes it, when
+a model is loaded.
 """
 
 from halfbyte.runtime.config import ModelOptConfig

@@ -9,13 +9,13 @@ from typing import Any
 
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from halfbyte.checkpoint.modelopt import Algorithm
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.formats.modelopt import ALGORITHMS, WEIGHT_ONLY, Algorithm
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.runtime.options import Options
 
 RUNTIME_KEYS = ("backend", "activations")
-ALGORITHMS: dict[str, Algorithm] = {"NVFP4": "NVFP4", "W4A16_NVFP4": "W4A16_NVFP4"}
 
 
 class ModelOptConfig(QuantizationConfigMixin):
@@ -48,42 +48,26 @@ class ModelOptConfig(QuantizationConfigMixin):
         """What `from_pretrained(quantization_config=...)` may set over the checkpoint's own config."""
         return {key: getattr(self, key) for key in RUNTIME_KEYS if getattr(self, key) is not None}
 
-    def _facts(self) -> dict[str, Any]:
-        nested = self.stored.get("quantization")
-        return self.stored | nested if isinstance(nested, dict) else self.stored
-
     def algorithm(self) -> Algorithm:
         """What the checkpoint holds. Raises UnsupportedError for any other algorithm than NVFP4, weight-only or not."""
-        facts = self._facts()
-        name = facts.get("quant_algo")
-        algorithm = ALGORITHMS.get(name) if isinstance(name, str) else None
+        block = QuantizationBlock.merged(self.stored)
+        algorithm = next((known for known in ALGORITHMS if known == block.algorithm), None)
         if algorithm is None:
             raise UnsupportedError(
-                f"config.json: quant_algo is {str(name)[:80]!r}, halfbyte.runtime loads {' and '.join(ALGORITHMS)}",
+                f"config.json: quant_algo is {str(block.algorithm)[:80]!r}, halfbyte.runtime loads "
+                + " and ".join(ALGORITHMS),
                 hint="serve FP8 and mixed checkpoints with vLLM or SGLang",
             )
-        sizes = [("group_size", facts.get("group_size", BLOCK_SIZE))]
-        groups = facts.get("config_groups") or {}
-        if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
+        if not block.has_sound_groups:
             raise CheckpointError("config.json: quantization_config.config_groups is not a mapping of mappings")
-        for group_name, group in groups.items():
-            for part in ("weights", "input_activations"):
-                described = group.get(part)
-                if isinstance(described, dict):
-                    sizes.append((f"config_groups.{group_name}.{part}.group_size", described.get("group_size", 16)))
-        for key, size in sizes:
+        for key, size in block.group_sizes("weights", "input_activations"):
             if size != BLOCK_SIZE:
                 raise UnsupportedError(f"config.json: {key} is {str(size)[:80]!r}, NVFP4 has {BLOCK_SIZE}")
-        weight_only = bool(groups) and all(group.get("input_activations") is None for group in groups.values())
-        return "W4A16_NVFP4" if weight_only else algorithm  # vLLM reads null activations as weight-only too
+        return algorithm if block.quantizes_activations(if_absent=False) else WEIGHT_ONLY
 
     def exclusions(self) -> list[str]:
         """Patterns of what is not quantized. Raises CheckpointError if they are not a list of strings."""
-        facts = self._facts()
-        for key in ("ignore", "exclude_modules", "modules_to_not_convert"):
-            entries = facts.get(key)
-            if entries is not None:
-                if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-                    raise CheckpointError(f"config.json: quantization_config.{key} is not a list of strings")
-                return entries
-        return []
+        block = QuantizationBlock.merged(self.stored)
+        if block.exclusions is not None and block.excluded is None:
+            raise CheckpointError(f"config.json: quantization_config.{block.exclusions.key} is not a list of strings")
+        return block.excluded or []

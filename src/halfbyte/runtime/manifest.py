@@ -13,15 +13,20 @@ import torch
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from halfbyte.checkpoint.inventory import NVFP4, QUANTIZED, inventory
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.inventory import inventory
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.formats.catalogue import NVFP4, QUANTIZED
+from halfbyte.formats.dtypes import F8_E4M3, FLOATS, U8
+from halfbyte.formats.torch_dtypes import TORCH_DTYPES
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
 from halfbyte.runtime.replace import is_quantized
 from halfbyte.runtime.runtime import logger
 
-STORED = {torch.uint8: "U8", torch.float8_e4m3fn: "F8_E4M3"}
+PACKED = {TORCH_DTYPES[dtype]: dtype for dtype in (U8, F8_E4M3)}
+"""torch dtypes of parameters that hold packed numbers -> how files spell them."""
 LINEAR_LIKE = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP, Role.ATTENTION, Role.INDEXER, Role.LM_HEAD)
 
 
@@ -92,8 +97,8 @@ def _check_tensor(tensor: Tensor, parameter: torch.Tensor, sources: int) -> None
         shape = (shape[1] // sources, *shape[2:]) if len(shape) > 2 else ()  # of one expert and projection
     if tensor.shape != shape:
         raise CheckpointError(f"{tensor.name}: shape {list(tensor.shape)}, the model wants {list(shape)}")
-    stored = STORED.get(parameter.dtype)
-    if stored is None and tensor.dtype not in ("BF16", "F16", "F32"):
+    stored = PACKED.get(parameter.dtype)
+    if stored is None and tensor.dtype not in FLOATS:
         raise CheckpointError(f"{tensor.name}: dtype {tensor.dtype}, wanted BF16, F16 or F32")
     if stored is not None and tensor.dtype != stored:
         raise CheckpointError(f"{tensor.name}: dtype {tensor.dtype}, wanted {stored}")

@@ -11,13 +11,14 @@ transformers stacks them. Nothing here is trained.
 | activation scale | float32 | `input_scale` [] | `..._input_scale` [E, 2], [E] |
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from halfbyte.errors import UnsupportedError
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.runtime.runtime import Runtime
 
@@ -36,10 +37,43 @@ class Matrices(NamedTuple):
         return Matrices(self.codes[index], self.scales[index], self.scale_2[index])
 
 
+class Backend(Protocol):
+    """Computes packed linears and experts. One object serves a whole model.
+
+    rearranges: `prepare` has replaced the file's bytes by another layout, so the model can no longer be saved.
+    An activation scale (float32 []) means: round that GEMM's input to NVFP4 with it first; None: leave it alone.
+    """
+
+    name: str
+    rearranges: bool
+
+    def prepare(self, packed: "Mapping[str, PackedModule]") -> None:
+        """Called once when loading is done, before any computation."""
+
+    def linear(self, module: "PackedLinear", hidden: Tensor, scale: Tensor | None) -> Tensor:
+        """hidden [M, K] -> [M, N], hidden's dtype, without the bias."""
+        ...
+
+    def experts(
+        self,
+        module: "PackedExperts",
+        hidden: Tensor,
+        top_k_index: Tensor,
+        top_k_weights: Tensor,
+        scale: Tensor | None,
+        down_scale: Tensor | None,
+    ) -> Tensor:
+        """hidden [M, H], top_k_index int64 [M, k], top_k_weights [M, k] -> [M, H], hidden's dtype.
+
+        The weighted sum over k of down(act(gate(x)) * up(x)). An index of num_experts or more adds nothing.
+        """
+        ...
+
+
 class PackedModule(nn.Module):
     """Keeps its dtypes: `model.float()` or `.to(torch.bfloat16)` would otherwise turn scales into other numbers."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime[Backend]) -> None:
         super().__init__()
         self.runtime = runtime
 
@@ -71,14 +105,14 @@ class PackedModule(nn.Module):
 class PackedLinear(PackedModule):
     """One quantized linear layer, in place of nn.Linear."""
 
-    def __init__(self, linear: nn.Linear, runtime: Runtime, path: str) -> None:
+    def __init__(self, linear: nn.Linear, runtime: Runtime[Backend], path: str) -> None:
         super().__init__(runtime)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         _check_width(path, self.in_features)
         self._packed("weight", torch.uint8, self.out_features, self.in_features // 2)
         self._packed("weight_scale", torch.float8_e4m3fn, self.out_features, self.in_features // BLOCK_SIZE)
         self._packed("weight_scale_2", torch.float32)
-        if runtime.algorithm == "NVFP4":
+        if runtime.algorithm == WITH_ACTIVATIONS:
             self._packed("input_scale", torch.float32)
         self.bias = linear.bias
 
@@ -111,7 +145,7 @@ class PackedExperts(PackedModule):
         hidden_size: int,
         intermediate_size: int,
         act_fn: Callable[[Tensor], Tensor],
-        runtime: Runtime,
+        runtime: Runtime[Backend],
         path: str,
     ) -> None:
         super().__init__(runtime)
@@ -127,7 +161,7 @@ class PackedExperts(PackedModule):
             self._packed(name, torch.uint8, self.num_experts, rows, columns // 2)
             self._packed(f"{name}_scale", torch.float8_e4m3fn, self.num_experts, rows, columns // BLOCK_SIZE)
             self._packed(f"{name}_scale_2", torch.float32, *scalars)
-            if runtime.algorithm == "NVFP4":
+            if runtime.algorithm == WITH_ACTIVATIONS:
                 self._packed(f"{name}_input_scale", torch.float32, *scalars)
 
     @property

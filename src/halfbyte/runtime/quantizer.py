@@ -12,6 +12,7 @@ from torch import nn
 from transformers.quantizers.base import HfQuantizer
 
 from halfbyte.errors import UnsupportedError
+from halfbyte.formats.nvfp4.torch import check_positive, check_scales
 from halfbyte.models import roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.runtime.backends import choose
@@ -19,9 +20,9 @@ from halfbyte.runtime.conversion import with_scales
 from halfbyte.runtime.files import open_files
 from halfbyte.runtime.manifest import check_files
 from halfbyte.runtime.options import Options
-from halfbyte.runtime.packed import PackedModule
+from halfbyte.runtime.packed import Backend, PackedModule
 from halfbyte.runtime.replace import replace_modules
-from halfbyte.runtime.runtime import Runtime, check_positive, check_scales, logger
+from halfbyte.runtime.runtime import Runtime, logger
 
 
 class ModelOptQuantizer(HfQuantizer):
@@ -34,7 +35,7 @@ class ModelOptQuantizer(HfQuantizer):
     def __init__(self, quantization_config: Any, **kwargs: Any) -> None:
         super().__init__(quantization_config, **kwargs)
         options = Options.resolve(quantization_config.backend, quantization_config.activations)
-        self.runtime = Runtime(quantization_config.algorithm(), options)
+        self.runtime = Runtime[Backend](quantization_config.algorithm(), options)
         self._parameters: set[str] = set()
 
     def validate_environment(self, *_: Any, device_map: Any = None, **__: Any) -> None:
@@ -89,7 +90,7 @@ def packed_modules(model: nn.Module) -> dict[str, PackedModule]:
     return {name: module for name, module in model.named_modules() if isinstance(module, PackedModule)}
 
 
-def start(model: nn.Module, runtime: Runtime) -> None:
+def start(model: nn.Module, runtime: Runtime[Backend]) -> None:
     """Choose the back end for where the weights lie now, prepare it and say so.
 
     One that has rearranged the weights stays: it alone can read them.

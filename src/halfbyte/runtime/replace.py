@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.integrations.moe import _default_apply_gate
 
 from halfbyte.engines.engine import SplitFusedError
 from halfbyte.engines.vllm import VLLM
-from halfbyte.errors import CheckpointError, UnknownTensorError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnknownTensorError
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
-from halfbyte.runtime.packed import PackedExperts, PackedLinear
+from halfbyte.modules.experts import check_plain, is_experts
+from halfbyte.runtime.packed import Backend, PackedExperts, PackedLinear
 from halfbyte.runtime.runtime import Runtime
 
 NEVER_PACKED = (Role.ROUTER, Role.EMBEDDING, Role.NORM)
@@ -30,7 +30,7 @@ def is_quantized(role: TensorRole, exclusions: Sequence[str]) -> bool:
         raise CheckpointError(f"config.json: quantization_config.ignore: {module}: {error}") from None
 
 
-def replace_modules(model: Any, roles: RoleMap, exclusions: Sequence[str], runtime: Runtime) -> int:
+def replace_modules(model: Any, roles: RoleMap, exclusions: Sequence[str], runtime: Runtime[Backend]) -> int:
     """Put packed modules (on the meta device) in place of the quantized ones. Returns how many."""
     prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
     count = 0
@@ -59,20 +59,3 @@ def replace_modules(model: Any, roles: RoleMap, exclusions: Sequence[str], runti
         model.set_submodule(path, packed)
         count += 1
     return count
-
-
-def is_experts(module: nn.Module) -> bool:
-    """Whether this is a fused experts module of transformers: two stacks of matrices."""
-    stacks = [getattr(module, name, None) for name in ("gate_up_proj", "down_proj")]
-    return all(isinstance(stack, nn.Parameter) and stack.ndim == 3 for stack in stacks)
-
-
-def check_plain(experts: Any, path: str) -> None:
-    """Refuse an experts module that computes anything but down(act(gate) * up)."""
-    wanted = {"has_gate": True, "has_bias": False, "is_transposed": False, "is_concatenated": True}
-    wanted["has_post_expert_norm"] = False
-    for name, value in wanted.items():
-        if getattr(experts, name, value) != value:
-            raise UnsupportedError(f"{path}: {type(experts).__name__} has {name}={not value}, which is not supported")
-    if type(experts)._apply_gate is not _default_apply_gate:
-        raise UnsupportedError(f"{path}: {type(experts).__name__} joins gate and up in its own way")

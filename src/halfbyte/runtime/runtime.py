@@ -1,28 +1,34 @@
 """What all packed modules of one model share: the algorithm, the chosen back end and the activation mode."""
 
 import logging
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from halfbyte.checkpoint.modelopt import Algorithm
-from halfbyte.errors import CheckpointError, UsageError
+from halfbyte.errors import UsageError
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS, Algorithm
 from halfbyte.runtime.options import Options
-
-if TYPE_CHECKING:
-    from halfbyte.runtime.backends.interface import Backend
 
 logger = logging.getLogger("halfbyte.runtime")
 
 
-class Runtime:
+class Named(Protocol):
+    """What is asked of a back end here; what it computes is between it and the packed modules (`packed.Backend`)."""
+
+    name: str
+    rearranges: bool
+
+
+B = TypeVar("B", bound=Named)
+
+
+class Runtime(Generic[B]):
     """One per model. `backend` is set by `start`, once it is known where the weights lie."""
 
     def __init__(self, algorithm: Algorithm, options: Options) -> None:
         self.algorithm = algorithm
         self.options = options
-        self._backend: Backend | None = None
+        self._backend: B | None = None
         self.reason = ""
 
     @property
@@ -30,7 +36,7 @@ class Runtime:
         return self._backend is not None
 
     @property
-    def backend(self) -> "Backend":
+    def backend(self) -> B:
         assert self._backend is not None, "a packed module was called before loading was done"
         return self._backend
 
@@ -39,8 +45,8 @@ class Runtime:
         """Whether activations are rounded; `auto` leaves them alone, which is what engines do off Blackwell."""
         return self.options.activations == "a4-sim"
 
-    def start(self, backend: "Backend", reason: str) -> None:
-        if self.simulates_activations and self.algorithm != "NVFP4":
+    def start(self, backend: B, reason: str) -> None:
+        if self.simulates_activations and self.algorithm != WITH_ACTIVATIONS:
             raise UsageError(
                 f"activations=a4-sim needs input_scale, a {self.algorithm} checkpoint has none",
                 hint="quantize with algorithm NVFP4, or use activations=a16",
@@ -65,37 +71,3 @@ class Runtime:
         """One line for people: what computes, and why."""
         mode = "a4-sim" if self.simulates_activations else "a16"
         return f"{self.algorithm} on back end {self.backend.name} ({self.reason}), activations {mode}"
-
-
-def check_scales(name: str, scales: Tensor) -> None:
-    """Refuse block scales that are NaN or negative. scales: float8_e4m3fn, any shape.
-
-    Zero is legal, and its block is zero whatever its codes: older versions of ModelOpt wrote it where a scale
-    underflows.
-    """
-    if scales.device.type == "meta" or not scales.numel():
-        return
-    raw = scales.view(torch.uint8)
-    if int(raw.max()) > 0x7E:
-        wrong = int((raw > 0x7E).sum())
-        first = int((raw > 0x7E).flatten().int().argmax())
-        value = float(scales.flatten()[first].float())
-        index = [int(i) for i in torch.unravel_index(torch.tensor(first), scales.shape)]
-        raise CheckpointError(
-            f"{name}: {wrong} block scale(s) are NaN or negative, first {value} at {index}",
-            hint="the checkpoint is damaged; run `halfbyte verify` or download it again",
-        )
-
-
-def check_positive(name: str, scalars: Tensor) -> None:
-    """Refuse tensor-wide scales that are not positive and finite. ModelOpt writes 0 for a dead expert's NaN weight."""
-    if scalars.device.type == "meta":
-        return
-    wrong = ~(scalars.isfinite() & (scalars > 0))
-    if bool(wrong.any()):
-        first = int(wrong.flatten().int().argmax())
-        index = [int(i) for i in torch.unravel_index(torch.tensor(first), scalars.shape)] if scalars.ndim else []
-        raise CheckpointError(
-            f"{name}: {float(scalars.flatten()[first])} at {index}, wanted a positive finite number",
-            hint="the checkpoint is damaged, or an expert was never calibrated; quantize it again",
-        )

@@ -4,11 +4,12 @@ from torch import nn
 
 from halfbyte.errors import UsageError
 from halfbyte.runtime.options import Options
+from halfbyte.runtime.packed import Backend
 from halfbyte.runtime.quantizer import packed_modules, start
 from halfbyte.runtime.runtime import Runtime
 
 
-def runtime_of(model: nn.Module) -> Runtime:
+def runtime_of(model: nn.Module) -> Runtime[Backend]:
     for module in packed_modules(model).values():
         return module.runtime
     raise UsageError("this model holds no NVFP4 modules", hint="load it from a directory made by `halfbyte quantize`")

@@ -20,14 +20,16 @@ from halfbyte.compare.checks import check_context
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import OutputError, UsageError
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS
+from halfbyte.formats.nvfp4.stored import FORMAT as NVFP4
 from halfbyte.models import roles_of
 from halfbyte.models.roles import Role
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.job import plan_job
-from halfbyte.quantize.pipeline import DEFAULT_MAX_SHARD_BYTES
-from halfbyte.search.formats import NVFP4
+from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.search.groups import Group, groups_of, recipe_of
 from halfbyte.search.knapsack import Choice, Item, cheapest, front
+from halfbyte.search.options import SearchOptions
 
 USUAL: dict[str, tuple[Role, ...]] = {
     "all experts": (Role.ROUTED_EXPERT,),
@@ -59,38 +61,28 @@ class SearchResult:
 
 
 def search(
-    src: str | Path,
-    *,
-    data: Sequence[str],
-    budget_gb: float | None = None,
-    bits: float | None = None,
-    output: str | Path | None = None,
-    tokens: int | None = None,
-    max_length: int | None = None,
-    seed: int = 0,
-    device: str | None = None,
-    memory_budget: int | None = None,
-    work: str | Path | None = None,
-    progress: Progress | None = None,
+    src: str | Path, options: SearchOptions | None = None, *, progress: Progress | None = None, **given: Any
 ) -> SearchResult:
-    """Find the recipe of least damage whose checkpoint takes at most `budget_gb` (10^9 bytes) or `bits` per parameter.
+    """Find the recipe of least damage whose checkpoint takes at most the size that is asked for.
 
-    data and sampling: see `data.documents.load`. output: file for the recipe; must not exist.
-    Raises HalfbyteError; UsageError if the budget is below what four bits can reach or above the source's own size.
+    given: fields of SearchOptions by name, instead of `options`. Raises HalfbyteError; UsageError if the budget is
+    below what four bits can reach or above the source's own size.
     """
-    progress = progress or Silent()
-    budget_bytes(1, budget_gb, bits)  # refused before anything is read
+    options, progress = options or SearchOptions(**given), progress or Silent()
+    output = options.output
     if output is not None and Path(output).exists():
         raise OutputError(f"{output}: exists already", hint="give another name with -o, or remove it")
     tokenizer = open_tokenizer(src)
     with Checkpoint.open(src) as source:
         groups = groups_of(source, NVFP4)
         parameters = sum(entry.parameters for entry in inventory(source.tensors.values(), roles_of(source.config)))
-        budget = budget_bytes(parameters, budget_gb, bits)
+        budget = options.budget_bytes(parameters)
         _check_reachable(source, groups, budget)
-        documents = load(data, tokenizer, max_length=max_length, tokens=tokens, seed=seed)
+        documents = load(
+            options.data, tokenizer, max_length=options.max_length, tokens=options.tokens, seed=options.seed
+        )
         check_context(documents, tokenizer.context)
-        measured = _Measured(source, documents.documents, device, memory_budget, work, progress)
+        measured = _Measured(source, documents.documents, options, progress)
         damages = measured.kl([[group] for group in groups])
         choices = front([Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, damages, strict=True)])
         best = _fitting(source, groups, choices, budget)
@@ -120,41 +112,25 @@ def search(
     )
 
 
-def budget_bytes(parameters: int, budget_gb: float | None, bits: float | None) -> int:
-    """Bytes of the checkpoint that are allowed. Raises UsageError unless exactly one, positive, is given."""
-    if (budget_gb is None) == (bits is None):
-        raise UsageError("give --budget-gb or --bits, one of them")
-    size = budget_gb * 1e9 if budget_gb is not None else (bits or 0) * parameters / 8
-    if not 0 < size < float("inf"):
-        raise UsageError(f"--budget-gb or --bits {budget_gb if bits is None else bits}: wanted a number above 0")
-    return int(size)
-
-
 class _Measured:
     """The data and the way to measure on it."""
 
     def __init__(
-        self,
-        source: Checkpoint,
-        documents: Sequence[Any],
-        device: str | None,
-        memory_budget: int | None,
-        work: str | Path | None,
-        progress: Progress,
+        self, source: Checkpoint, documents: Sequence[Any], options: SearchOptions, progress: Progress
     ) -> None:
         import torch
 
-        from halfbyte.compare.lockstep import Work
+        from halfbyte.compare.lockstep import Spans
         from halfbyte.compare.opening import Opening
         from halfbyte.compare.tokens import LOGIT_BYTES
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._source, self._progress = source, progress
-        self._scratch = None if work is None else Path(work)
-        self._opening = Opening(device, memory_budget, self._scratch)
+        self._scratch = None if options.work is None else Path(options.work)
+        self._opening = Opening(device, options.memory_budget, self._scratch)
         ids = [torch.from_numpy(document.ids) for document in documents]
         spans = [slice(0, len(one)) for one in ids]
-        self._job = Work(ids, spans, len(ids), self._opening.logit_bytes or LOGIT_BYTES)
+        self._job = Spans(ids, spans, len(ids), self._opening.logit_bytes or LOGIT_BYTES)
 
     def kl(self, choices: Sequence[Sequence[Group]]) -> list[float]:
         """Mean KL(source ‖ choice) over all tokens, in nats."""
@@ -193,7 +169,9 @@ def _fitting(source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choi
                 f"budget of {budget / 1e9:.4g} GB: headers of the files do not fit", hint="give a little more"
             )
         picked = [groups[i] for i in best.items()]
-        written = plan_job(source, recipe_of(picked, groups, "searched", ""), DEFAULT_MAX_SHARD_BYTES).output_bytes
+        written = plan_job(
+            source, recipe_of(picked, groups, "searched", ""), QuantizeOptions.max_shard_bytes
+        ).output_bytes
         if written <= budget:
             return best
         saved = best.saved + 1
@@ -228,7 +206,7 @@ def _recipe_text(picked: Sequence[Group], groups: Sequence[Group], name: str, ro
         f"{len(picked)} of {len(groups)} groups; KL {row['kl']:.5f} measured, {row['predicted_kl']:.5f} summed."
     )
     document = recipe_of(picked, groups, name, description).model_dump(mode="json", exclude_defaults=True)
-    document = {"version": 1} | document | {"algorithm": "NVFP4"}
+    document = {"version": 1} | document | {"algorithm": WITH_ACTIVATIONS}
     for override in document.get("layers", {}).get("overrides", []):
         override["layers"] = list(override["layers"])
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

@@ -11,11 +11,11 @@ from torch import Tensor, cat, from_numpy
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare.layers import BaseChoices, CandidateChoices
-from halfbyte.compare.lockstep import Difference, Lockstep, Work
+from halfbyte.compare.lockstep import Difference, Lockstep, Spans
 from halfbyte.compare.opening import Opening
+from halfbyte.formats.storage import StorageFormat
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Progress
-from halfbyte.search.formats import Format
 from halfbyte.search.groups import Group
 from halfbyte.search.rounded import rounded_copy
 from halfbyte.stream.routing import ExpertRows
@@ -27,7 +27,7 @@ TOGETHER = 4
 class RoundedExperts(CandidateChoices):
     """Rounds the routed experts of some layers as they stream by."""
 
-    def __init__(self, base: BaseChoices, layers: frozenset[int], form: Format) -> None:
+    def __init__(self, base: BaseChoices, layers: frozenset[int], form: StorageFormat) -> None:
         super().__init__(base)
         self._layers, self._form = layers, form
 
@@ -48,8 +48,8 @@ class RoundedExperts(CandidateChoices):
 def measure(
     source: Checkpoint,
     choices: Sequence[Sequence[Group]],
-    form: Format,
-    job: Work,
+    form: StorageFormat,
+    job: Spans,
     opening: Opening,
     scratch: Path,
     progress: Progress,
@@ -71,7 +71,7 @@ def measure(
     return found
 
 
-def _copy(source: Checkpoint, choice: Sequence[Group], form: Format, folder: Path) -> Path:
+def _copy(source: Checkpoint, choice: Sequence[Group], form: StorageFormat, folder: Path) -> Path:
     """A copy with all rounded that does not stream by; the source itself if that is nothing."""
     rest = [group for group in choice if group.role is not Role.ROUTED_EXPERT]
     if not rest:
@@ -84,7 +84,7 @@ def _copy(source: Checkpoint, choice: Sequence[Group], form: Format, folder: Pat
     return folder
 
 
-def _observer(choice: Sequence[Group], form: Format) -> Callable[[BaseChoices], CandidateChoices]:
+def _observer(choice: Sequence[Group], form: StorageFormat) -> Callable[[BaseChoices], CandidateChoices]:
     layers = frozenset(group.layer for group in choice if group.role is Role.ROUTED_EXPERT)
     return lambda base: RoundedExperts(base, layers, form) if layers else CandidateChoices(base)
 

@@ -6,16 +6,17 @@ Engines read one precision per layer's routed experts and fuse pairs of linears,
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from halfbyte.checkpoint.inventory import QUANTIZED, inventory
+from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import UnsupportedError
+from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.storage import StorageFormat
 from halfbyte.models import roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.quantize.linears import split
 from halfbyte.recipes.recipe import Recipe
-from halfbyte.search.formats import Format
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Group:
         return f"{self.role} {self.layer}"
 
 
-def groups_of(source: Checkpoint, form: Format) -> list[Group]:
+def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
     """All groups, by layer. Raises UnsupportedError for a quantized source, or one with nothing to choose."""
     roles = roles_of(source.config)
     entries = inventory(source.tensors.values(), roles)

@@ -9,20 +9,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from halfbyte.checkpoint.header import DTYPE_BYTES, serialize_header
+from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.source import Checkpoint, Tensor
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import ShardWriter
+from halfbyte.formats.dtypes import DTYPE_BYTES, F32, FLOATS
+from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
+from halfbyte.formats.storage import StorageFormat
 from halfbyte.models import roles_of
 from halfbyte.models.roles import TensorRole
-from halfbyte.quantize.linears import FLOAT_DTYPES, Linear, split
-from halfbyte.quantize.rows import DTYPES
+from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.units import sharing, unit_key
-from halfbyte.search.formats import Decoded, Format
+
+Decoded = npt.NDArray[np.float32]
 
 
-def rounded_copy(source: Checkpoint, folder: Path, chosen: Callable[[TensorRole], bool], form: Format) -> None:
+def rounded_copy(source: Checkpoint, folder: Path, chosen: Callable[[TensorRole], bool], form: StorageFormat) -> None:
     """Write the copy into new `folder`. chosen: asked for every matrix of the model. Raises HalfbyteError."""
     folder.mkdir(parents=True)
     roles = roles_of(source.config)
@@ -38,7 +43,7 @@ def rounded_copy(source: Checkpoint, folder: Path, chosen: Callable[[TensorRole]
         _write_shard(source, tensors, decoded, folder / shard)
 
 
-def _decoded(source: Checkpoint, picked: list[Linear], form: Format) -> dict[str, Decoded]:
+def _decoded(source: Checkpoint, picked: list[Linear], form: StorageFormat) -> dict[str, Decoded]:
     """Source tensor -> all its values in float32, the picked matrices in it rounded."""
     units: dict[tuple[object, ...], list[Linear]] = {}
     for linear in picked:
@@ -57,15 +62,15 @@ def _decoded(source: Checkpoint, picked: list[Linear], form: Format) -> dict[str
 
 
 def _read(source: Checkpoint, tensor: Tensor) -> np.ndarray:
-    assert tensor.dtype in FLOAT_DTYPES, f"{tensor.name}: {tensor.dtype} was to be refused before"
+    assert tensor.dtype in FLOATS, f"{tensor.name}: {tensor.dtype} was to be refused before"
     buffer = bytearray(tensor.bytes)
     source.read_into(tensor, memoryview(buffer))
-    return np.frombuffer(buffer, DTYPES[tensor.dtype]).reshape(tensor.shape)
+    return np.frombuffer(buffer, NUMPY_DTYPES[tensor.dtype]).reshape(tensor.shape)
 
 
 def _write_shard(source: Checkpoint, tensors: list[Tensor], decoded: dict[str, Decoded], path: Path) -> None:
     entries = [
-        (tensor.name, "F32", tensor.shape, decoded[tensor.name].nbytes)
+        (tensor.name, F32, tensor.shape, decoded[tensor.name].nbytes)
         if tensor.name in decoded
         else (tensor.name, tensor.dtype, tensor.shape, tensor.bytes)
         for tensor in tensors

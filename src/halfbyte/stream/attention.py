@@ -1,7 +1,7 @@
 """Which attention runs which sequence, and how one layer's selection of keys reaches the layers that share it.
 
 Short sequences take transformers' eager attention, bit for bit (its sdpa is wrong for sparse models with a mask). Its
-scores grow with the square of the length; beyond a bound, models with an indexer take `runtime.attention` and the
+scores grow with the square of the length; beyond a bound, models with an indexer take `modules.attention` and the
 others torch's sdpa.
 """
 
@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from halfbyte.errors import UsageError
-from halfbyte.runtime.attention import AttentionOptions, install, uninstall
-from halfbyte.runtime.attention.indexer import NOTHING, Selection
-from halfbyte.runtime.attention.install import FAMILIES as SPARSE_FAMILIES
+from halfbyte.modules.attention import AttentionOptions, install, sparse_attention, uninstall
+from halfbyte.modules.attention.indexer import NOTHING, Selection
 from halfbyte.stream.skeleton import Skeleton
 
 Mode = Literal["eager", "sdpa", "sparse"]
@@ -29,7 +28,7 @@ def score_bytes(config: Any, length: int) -> int:
 
 def mode_for(config: Any, length: int, eager_bytes: int, asked: str | None) -> Mode:
     """The attention for a sequence of `length`. Raises UsageError if `asked` is not possible for this model."""
-    sparse = config.model_type in SPARSE_FAMILIES
+    sparse = sparse_attention(config.model_type) is not None
     possible: tuple[Mode, Mode] = ("eager", "sparse" if sparse else "sdpa")
     if asked is None:
         return possible[score_bytes(config, length) > eager_bytes]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.process import rss_bytes
 from halfbyte.stream.attention import score_bytes
 from halfbyte.stream.contents import Contents
@@ -25,7 +25,7 @@ SCORE_COPIES = 4
 
 
 @dataclass(frozen=True)
-class Plan:
+class Placement:
     """ahead_bytes: of the reader. eager_bytes: one copy of scores, beyond it attention is chunked. place: of rows."""
 
     ahead_bytes: int
@@ -61,7 +61,7 @@ def divide(
     lengths: Sequence[int],
     row_bytes: Sequence[int],
     budget: int | None,
-) -> Plan:
+) -> Placement:
     """Where activations lie, and the bounds of the rest.
 
     row_bytes: bytes of each store of activations, the most often used first. budget: resident bytes of the process,
@@ -84,18 +84,22 @@ def divide(
     rest = row_bytes[len(on_device) :]
     if budget is None:
         in_memory: list[Place] = ["memory"] * len(rest)
-        return Plan(ahead, eager, (*on_device, *in_memory))
+        return Placement(ahead, eager, (*on_device, *in_memory))
     needed = rss_bytes() + working + ahead + len(rest) * RESIDENT_BYTES
     room = budget * (1 - MARGIN) - needed
     if room < 0:
         raise UsageError(
-            f"--memory-budget {budget / 1e9:.2f} GB: one layer and sequences of {longest} tokens need "
-            f"{needed / (1 - MARGIN) / 1e9:.2f} GB",
-            hint="raise the budget, or shorten the sequences with --max-length",
+            said(
+                "{memory_budget} {given:.2f} GB: one layer and sequences of {longest} tokens need {needed:.2f} GB",
+                given=budget / 1e9,
+                longest=longest,
+                needed=needed / (1 - MARGIN) / 1e9,
+            ),
+            hint=said("raise the budget, or shorten the sequences with {max_length}"),
         )
     in_memory = _placed(rest, room, "memory")
     in_files: list[Place] = ["file"] * (len(rest) - len(in_memory))
-    return Plan(ahead, eager, (*on_device, *in_memory, *in_files))
+    return Placement(ahead, eager, (*on_device, *in_memory, *in_files))
 
 
 def _placed(sizes: Sequence[int], room: float, place: Place) -> list[Place]:

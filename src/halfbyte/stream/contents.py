@@ -12,7 +12,7 @@ from typing import Any
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
-from halfbyte.models import FAMILIES, roles_of
+from halfbyte.models import find, roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import GLU, Role
 
@@ -100,7 +100,7 @@ def plain_parcels(entries: Sequence[Entry], limit_bytes: int) -> list[list[Entry
 
 def _with_expert_count(config: dict[str, Any], model_config: Any) -> dict[str, Any]:
     """config.json; what transformers itself has saved lacks keys that it renames (`num_experts` of qwen3_moe)."""
-    family = FAMILIES.get(str(config.get("model_type")))
+    family = find(config.get("model_type"))
     if family is None or config.get(family.experts_key) is not None:
         return config
     return config | {family.experts_key: getattr(model_config, family.experts_key, None)}

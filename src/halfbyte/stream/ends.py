@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from halfbyte.checkpoint.inventory import QUANTIZED, Entry
+from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError, UnsupportedError, UsageError
+from halfbyte.formats.catalogue import QUANTIZED
+from halfbyte.formats.storage import WEIGHT
 from halfbyte.models.roles import Role
 from halfbyte.stream.contents import Contents
-from halfbyte.stream.formats import decoded
 from halfbyte.stream.reader import read_now
 from halfbyte.stream.skeleton import Skeleton
+from halfbyte.stream.weights import decoded
 
 HEAD_PART_BYTES = 64 << 20
 """Of a head that the budget does not hold: read and multiplied at a time, in the compute dtype."""
@@ -93,16 +95,17 @@ class Ends:
         """Rows of a plain matrix, by ascending number."""
         if entry.format in QUANTIZED:
             raise UnsupportedError(f"{entry.name}: stored as {entry.format}; rows are read of BF16, F16 and F32 only")
-        stored, width = entry.tensors["weight"], entry.shape[1]
+        stored, width = entry.tensors[WEIGHT], entry.shape[1]
         shape = (len(numbers), width)
-        rows = Entry(entry.role, entry.format, shape, 0, {"weight": stored.part(0, shape)})
-        buffer = torch.empty(rows.tensors["weight"].bytes, dtype=torch.uint8)
+        rows = Entry(entry.role, entry.format, shape, 0, {WEIGHT: stored.part(0, shape)})
+        buffer = torch.empty(rows.tensors[WEIGHT].bytes, dtype=torch.uint8)
         view, row_bytes = buffer.numpy().data, stored.bytes // entry.shape[0]
         starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1).tolist()
         for start, stop in pairwise([*starts, len(numbers)]):
             target = view[start * row_bytes : stop * row_bytes]
             self._contents.checkpoint.read_into(stored, target, int(numbers[start]) * row_bytes)
-        return decoded(rows, {"weight": buffer.to(self._skeleton.device)}, self._skeleton.dtype)
+        raw = {WEIGHT: buffer.to(self._skeleton.device)}
+        return decoded(rows, raw, self._skeleton.dtype)
 
 
 def _needed(entry: Entry | None, name: str) -> Entry:

@@ -8,8 +8,6 @@ token, in memory as far as the budget goes, else in mapped files. A decoder laye
 3. shared expert and residual of each sequence
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,17 +16,19 @@ import torch
 from torch import Tensor
 
 from halfbyte import __version__
-from halfbyte.errors import UsageError
+from halfbyte.checkpoint.resume import fingerprint_of, source_identity
+from halfbyte.errors import UsageError, said
 from halfbyte.progress import Progress, Silent
 from halfbyte.stream import attention
 from halfbyte.stream.budget import divide
 from halfbyte.stream.contents import Contents
 from halfbyte.stream.ends import Ends
 from halfbyte.stream.layer import PLAIN_PARCEL_BYTES, LayerRun, Stores
+from halfbyte.stream.model_config import plain_config
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.reader import Reader
 from halfbyte.stream.rows import Place, Rows
-from halfbyte.stream.skeleton import Skeleton, read_config
+from halfbyte.stream.skeleton import Skeleton
 from halfbyte.stream.snapshot import State, Work
 from halfbyte.stream.state import Sequences
 from halfbyte.stream.stats import Clock, LayerStats, Stats
@@ -94,7 +94,7 @@ class Streamed:
         dtype = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
         if activations not in (None, "a16", "a4-sim"):
             raise UsageError(f"activations {activations!r}: wanted a16 or a4-sim")
-        config = read_config(folder)
+        config = plain_config(folder)
         contents = Contents.open(folder, config)
         try:
             skeleton = Skeleton(config, dtype, where)
@@ -115,7 +115,7 @@ class Streamed:
         own = Sequences.of(sequences)
         config, device = self.config, self._skeleton.device
         self._sequences, self._lengths = own, own.lengths
-        self._work = Work(self._options["work"])
+        self._work = Work(self._options["work"], self._progress.note)
         self._fingerprint = self._identity(own, key)
         state = self._work.found(self._fingerprint)
         self.next_layer = 0 if state is None else state.layers
@@ -275,15 +275,15 @@ class Streamed:
         folder, stores = self._work.folder, self._stores
         hidden = f"hidden-{self.next_layer % 2}"
         if stores.source is stores.target:
-            stores.target.save(folder / hidden)
+            self._work.wrote(hidden, stores.target.save(folder / hidden))
         else:
-            stores.target.flush(folder / hidden)
+            self._work.wrote(hidden, stores.target.flush(folder / hidden))
             stores.source, stores.target = stores.target, stores.source
         selection = None
         if stores.selection is not None:
             selection = f"selection-{max(i for i in self.indexer_layers if i <= number)}"
             if number in self.indexer_layers:
-                stores.selection.save(folder / selection)
+                self._work.wrote(selection, stores.selection.save(folder / selection))
         observed = None
         if observer.wants("state"):
             observed = f"observer-{number}"
@@ -307,18 +307,18 @@ class Streamed:
     def _identity(self, own: Sequences, key: str) -> str:
         """Equal for runs whose finished layers hold the same numbers."""
         checkpoint = self._contents.checkpoint
-        document = {
-            "halfbyte": __version__,
-            "source": {name: [shard.bytes, shard.mtime_ns] for name, shard in checkpoint.shards.items()},
-            "tensors": [[t.name, t.dtype, t.shape, t.shard, t.start] for t in checkpoint.tensors.values()],
-            "config": checkpoint.config,
-            "sequences": own.sha256,
-            "dtype": str(self._skeleton.dtype),
-            "device": self._skeleton.device.type,
-            "options": [self._options["activations"], self._options["attention"], self._options["budget"]],
-            "key": key,
-        }
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return fingerprint_of(
+            {
+                "halfbyte": __version__,
+                "source": source_identity(checkpoint.shards.values()),
+                "config": checkpoint.config,
+                "sequences": own.sha256,
+                "dtype": str(self._skeleton.dtype),
+                "device": self._skeleton.device.type,
+                "options": [self._options["activations"], self._options["attention"], self._options["budget"]],
+                "key": key,
+            }
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -328,7 +328,9 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         raise UsageError(f"device {name!r}: wanted cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device cuda: this machine has no CUDA device that torch can use", hint="use --device cpu")
+        raise UsageError(
+            "device cuda: this machine has no CUDA device that torch can use", hint=said("use {device} cpu")
+        )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"device {name!r}: wanted cpu or cuda")
     return device

@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from halfbyte.checkpoint.inventory import NVFP4
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.catalogue import NVFP4
+from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.stream import attention
 from halfbyte.stream.contents import Contents, plain_parcels
 from halfbyte.stream.experts import device_rows, looker, replaced, run_expert
-from halfbyte.stream.formats import decoded, input_scale
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.routing import Routing
 from halfbyte.stream.rows import Rows
 from halfbyte.stream.skeleton import Linears, Skeleton, rounds_its_input, watched
 from halfbyte.stream.state import Group
 from halfbyte.stream.stats import Clock
-from halfbyte.stream.weights import ActivationScales, Loader, expert_activation_scales
+from halfbyte.stream.weights import ActivationScales, Loader, decoded, expert_activation_scales
 
 PLAIN_PARCEL_BYTES = 64 << 20
 
@@ -198,7 +198,7 @@ class _Indexed:
 
 
 def _needed_scale(entry: Any, raw: Any) -> Tensor:
-    scale = input_scale(entry, raw)
+    scale = nvfp4.FORMAT.input_scale_torch(entry.tensors, raw)
     if scale is None:
         raise CheckpointError(
             f"{entry.name}: has no input_scale, which a4-sim needs",

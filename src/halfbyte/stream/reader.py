@@ -12,7 +12,9 @@ from torch import Tensor
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.stream.formats import Raw
+
+Raw = dict[str, Tensor]
+"""Part of an entry -> its bytes as they lie in the file: uint8, one dimension."""
 
 PIECE_BYTES = 8 << 20
 """Read at once by one thread: large enough for a disk, small enough to share a matrix between threads."""

@@ -4,9 +4,10 @@ A mapped file is shared with the kernel's page cache: its pages are let go from 
 (MADV_DONTNEED keeps what was written), so that resident memory stays small whatever the file's size.
 """
 
+import hashlib
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -84,26 +85,32 @@ class Rows:
             self.data[start : start + step] = 0
             self._touch(RESIDENT_BYTES)
 
-    def flush(self, path: Path) -> None:
-        """Make a mapped file's rows last. path: of the file, for the error."""
+    def flush(self, path: Path) -> str:
+        """Make a mapped file's rows last; their SHA-256. path: of the file, for the error."""
         assert self._map is not None
         try:
             self._map.flush()
         except OSError as error:
             raise output_error(path, error) from None
         self._let_go()
+        digest = hashlib.sha256()
+        for part in self._bytes():
+            digest.update(part)
+        return digest.hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Write a copy that lasts."""
+    def save(self, path: Path) -> str:
+        """Write a copy that lasts; its SHA-256."""
+        digest = hashlib.sha256()
         try:
             with open(path, "wb") as file:
-                for part in self._blocks():
-                    file.write(part.cpu().contiguous().view(torch.uint8).numpy().data)
-                    self._touch(RESIDENT_BYTES)
+                for part in self._bytes():
+                    file.write(part)
+                    digest.update(part)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise output_error(path, error) from None
+        return digest.hexdigest()
 
     def load(self, path: Path) -> None:
         """Read a copy back. Raises OutputError if it is not what `save` wrote."""
@@ -114,6 +121,11 @@ class Rows:
                     raise OutputError(f"{path}: is too short", hint="remove the work folder and start again")
                 part.copy_(buffer)
                 self._touch(RESIDENT_BYTES)
+
+    def _bytes(self) -> Iterator[memoryview]:
+        for part in self._blocks():
+            yield part.cpu().contiguous().view(torch.uint8).numpy().data
+            self._touch(RESIDENT_BYTES)
 
     def _blocks(self) -> Sequence[Tensor]:
         blocks: Sequence[Tensor] = self.data.split(

@@ -11,29 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.nvfp4 import torch as values
-from halfbyte.runtime.replace import check_plain, is_experts
+from halfbyte.modules.experts import check_plain, is_experts
 
 Linears = dict[str, nn.Linear]
 """Name in the checkpoint -> module."""
-
-
-def read_config(folder: Any) -> Any:
-    """transformers' config of a checkpoint folder, without its quantization. Raises CheckpointError."""
-    try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers' validators raise many kinds, some of other packages
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise CheckpointError(f"{folder}: transformers cannot read config.json: {reason}") from None
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    return config
 
 
 class Skeleton:

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from halfbyte.checkpoint.inventory import NVFP4, Entry
+from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.catalogue import NVFP4
+from halfbyte.formats.nvfp4 import stored as nvfp4
+from halfbyte.formats.nvfp4.stored import INPUT_SCALE
 from halfbyte.progress import Progress
 from halfbyte.stream.contents import Layer
-from halfbyte.stream.formats import Raw, decoded, input_scale
-from halfbyte.stream.reader import Reader, read_now
+from halfbyte.stream.reader import Raw, Reader, read_now
 from halfbyte.stream.stats import Clock
 
 
@@ -30,6 +32,14 @@ class ActivationScales:
 
     gate_up: Tensor | None = None
     down: Tensor | None = None
+
+
+def decoded(entry: Entry, raw: Raw, dtype: torch.dtype) -> Tensor:
+    """The weight: `dtype`, entry.shape, on the device of `raw`. It never shares memory with `raw`.
+
+    Raises UnsupportedError for a dtype that no weight has, CheckpointError for damaged scales.
+    """
+    return entry.form.decode_torch(entry.tensors, raw, dtype)
 
 
 class Loader:
@@ -98,7 +108,7 @@ def expert_activation_scales(layer: Layer, checkpoint: Any, device: torch.device
 
 
 def _scale_now(entry: Entry, checkpoint: Any, device: torch.device) -> Tensor | None:
-    if "input_scale" not in entry.tensors:
+    if INPUT_SCALE not in entry.tensors:
         return None
-    alone = Entry(entry.role, entry.format, (), 4, {"input_scale": entry.tensors["input_scale"]})
-    return input_scale(alone, read_now(checkpoint, alone, device))
+    alone = Entry(entry.role, entry.format, (), 4, {INPUT_SCALE: entry.tensors[INPUT_SCALE]})
+    return nvfp4.FORMAT.input_scale_torch(alone.tensors, read_now(checkpoint, alone, device))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from halfbyte.checkpoint.source import INDEX_NAME
+from halfbyte.checkpoint.index import INDEX_NAME
 from halfbyte.evidence.dossier import File
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.gate.facts import Facts, reported

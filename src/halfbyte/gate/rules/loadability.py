@@ -5,18 +5,17 @@ What each engine takes stands in `engines`, which the writer asks too.
 
 from collections.abc import Iterator
 
-from halfbyte.checkpoint.inventory import NVFP4, QUANTIZED
-from halfbyte.checkpoint.modelopt import HF_QUANT_CONFIG
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.packing import unpackable
+from halfbyte.formats.catalogue import NVFP4, QUANTIZED
+from halfbyte.formats.modelopt import HF_QUANT_CONFIG
+from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.facts import Facts, reported
 from halfbyte.gate.findings import Found, plural, printable
 from halfbyte.gate.quantization import (
-    GROUP_SIZE,
     MIXED,
     NESTED_KEYS,
-    exclusions_of,
-    group_sizes_of,
     misread_exclusions,
     wants_input_scales,
 )
@@ -45,7 +44,7 @@ def metadata(facts: Facts) -> Iterator[Found]:
             yield Found(message, file=CONFIG)
         if not isinstance(flat.get("quant_algo"), str):
             yield Found(f"{CONFIG}: quantization_config has no quant_algo", file=CONFIG)
-        if exclusions_of(flat) is None and facts.algorithm != MIXED:
+        if QuantizationBlock(flat).excluded is None and facts.algorithm != MIXED:
             yield Found(f"{CONFIG}: quantization_config has no list of strings under ignore", file=CONFIG)
     if facts.quant is not None and nested is None:
         yield Found(f"{HF_QUANT_CONFIG}: has no `quantization` object", file=HF_QUANT_CONFIG)
@@ -76,7 +75,7 @@ def blocks_agree(facts: Facts) -> Iterator[Found]:
     if isinstance(flat.get("quant_algo"), str) and flat["quant_algo"] != nested.get("quant_algo"):
         ours, theirs = printable(flat["quant_algo"], 60), printable(str(nested.get("quant_algo")), 60)
         yield Found(f"{CONFIG} says {ours}, {HF_QUANT_CONFIG} {theirs}", file=HF_QUANT_CONFIG)
-    ignored, excluded = exclusions_of(flat), exclusions_of(nested)
+    ignored, excluded = QuantizationBlock(flat).excluded, QuantizationBlock(nested).excluded
     if ignored is not None and excluded is not None and set(ignored) != set(excluded):
         different = sorted(set(ignored) ^ set(excluded))
         message = (
@@ -112,9 +111,10 @@ def algorithm(facts: Facts) -> Iterator[Found]:
 @rule("loadability.group-size", "deny", "Every NVFP4 kernel takes blocks of 16, and SGLang refuses two sizes at once.")
 def group_size(facts: Facts) -> Iterator[Found]:
     for file, block in ((CONFIG, facts.quantization), (HF_QUANT_CONFIG, facts.nested_quantization)):
-        for size in group_sizes_of(block) if block is not None and facts.algorithm != MIXED else ():
-            if size != GROUP_SIZE:
-                yield Found(f"{file}: group_size {printable(str(size), 40)}, wanted {GROUP_SIZE}", file=file)
+        stated = QuantizationBlock(block or {}).group_sizes("weights") if facts.algorithm != MIXED else ()
+        for _, size in stated:
+            if size not in (None, BLOCK_SIZE):
+                yield Found(f"{file}: group_size {printable(str(size), 40)}, wanted {BLOCK_SIZE}", file=file)
 
 
 @rule(
@@ -151,7 +151,7 @@ def weight_only(facts: Facts) -> Iterator[Found]:
 )
 def exclusions(facts: Facts) -> Iterator[Found]:
     for file, block in ((CONFIG, facts.quantization), (HF_QUANT_CONFIG, facts.nested_quantization)):
-        entries = exclusions_of(block) if block is not None else None
+        entries = QuantizationBlock(block or {}).excluded
         if entries is None or facts.algorithm == MIXED or not facts.packed:
             continue
         found = list(misread_exclusions(facts, entries))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from statistics import median
 
-from halfbyte.checkpoint.inventory import QUANTIZED
+from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.measures import TensorStatistics

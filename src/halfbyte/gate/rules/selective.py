@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from halfbyte.checkpoint.inventory import NVFP4
+from halfbyte.formats.catalogue import F32, NVFP4
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.registry import rule
@@ -83,7 +83,7 @@ def mixed_experts(facts: Facts) -> Iterator[Found]:
 )
 def router_bias(facts: Facts) -> Iterator[Found]:
     for entry in facts.entries:
-        if entry.role.part == "e_score_correction_bias" and entry.format != "f32":
+        if entry.role.part == "e_score_correction_bias" and entry.format != F32:
             yield Found(f"{entry.name} is {entry.format}, wanted f32", tensor=entry.name)
             return
 

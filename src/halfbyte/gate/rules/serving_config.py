@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from halfbyte.checkpoint.inventory import NVFP4
 from halfbyte.engines.alignment import EXPERT_WIDTH_STEP, Cut
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, printable

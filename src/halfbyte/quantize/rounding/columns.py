@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from halfbyte.formats.nvfp4.format import BLOCK_SIZE
+from halfbyte.formats.nvfp4.torch import max_scales, nearest, step_of
 from halfbyte.quantize.rounding.block import Grid, round_block
 from halfbyte.quantize.rounding.factor import Factor
-from halfbyte.quantize.rounding.grid import max_scales, nearest, step_of
 
 BATCH_COLUMNS = 128
 """Columns between which errors pass block by block; older errors come in by one product for the whole batch."""

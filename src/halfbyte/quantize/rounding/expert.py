@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from halfbyte.errors import NonFiniteError
+from halfbyte.formats.nvfp4.torch import shared_scale_2
 from halfbyte.quantize.rounding.columns import Rounded, nearest_rounded
 from halfbyte.quantize.rounding.correction import corrected
-from halfbyte.quantize.rounding.grid import shared_scale_2
 from halfbyte.quantize.rounding.matrix import rounded_matrix
 from halfbyte.quantize.rounding.settings import Settings
 from halfbyte.quantize.rounding.tokens import Tokens

@@ -1,7 +1,6 @@
 """The rounding pass: calibration data through the model, layer after layer on the layers already rounded."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,23 @@ import torch
 from transformers.activations import ACT2FN
 
 from halfbyte import __version__
-from halfbyte.calibrate.calibration import DEFAULT_MIN_TOKENS
 from halfbyte.calibrate.coverage import Coverage
 from halfbyte.calibrate.file import write_scales
 from halfbyte.calibrate.findings import SCHEMA, findings
+from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.rule import parse_rule
-from halfbyte.checkpoint.modelopt import Algorithm
+from halfbyte.checkpoint.resume import DamagedError, fingerprint_of, folder_identity, read_state
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.data.documents import Documents
 from halfbyte.errors import UnsupportedError
 from halfbyte.evidence.calibration import DataUsed
+from halfbyte.formats.modelopt import Algorithm
 from halfbyte.progress import Progress
-from halfbyte.quantize.calibrated import CALIBRATION, Bounds
+from halfbyte.quantize.calibrated import CALIBRATION, DataBounds
+from halfbyte.quantize.options import OnData
 from halfbyte.quantize.rounding.openness import token_weights
 from halfbyte.quantize.rounding.rounder import Rounder
-from halfbyte.quantize.rounding.settings import OnData, Settings
+from halfbyte.quantize.rounding.settings import Settings
 from halfbyte.quantize.rounding.store import RoundedExperts
 from halfbyte.stream.executor import Streamed
 from halfbyte.stream.snapshot import STATE
@@ -40,7 +41,7 @@ class Task:
     src: Path
     documents: Documents
     layers: set[int]
-    bounds: Bounds
+    bounds: DataBounds
     settings: Settings
     key: str
 
@@ -52,7 +53,7 @@ class Task:
 
 
 def task_for(
-    src: Path, documents: Documents, layers: set[int], rounding: OnData, algorithm: Algorithm, bounds: Bounds
+    src: Path, documents: Documents, layers: set[int], rounding: OnData, algorithm: Algorithm, bounds: DataBounds
 ) -> Task:
     """The task of rounding the routed experts of `layers` on `documents`."""
     settings = Settings.of(rounding, algorithm)
@@ -80,7 +81,7 @@ def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progr
             model.step(rounder)
             rounder.settle()
         counts = {layer: [one.tokens for one in seen.gate_up] for layer, seen in rounder.layers.items()}
-        coverage = Coverage(DEFAULT_MIN_TOKENS, counts)
+        coverage = Coverage(CalibrateOptions.min_tokens, counts)
         sampling = {"tokens": bounds.tokens, "max_length": bounds.length, "seed": 0, "pack": False}
         scales = findings(
             rounder, model.roles, task.documents, coverage, parse_rule(bounds.amax), sampling, model="rounded"
@@ -99,7 +100,7 @@ def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progr
 def _check_what_is_there(work: Path, store: RoundedExperts, progress: Progress) -> None:
     """Damaged experts are rounded again. The inputs of a finished layer are gone: then the pass begins anew, through
     the experts that are sound, which ends in the same bytes."""
-    finished = _finished_layers(work, store.key)
+    finished = _finished_layers(work, store.key, progress)
     unsound = store.unsound(finished, progress)
     if not unsound:
         return
@@ -113,16 +114,19 @@ def _check_what_is_there(work: Path, store: RoundedExperts, progress: Progress) 
         (work / STATE).unlink(missing_ok=True)
 
 
-def _finished_layers(work: Path, key: str) -> int:
+def _finished_layers(work: Path, key: str, progress: Progress) -> int:
     """That the pass of this job has behind it; what another one left in its folder is forgotten."""
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(work, error) from None
     try:
-        if (work / KEY).read_text() == key:
-            return int(json.loads((work / STATE).read_text())["layers"])
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        state = read_state(work / STATE)
+        if state is not None and (work / KEY).read_bytes() == key.encode():
+            return int(state["layers"])
+    except DamagedError as error:
+        progress.note(f"{error.message}; the pass begins anew")
+    except FileNotFoundError:
         pass
     (work / STATE).unlink(missing_ok=True)
     return 0
@@ -135,16 +139,16 @@ def _activation(config: Any) -> Any:
     return ACT2FN[name]
 
 
-def _key(src: Path, data: str, layers: set[int], bounds: Bounds, settings: Settings) -> str:
+def _key(src: Path, data: str, layers: set[int], bounds: DataBounds, settings: Settings) -> str:
     """Equal for runs that give the same rounded experts; the memory budget is no part of it."""
-    files = sorted([*src.glob("*.safetensors"), src / "config.json"])
     document = {
         "halfbyte": __version__,
         "torch": torch.__version__,
-        "source": [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files],
+        "source": folder_identity(src),
+        "config": hashlib.sha256((src / "config.json").read_bytes()).hexdigest(),
         "data": data,
         "layers": sorted(layers),
         "device": bounds.device,
         "settings": settings.as_json(),
     }
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    return fingerprint_of(document)

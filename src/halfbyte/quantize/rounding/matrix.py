@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from halfbyte.formats.nvfp4.torch import shared_scale_2
 from halfbyte.quantize.rounding.columns import Rounded
 from halfbyte.quantize.rounding.descent import diagonal_blocks
 from halfbyte.quantize.rounding.factor import damped, factorised
-from halfbyte.quantize.rounding.grid import shared_scale_2
 from halfbyte.quantize.rounding.settings import Settings
 
 LEAST_DAMPING = 1e-6

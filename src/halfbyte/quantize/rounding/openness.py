@@ -15,7 +15,7 @@ from torch import Tensor
 
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.progress import Progress
-from halfbyte.quantize.calibrated import Bounds
+from halfbyte.quantize.calibrated import DataBounds
 from halfbyte.stream.executor import Streamed
 
 FOLDER = "first-pass"
@@ -28,7 +28,7 @@ def token_weights(
     sequences: Sequence[Tensor],
     certain: float,
     key: str,
-    bounds: Bounds,
+    bounds: DataBounds,
     work: Path,
     progress: Progress | None,
 ) -> Tensor:
@@ -59,7 +59,7 @@ def _kept(path: Path, tokens: int) -> bytes | None:
 
 
 def _openness(
-    src: Path, sequences: Sequence[Tensor], key: str, bounds: Bounds, work: Path, progress: Progress | None
+    src: Path, sequences: Sequence[Tensor], key: str, bounds: DataBounds, work: Path, progress: Progress | None
 ) -> Tensor:
     """Openness at every position, float32 [tokens]."""
     with Streamed.open(

@@ -10,10 +10,9 @@ from halfbyte.calibrate.held_out import held_out
 from halfbyte.calibrate.rule import Rule
 from halfbyte.calibrate.watch import Watch
 from halfbyte.formats.nvfp4.reference import Encoded
-from halfbyte.formats.nvfp4.torch import dequantized
+from halfbyte.formats.nvfp4.torch import dequantized, packed
 from halfbyte.quantize.rounding.columns import Rounded
 from halfbyte.quantize.rounding.expert import Activation, output_errors, rounded_expert
-from halfbyte.quantize.rounding.grid import packed
 from halfbyte.quantize.rounding.hessian import Inputs
 from halfbyte.quantize.rounding.settings import Settings
 from halfbyte.quantize.rounding.store import RoundedExperts, StoredExpert

@@ -1,12 +1,10 @@
 """What rounding depends on beside weights and data. What was tried instead: docs/rounding.md."""
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from halfbyte.checkpoint.modelopt import Algorithm
-
-OnData = Literal["gptq", "weighted-sweep"]
-"""Values of `--rounding` that need data: for the outputs, or for the weights by their inputs' energy."""
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS, Algorithm
+from halfbyte.quantize.options import OnData
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Settings:
         """Engines see inputs in sixteen bits under a weight-only algorithm."""
         if rounding == "weighted-sweep":
             return cls(four_bit_share=0.0, sweeps=0, compensate=False)
-        return cls() if algorithm == "NVFP4" else cls(four_bit_share=0.0)
+        return cls() if algorithm == WITH_ACTIVATIONS else cls(four_bit_share=0.0)
 
     @property
     def method(self) -> OnData:

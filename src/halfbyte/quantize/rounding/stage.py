@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from halfbyte.data.documents import Documents
-from halfbyte.errors import RecipeError
+from halfbyte.errors import RecipeError, options_called, said
 from halfbyte.evidence.dossier import RoundedOnData
 from halfbyte.progress import Progress
-from halfbyte.quantize.calibrated import ACTIVATIONS, Bounds, our_option_names
+from halfbyte.quantize.calibrated import ACTIVATIONS, OURS, DataBounds
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
-from halfbyte.quantize.rounding.settings import OnData
+from halfbyte.quantize.options import OnData
 from halfbyte.quantize.rounding.store import RoundedExperts
 from halfbyte.quantize.units import is_whole_expert
 
@@ -50,7 +50,7 @@ class DataRounding:
 
 
 def task_on_data(
-    src: Path, documents: Documents, job: Job, layers: set[int], rounding: OnData, bounds: Bounds
+    src: Path, documents: Documents, job: Job, layers: set[int], rounding: OnData, bounds: DataBounds
 ) -> "Task":
     """What `round_on_data` does, and its key: equal keys give equal experts."""
     from halfbyte.quantize.rounding.experts import task_for  # needs torch; the rest of quantize does not
@@ -63,7 +63,7 @@ def round_on_data(task: "Task", dst: Path, job: Job, progress: Progress) -> Data
     from halfbyte.quantize.rounding.experts import round_experts  # needs torch
 
     experts = RoundedExperts(dst, task.key, task.layers, job.shards)
-    with our_option_names():
+    with options_called(**OURS):
         return DataRounding(experts, round_experts(task, dst / STAGING / ACTIVATIONS, experts, progress))
 
 
@@ -74,6 +74,6 @@ def rounded_layers(job: Job) -> set[int]:
     if not layers:
         raise RecipeError(
             f"recipe {job.recipe.name}: quantizes no whole routed expert, and only those are rounded on data",
-            hint="use --rounding sweep",
+            hint=said("use {rounding} sweep"),
         )
     return layers

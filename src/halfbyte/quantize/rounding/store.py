@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.checkpoint.source import Shard
+from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.errors import CheckpointError, OutputError
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE

@@ -7,11 +7,9 @@ from torch import nn
 
 from halfbyte.errors import UsageError
 from halfbyte.runtime.backends.dequant import DequantBackend
-from halfbyte.runtime.backends.interface import Backend
 from halfbyte.runtime.backends.reference import ReferenceBackend
 from halfbyte.runtime.options import BackendName
-
-__all__ = ["Backend", "choose"]
+from halfbyte.runtime.packed import Backend
 
 HUMMING_CAPABILITY = (7, 5)
 

@@ -1,0 +1,121 @@
+"""The index and the headers of a checkpoint's shards, held against each other: one name space, or what is wrong.
+
+What is wrong is handed to the caller as it is found: whoever opens a checkpoint to work with it raises the first
+(`refuse`), the gate notes all of them and goes on.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+from halfbyte.checkpoint.header import Header
+from halfbyte.checkpoint.shard import Tensor
+from halfbyte.errors import CheckpointError
+
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+SHARD_SUFFIX = ".safetensors"
+
+_TENSOR = partial(tuple.__new__, Tensor)  # as in `header`: many thousand at once
+
+
+class Fault(NamedTuple):
+    """kind: no map; an entry that leads nowhere sane; a tensor in two shards; index and headers differ."""
+
+    kind: Literal["map", "path", "duplicate", "index"]
+    message: str
+    tensor: str | None = None
+
+
+OnFault = Callable[[Fault], None]
+
+
+def refuse(fault: Fault) -> None:
+    """Raise CheckpointError: what is wrong ends the work."""
+    raise CheckpointError(fault.message)
+
+
+def is_shard_name(name: object) -> bool:
+    """Whether an index may send a tensor there: a file of the same folder, whose name can exist and be printed."""
+    return (
+        isinstance(name, str)
+        and name.endswith(SHARD_SUFFIX)
+        and PurePosixPath(name).name == name
+        and "\\" not in name
+        and name.isprintable()
+        and len(name.encode()) <= 255
+    )
+
+
+def weight_map_of(index: Mapping[str, Any], where: str, on_fault: OnFault) -> dict[str, str] | None:
+    """Tensor -> shard, entries that lead nowhere sane left out; None if there is no map.
+
+    where: the index, for messages.
+    """
+    stated = index.get("weight_map")
+    if not isinstance(stated, dict) or not stated:
+        on_fault(Fault("map", f"{where}: has no weight_map"))
+        return None
+    names = {shard for shard in stated.values() if isinstance(shard, str)}
+    good = {name for name in names if is_shard_name(name)}  # a few hundred names serve many thousand tensors
+    if len(good) == len(names) and all(type(shard) is str for shard in stated.values()):
+        return stated
+    sane = {}
+    for tensor, shard in stated.items():
+        if isinstance(shard, str) and shard in good:
+            sane[tensor] = shard
+        else:
+            message = (
+                f"{where}: weight_map sends {_quoted(tensor)} to {_quoted(str(shard))}, wanted the name of a "
+                f"{SHARD_SUFFIX} file in the same folder"
+            )
+            on_fault(Fault("path", message, tensor))
+    return sane
+
+
+def merged(
+    headers: Mapping[str, Header], weight_map: Mapping[str, str] | None, where: str, on_fault: OnFault
+) -> dict[str, Tensor]:
+    """One name space from all headers (shard -> header), in the order of bytes, held against the index both ways.
+
+    where: the index, for messages. A shard that the index names and `headers` lacks is no fault here: whoever could
+    not read it has said so.
+    """
+    tensors: dict[str, Tensor] = {}
+    for shard, header in headers.items():
+        if not tensors.keys().isdisjoint(header.tensors):
+            for name in sorted(tensors.keys() & header.tensors.keys()):
+                message = f"tensor {_quoted(name)} stands in both {tensors[name].shard} and {shard}"
+                on_fault(Fault("duplicate", message, name))
+        for name, info in header.tensors.items():
+            tensors[name] = _TENSOR((name, shard, *info))
+    if weight_map is not None and weight_map != {name: tensor.shard for name, tensor in tensors.items()}:
+        _compare(tensors, headers, weight_map, where, on_fault)
+    return tensors
+
+
+def _compare(
+    tensors: Mapping[str, Tensor],
+    headers: Mapping[str, Header],
+    weight_map: Mapping[str, str],
+    where: str,
+    on_fault: OnFault,
+) -> None:
+    for name, shard in weight_map.items():
+        if name not in tensors:
+            if shard in headers:
+                message = f"{where}: names tensor {_quoted(name)}, which {shard} does not hold"
+                on_fault(Fault("index", message, name))
+        elif tensors[name].shard != shard:
+            message = f"{where}: sends {_quoted(name)} to {shard}, it lies in {tensors[name].shard}"
+            on_fault(Fault("index", message, name))
+    for name, tensor in tensors.items():
+        if name not in weight_map:
+            message = f"{where}: does not name tensor {_quoted(name)}, which {tensor.shard} holds"
+            on_fault(Fault("index", message, name))
+
+
+def _quoted(name: str) -> str:
+    """A name from a hostile file, bounded and safe to print: `repr` escapes whatever is not printable."""
+    return repr(name[:200])

@@ -1,0 +1,89 @@
+"""One safetensors file, and a tensor of it. Weights are read on demand, by position.
+
+Reading is `pread` into the caller's buffer, not a memory map: a file that shrinks or a disk that fails is then an
+error with a name, where a map would kill the process with SIGBUS, and resident memory is exactly the buffers.
+"""
+
+import hashlib
+import os
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+from halfbyte.checkpoint.header import Header, header_length, parse_header
+from halfbyte.errors import CheckpointError
+from halfbyte.formats.dtypes import DTYPE_BYTES
+
+
+class Tensor(NamedTuple):
+    """One tensor and where it lies. `start` and `stop` are bytes of the file `shard`."""
+
+    name: str
+    shard: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def bytes(self) -> int:
+        return self.stop - self.start
+
+    def part(self, first: int, shape: tuple[int, ...]) -> "Tensor":
+        """The contiguous run of elements from number `first` on, seen as `shape`: one expert of a 3-D stack, say."""
+        start = self.start + first * DTYPE_BYTES[self.dtype]
+        return Tensor(self.name, self.shard, self.dtype, shape, start, start + prod(shape) * DTYPE_BYTES[self.dtype])
+
+
+class Shard:
+    """One open safetensors file. Reads are positional, so any number of threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be opened: {error.strerror}") from None
+        status = os.fstat(self._file)
+        self.bytes, self.mtime_ns = status.st_size, status.st_mtime_ns
+
+    def header_text(self) -> bytes:
+        """The JSON of its header. Raises HeaderError if its length cannot be true."""
+        return self._read(8, header_length(self._read(0, 8), self.bytes, str(self.path)))
+
+    @cached_property
+    def header_sha256(self) -> str:
+        """Of the bytes of the header: with name, size and time it tells a file from one that took its place."""
+        return hashlib.sha256(self.header_text()).hexdigest()
+
+    def header(self) -> Header:
+        """Raises HeaderError naming what is wrong with it."""
+        return parse_header(self.header_text(), self.bytes, str(self.path))
+
+    def read_into(self, buffer: memoryview, start: int) -> None:
+        """Fill `buffer` from byte `start`. Raises CheckpointError if the file ends or the disk fails."""
+        filled = 0
+        while filled < len(buffer):
+            try:
+                count = os.preadv(self._file, [buffer[filled:]], start + filled)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self.path}: cannot be read at byte {start + filled}: {error.strerror}"
+                ) from None
+            if count == 0:
+                raise CheckpointError(
+                    f"{self.path}: ends at byte {start + filled}, {len(buffer) - filled} bytes too early",
+                    hint="the file changed while it was read; start again with an intact copy",
+                )
+            filled += count
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _read(self, start: int, length: int) -> bytes:
+        buffer = bytearray(min(length, self.bytes - start) if self.bytes > start else 0)
+        self.read_into(memoryview(buffer), start)
+        return bytes(buffer)

@@ -1,0 +1,24 @@
+"""What a user calls a checkpoint: a folder, a hub name (`owner/name`), or the https:// base URL of a folder."""
+
+import os
+from pathlib import Path
+
+from halfbyte.checkpoint.files import ConfinedFiles, Files, LocalFiles
+from halfbyte.checkpoint.names import is_hub_name, is_url
+
+
+def is_remote(target: str) -> bool:
+    """Whether it is to be fetched: a URL, or a hub name that is no path here."""
+    # os.path, unlike Path, has no OSError for a name that is too long
+    return is_url(target) or (not os.path.exists(target) and is_hub_name(target))
+
+
+def files_of(target: str, confined: bool = False) -> Files | None:
+    """The files of a target, None for what is none of the three. confined: see ConfinedFiles."""
+    if is_remote(target):
+        from halfbyte.checkpoint.remote import RemoteFiles  # httpx is slow to import
+
+        return RemoteFiles(target)
+    if os.path.isdir(target):
+        return ConfinedFiles(Path(target)) if confined else LocalFiles(Path(target))
+    return None

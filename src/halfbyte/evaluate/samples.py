@@ -1,0 +1,31 @@
+"""What a harness left of one model's answers: samples by suite, whoever ran them.
+
+A sample is scored, or it is not: `unscorable` (a judge or parser that gave nothing) and `failed` (a server, a network)
+are neither wrong nor dropped. Truncation is a state of its own, reported before accuracy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+State = Literal["scored", "unscorable", "failed"]
+
+
+class Sample(NamedTuple):
+    """One answer to one item. score: 0 to 1, None unless scored. output_tokens: None if not recorded."""
+
+    item: str
+    state: State
+    score: float | None = None
+    truncated: bool = False
+    cluster: str | None = None
+    output_tokens: int | None = None
+
+
+@dataclass
+class Arm:
+    """One model's answers. harness: who ran them. conditions: by suite, what must be equal in both arms."""
+
+    harness: str
+    suites: dict[str, list[Sample]] = field(default_factory=dict)
+    conditions: dict[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -1,0 +1,94 @@
+"""FP8 with one float32 scale for each 128 x 128 tile, as DeepSeek-V3 is published: E4M3 * weight_scale_inv.
+
+| part | dtype | shape |
+|---|---|---|
+| `weight` | F8_E4M3 | [N, K] |
+| `weight_scale_inv` | F32 | [ceil(N/128), ceil(K/128)]; it multiplies, whatever its name says |
+
+Source: DeepSeek-V3 `inference/kernel.py`, `weight_dequant`; `weight_block_size` [128, 128] in config.json.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from halfbyte.errors import CheckpointError
+from halfbyte.formats.dtypes import F8_E4M3
+from halfbyte.formats.quantization_block import QuantizationBlock
+from halfbyte.formats.storage import WEIGHT, Operand, Parts, Span, StorageFormat, typed, typed_torch, whole_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+TILE = 128
+SCALE = "weight_scale_inv"
+E4M3_MAX = 448
+
+
+class Fp8Block(StorageFormat):
+    scales = (SCALE,)
+    operand: Operand = "fp8"
+    row_step = TILE
+
+    def recognises(self, parts: Parts) -> bool:
+        return parts[WEIGHT].dtype == F8_E4M3 and parts.keys() == {WEIGHT, SCALE}
+
+    def declared(self, block: QuantizationBlock) -> bool:
+        return bool(block.method == "fp8")
+
+    def logical_shape(self, parts: Parts) -> tuple[int, ...]:
+        shape, scale = parts[WEIGHT].shape, parts[SCALE]
+        wanted = tuple(_tiles(side) for side in shape)
+        if scale.shape != wanted:
+            raise CheckpointError(f"{scale.name}: shape {list(scale.shape)}, wanted {list(wanted)} for {list(shape)}")
+        return shape
+
+    def bytes(self, shape: tuple[int, ...]) -> int:
+        rows, columns = prod(shape[:-1]), shape[-1]
+        return rows * columns + 4 * _tiles(rows) * _tiles(columns)
+
+    def rows(self, parts: Parts, first: int, stop: int) -> dict[str, Span]:
+        tiles = whole_rows(parts[SCALE], first // TILE, _tiles(stop))
+        return {WEIGHT: whole_rows(parts[WEIGHT], first, stop), SCALE: tiles}
+
+    def decode(self, parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "npt.NDArray[np.float32]":
+        values = typed(parts, raw)
+        result = values[WEIGHT].astype("float32")
+        scales = values[SCALE].astype("float32").repeat(TILE, axis=1)[:, : result.shape[1]]
+        for tile, start in enumerate(range(0, len(result), TILE)):
+            result[start : start + TILE] *= scales[tile]
+        return result
+
+    def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
+        values = typed_torch(parts, raw)
+        result = values[WEIGHT].float()
+        scales = values[SCALE].float().repeat_interleave(TILE, dim=1)[:, : result.shape[1]]
+        for tile, start in enumerate(range(0, len(result), TILE)):
+            result[start : start + TILE] *= scales[tile]
+        return result.to(dtype)
+
+    def rounded(self, weights: "Sequence[npt.NDArray[Any]]") -> "list[npt.NDArray[np.float32]]":
+        """Each tile's scale is its amax / 448; nothing is shared between matrices."""
+        import numpy as np
+
+        from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
+
+        decoded = []
+        for weight in weights:
+            values = weight.astype(np.float32)
+            for row in range(0, values.shape[0], TILE):
+                for column in range(0, values.shape[1], TILE):
+                    tile = values[row : row + TILE, column : column + TILE]
+                    scale = np.float32(np.abs(tile).max() / E4M3_MAX) or np.float32(1)
+                    tile[:] = (tile / scale).astype(NUMPY_DTYPES[F8_E4M3]).astype(np.float32) * scale
+            decoded.append(values)
+        return decoded
+
+
+def _tiles(side: int) -> int:
+    return -(-side // TILE)
+
+
+FORMAT = Fp8Block("fp8-block")

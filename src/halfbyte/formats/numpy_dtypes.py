@@ -1,0 +1,15 @@
+"""The numpy type of each element type that weights and scales are stored in."""
+
+import ml_dtypes
+import numpy as np
+
+from halfbyte.formats import dtypes
+
+NUMPY_DTYPES = {
+    dtypes.BF16: np.dtype(ml_dtypes.bfloat16),
+    dtypes.F16: np.dtype(np.float16),
+    dtypes.F32: np.dtype(np.float32),
+    dtypes.F64: np.dtype(np.float64),
+    dtypes.F8_E4M3: np.dtype(ml_dtypes.float8_e4m3fn),
+    dtypes.U8: np.dtype(np.uint8),
+}

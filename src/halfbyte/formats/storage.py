@@ -1,0 +1,137 @@
+"""What a storage format is: the tensors that one weight becomes in a file, their bytes, and the numbers behind them.
+
+A format is one file or folder of this package, listed in `catalogue`. Its headers' half (parts, recognition, shapes,
+bytes) needs neither numpy nor torch; those are imported where numbers are decoded.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from halfbyte.errors import UnsupportedError
+from halfbyte.formats.quantization_block import QuantizationBlock
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+Operand = Literal["bf16", "fp8", "fp4"]
+"""The type in which a GEMM multiplies."""
+
+WEIGHT, SCALE = "weight", "weight_scale"
+"""Parts that several formats have."""
+
+
+class Stored(Protocol):
+    """A tensor as a file holds it, or the contiguous run of its elements that holds some rows."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+Parts = Mapping[str, Stored]
+"""Part -> stored tensor: all that one weight is in the file, the numbers first."""
+
+
+class Span(NamedTuple):
+    """A contiguous run of a stored tensor's elements: number of the first, and how the run is shaped."""
+
+    first: int
+    shape: tuple[int, ...]
+
+
+class StorageFormat:
+    """One way of storing a weight. The methods' defaults are those of a format that is known on paper only.
+
+    name: as tables, policies and `halfbyte.json` spell it. quantized: fewer bits than the model was trained in.
+    numbers: the part that holds the weight's own numbers. scales: what may stand beside it, in file order.
+    operand: what a GEMM over it multiplies in, where the hardware can.
+    row_step: rows that share a scale; a matrix is decoded by whole multiples of it.
+    """
+
+    quantized = True
+    numbers = WEIGHT
+    scales: tuple[str, ...] = ()
+    operand: Operand = "bf16"
+    row_step = 1
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def recognises(self, parts: Parts) -> bool:
+        """Whether a module's tensors are stored so, by names and dtypes. Shapes are `logical_shape`'s to check."""
+        return False
+
+    def declared(self, block: QuantizationBlock) -> bool:
+        """Whether a checkpoint's quantization block says that its quantized weights are stored so."""
+        return False
+
+    def logical_shape(self, parts: Parts) -> tuple[int, ...]:
+        """Shape of the weight that recognised tensors stand for. Raises CheckpointError if they contradict."""
+        return parts[self.numbers].shape
+
+    def bytes(self, shape: tuple[int, ...]) -> int:
+        """Bytes of a weight of logical `shape`, its scales included."""
+        raise NotImplementedError
+
+    def rows(self, parts: Parts, first: int, stop: int) -> dict[str, Span]:
+        """What of each stored tensor holds the rows [first, stop) of a matrix.
+
+        first: a multiple of `row_step`; stop too, or the last row. The spans are what `decode` takes as parts.
+        """
+        raise UnsupportedError(f"{parts[self.numbers].name}: {self.name} cannot be read by rows")
+
+    def decode(self, parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "npt.NDArray[np.float32]":
+        """float32 weights of the parts' bytes (each uint8, one dimension). Raises NonFiniteError for damaged scales."""
+        raise UnsupportedError(f"{parts[self.numbers].name}: {self.name} cannot be decoded")
+
+    def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
+        """The weights in `dtype`, on the device of `raw` (each uint8, one dimension); memory of their own.
+
+        Raises UnsupportedError for a dtype that no weight has, CheckpointError for damaged scales.
+        """
+        raise UnsupportedError(f"{parts[self.numbers].name}: {self.name} cannot be decoded")
+
+    def rounded(self, weights: "Sequence[npt.NDArray[Any]]") -> "list[npt.NDArray[np.float32]]":
+        """What this format leaves of matrices that share a scale (gate and up): encoded and decoded again."""
+        raise UnsupportedError(f"nothing is written as {self.name}")
+
+
+def whole_rows(stored: Stored, first: int, stop: int) -> Span:
+    """The rows [first, stop) of a tensor whose first axis is the matrix's own."""
+    width = 1
+    for side in stored.shape[1:]:
+        width *= side
+    return Span(first * width, (stop - first, *stored.shape[1:]))
+
+
+def typed(parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "dict[str, npt.NDArray[Any]]":
+    """The parts' bytes as numpy arrays of their own dtypes and shapes."""
+    from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
+
+    return {
+        part: raw[part].view(NUMPY_DTYPES[_known(stored, NUMPY_DTYPES)]).reshape(stored.shape)
+        for part, stored in parts.items()
+    }
+
+
+def typed_torch(parts: Parts, raw: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """The parts' bytes as tensors of their own dtypes and shapes."""
+    from halfbyte.formats.torch_dtypes import TORCH_DTYPES
+
+    return {
+        part: raw[part].view(TORCH_DTYPES[_known(stored, TORCH_DTYPES)]).view(stored.shape)
+        for part, stored in parts.items()
+    }
+
+
+def _known(stored: Stored, dtypes: Mapping[str, Any]) -> str:
+    if stored.dtype not in dtypes:
+        raise UnsupportedError(
+            f"{stored.name}: dtype {stored.dtype} cannot be computed with", hint=f"known: {', '.join(dtypes)}"
+        )
+    return stored.dtype

@@ -1,0 +1,100 @@
+"""What llama.cpp makes of a model family: the frame, and the hyperparameters that several families share.
+
+Read in llama.cpp (the copy in llama-cpp-python 0.3.36; the prebuilt xllamacpp 2026.10 behaves alike, see
+tests/export/test_llamacpp.py). What matters most is `scaled`: NVFP4 needs its per-tensor `.scale` multiplied in by the
+model's graph, and a graph that does not know of it runs without a word and computes nonsense. So only those roles are
+exported as NVFP4 whose scale the graph applies.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.config_values import Config
+from halfbyte.models.reading import rope_parameters
+from halfbyte.models.roles import Role
+
+MLPS = frozenset({Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP})
+
+Key = tuple[str, Any]
+"""A hyperparameter and its value. Named as gguf's `GGUFWriter.add_...`, which knows llama.cpp's keys and types."""
+
+
+@dataclass(frozen=True)
+class LlamaCpp:
+    """One model family in llama.cpp.
+
+    name: `general.architecture`. names: member of `gguf.MODEL_ARCH` whose tensor names it uses (gguf 0.19 lacks
+    deepseek32, whose tensors are those of glm-dsa). keys: hyperparameters beside those of every family, in the order
+    in which they are written; raises UnsupportedError for what the architecture cannot express. mtp: whether
+    multi-token-prediction layers are loaded; where they are not, their tensors are left out. scaled: roles that may be
+    NVFP4. rope_pairs: rows of q_proj and k_proj are stored with rotary pairs side by side. vocabulary: "gpt2"
+    (byte-level BPE), "tiktoken" (the same from `tiktoken.model`) or "llama" (SentencePiece). splitting: the regular
+    expressions of its tokenizer -> llama.cpp's name of the rule (llama-vocab.cpp). specials: tokens whose use
+    tokenizer_config.json does not state.
+    """
+
+    name: str
+    names: str
+    keys: Callable[[Config, Architecture], Iterator[Key]]
+    mtp: bool = False
+    scaled: frozenset[Role] = frozenset()
+    rope_pairs: bool = False
+    vocabulary: str = "gpt2"
+    splitting: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    specials: Mapping[str, str] = field(default_factory=dict)
+
+
+def need(config: Config, key: str) -> Any:
+    if config.get(key) is None:
+        raise CheckpointError(f"config.json has no {key}, which llama.cpp needs")
+    return config[key]
+
+
+def leading_dense(arch: Architecture) -> int:
+    """Number of dense layers, which llama.cpp assumes to come first."""
+    if arch.dense != frozenset(range(len(arch.dense))):
+        raise UnsupportedError(f"dense layers {sorted(arch.dense)[:8]}: llama.cpp wants them before all others")
+    return len(arch.dense)
+
+
+def latent_keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    """Latent attention and DeepSeek's experts. llama.cpp runs MLA as one key-value head of the latent."""
+    assert arch.mla is not None
+    rank, rope = arch.mla.kv_rank, arch.mla.rope
+    yield "leading_dense_block_count", leading_dense(arch)
+    yield "vocab_size", arch.vocab
+    if arch.mla.q_rank:
+        yield "q_lora_rank", arch.mla.q_rank
+    yield "kv_lora_rank", rank
+    yield "key_length", rank + rope
+    yield "value_length", rank
+    yield "key_length_mla", arch.mla.nope + rope
+    yield "value_length_mla", arch.mla.value
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "expert_shared_count", config.get("n_shared_experts") or 0
+    if config.get("routed_scaling_factor") is not None:
+        yield "expert_weights_scale", config["routed_scaling_factor"]
+    if config.get("norm_topk_prob"):
+        yield "expert_weights_norm", True
+    yield "rope_dimension_count", rope
+    mscale = rope_parameters(config).get("mscale_all_dim")
+    if mscale is not None:
+        yield "rope_scaling_yarn_log_mul", 0.1 * mscale  # the loader divides by 0.1 again
+
+
+def indexer_keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    """Latent attention with an indexer."""
+    assert arch.indexer is not None
+    yield from latent_keys(config, arch)
+    yield from mtp_keys(config, arch)
+    yield "indexer_head_count", arch.indexer.heads
+    yield "indexer_key_length", arch.indexer.width
+    yield "indexer_top_k", arch.indexer.top_k
+
+
+def mtp_keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    if config.get("num_nextn_predict_layers") is not None:
+        yield "nextn_predict_layers", arch.mtp_announced

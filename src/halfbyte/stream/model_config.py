@@ -1,0 +1,35 @@
+"""transformers' config of a checkpoint folder, also for a model type that transformers has no classes of."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from halfbyte.checkpoint.json_file import read_json
+from halfbyte.errors import CheckpointError
+from halfbyte.models import find
+
+
+def model_config(folder: str | Path) -> Any:
+    """The config, quantization included, of the class that computes the model. Raises CheckpointError.
+
+    Remote code is never run: a family whose classes transformers has under another name is read as that one.
+    """
+    document = read_json(Path(folder) / "config.json")
+    family = find(document.get("model_type"))
+    try:
+        if family is None or family.computed_as is None:
+            return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        stated = {key: value for key, value in document.items() if key not in ("model_type", "auto_map")}
+        return type(AutoConfig.for_model(family.computed_as)).from_dict(stated)
+    except Exception as error:  # transformers' validators raise many kinds, some of other packages
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise CheckpointError(f"{folder}: transformers cannot read config.json: {reason}") from None
+
+
+def plain_config(folder: str | Path) -> Any:
+    """The same without its quantization."""
+    config = model_config(folder)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
