@@ -69,8 +69,12 @@ class Prices:
     pool_usd_per_hour: float | None = None
 
 
-def read_prices(path: Path) -> Prices:
-    """From a price file or a plan.json. Raises UsageError naming what is wrong."""
+PLANNED = {"prompt": "input", "cached": "cached_input", "output": "output", "reasoning": "reasoning"}
+"""Kind -> its name in a plan.json."""
+
+
+def read_prices(path: Path, served: str) -> Prices:
+    """From a price file, or a plan.json whose prices are those of the `served` model. Raises UsageError."""
     try:
         if path.stat().st_size > PRICE_LIMIT_BYTES:
             raise UsageError(f"{path}: too large for prices")
@@ -78,6 +82,13 @@ def read_prices(path: Path) -> Prices:
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as prices: {str(error)[:200]}") from None
     table = document.get("usd_per_million_tokens") if isinstance(document, dict) else None
+    cost = document.get("cost") if isinstance(document, dict) else None
+    if table is None and isinstance(cost, dict):
+        planned = cost.get("usd_per_million")
+        if not isinstance(planned, dict) or not planned:
+            raise UsageError(f"{path}: this plan has no prices", hint="plan with --price, dollars per GPU-hour")
+        table = {served: {kind: planned[name] for kind, name in PLANNED.items() if name in planned}}
+        document = {"usd_per_hour": cost.get("pool_per_hour")}
     if not isinstance(table, dict):
         raise UsageError(
             f"{path}: has no usd_per_million_tokens",

@@ -8,6 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from halfbyte.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+NOBODY = "local"
+"""Whoever asks a door that has no tenants, which listens on loopback only."""
+IDLE = "idle"
+"""The row of usage for what the machines cost beyond what tenants paid."""
+
 MOST = 1 << 53
 """Largest count that JSON's readers keep exactly."""
 
@@ -59,6 +64,8 @@ def check_name(name: str) -> str:
             f"tenant name {name[:80]!r}: wanted 1 to 64 letters, digits, dots, dashes and underscores, a letter or "
             "digit at either end"
         )
+    if name in (NOBODY, IDLE):
+        raise UsageError(f"tenant name {name!r}: reports use it for something else")
     return name
 
 

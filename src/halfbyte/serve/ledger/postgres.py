@@ -11,6 +11,8 @@ from halfbyte.serve.ledger.script import Row, Script
 from halfbyte.serve.ledger.tables import TABLES, VERSION
 
 T = TypeVar("T")
+SILENT_S = 5.0
+"""A door that has not been heard of for so long is dead, and others settle what it left."""
 
 
 class PostgresLedger:
@@ -54,6 +56,12 @@ class PostgresLedger:
                 return await drive(connection, script)
         except (TimeoutError, OSError, SQLAlchemyError) as error:
             raise self._failure(error) from None
+
+    def enter(self, door: str) -> None:
+        """Its beats tell that it lives."""
+
+    def dead(self, doors: list[str], beats: dict[str, float], now: float) -> list[str]:
+        return [door for door in doors if beats.get(door, 0.0) < now - SILENT_S]
 
     async def close(self) -> None:
         await self._engine.dispose()

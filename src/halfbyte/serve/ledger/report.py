@@ -1,10 +1,11 @@
 """What the ledger says of tenants, usage and the pool."""
 
+import json
 from typing import Any
 
 from halfbyte.serve.ledger.counts import held_by, used_by
 from halfbyte.serve.ledger.script import Script, day_of
-from halfbyte.serve.money import PICO
+from halfbyte.serve.money import PICO, Price, Tokens
 
 
 def standing_of(tenant: str, now: float) -> Script[dict[str, Any]]:
@@ -78,3 +79,14 @@ def pool_cost(since: str | None, until: str | None) -> Script[list[tuple[str, in
         {"since": since or "", "until": until or "9999"},
     )
     return [(day, int(pico)) for day, pico in rows]
+
+
+def charges(since: str | None, until: str | None) -> Script[list[tuple[str, str, str, Price, Tokens]]]:
+    """Sums by tenant, model, day and price."""
+    rows = yield (
+        "SELECT tenant, model, day, price, SUM(prompt), SUM(cached), SUM(output), SUM(reasoning) FROM requests "
+        "WHERE settled = 1 AND day >= :since AND day <= :until GROUP BY tenant, model, day, price "
+        "ORDER BY day, tenant, model, price",
+        {"since": since or "", "until": until or "9999"},
+    )
+    return [(a, b, c, Price(*json.loads(d)), Tokens(*(int(number) for number in sums))) for a, b, c, d, *sums in rows]

@@ -55,18 +55,20 @@ def settle(id: str, tokens: Tokens | None, status: str, now: float) -> Script[bo
     return True
 
 
-def open_requests(door: str | None = None, silent_since: float | None = None) -> Script[list[str]]:
-    """Ids of reservations that are open: of one door, or of doors that have not been heard of since a time."""
+def open_requests(door: str | None = None) -> Script[list[str]]:
+    """Ids of reservations that are open: all, or those of one door."""
     if door is not None:
         rows = yield "SELECT id FROM requests WHERE settled = 0 AND door = :door", {"door": door}
-    elif silent_since is not None:
-        rows = yield (
-            "SELECT id FROM requests WHERE settled = 0 AND door NOT IN (SELECT id FROM doors WHERE beat >= :since)",
-            {"since": silent_since},
-        )
     else:
         rows = yield "SELECT id FROM requests WHERE settled = 0", {}
     return [id for (id,) in rows]
+
+
+def doors_with_open_requests() -> Script[tuple[list[str], dict[str, float]]]:
+    """Doors that have requests open, and when each door was last heard of."""
+    rows = yield "SELECT DISTINCT door FROM requests WHERE settled = 0", {}
+    beats = yield "SELECT id, beat FROM doors", {}
+    return [door for (door,) in rows], {door: float(last) for door, last in beats}
 
 
 def beat(door: str, now: float, elapsed_s: float, usd_per_hour: float | None) -> Script[None]:

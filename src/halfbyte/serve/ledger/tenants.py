@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from halfbyte.serve.ledger.script import Script
-from halfbyte.serve.tenant import Limits
+from halfbyte.serve.tenant import NOBODY, Limits
 
 
 class Key(NamedTuple):
@@ -13,6 +13,7 @@ class Key(NamedTuple):
     prefix: str
     expires: float | None
     limits: Limits
+    sha256: str = ""
 
 
 def add_tenant(name: str, limits: Limits, now: float) -> Script[bool]:
@@ -50,25 +51,55 @@ def end_keys(tenant: str, keep: str | None = None) -> Script[int]:
 
 def find_key(sha256: str) -> Script[Key | None]:
     rows = yield (
-        "SELECT k.tenant, k.prefix, k.expires, t.limits FROM keys k JOIN tenants t ON t.name = k.tenant "
+        "SELECT k.tenant, k.prefix, k.expires, t.limits, k.sha256 FROM keys k JOIN tenants t ON t.name = k.tenant "
         "WHERE k.sha256 = :sha256",
         {"sha256": sha256},
     )
     if not rows:
         return None
-    tenant, prefix, expires, limits = rows[0]
-    return Key(tenant, prefix, expires, Limits.model_validate_json(limits))
+    tenant, prefix, expires, limits, stored = rows[0]
+    return Key(tenant, prefix, expires, Limits.model_validate_json(limits), stored)
 
 
-def tenants(name: str | None = None) -> Script[list[tuple[str, Limits, list[str]]]]:
-    """Name, limits and prefixes of live keys, by name."""
-    chosen = "" if name is None else "WHERE name = :name "
-    rows = yield f"SELECT name, limits FROM tenants {chosen}ORDER BY name", {} if name is None else {"name": name}
+class Tenant(NamedTuple):
+    """keys: (prefix, expires) of those that are kept, the latest first."""
+
+    name: str
+    limits: Limits
+    keys: list[tuple[str, float | None]]
+
+
+def tenants(name: str | None = None) -> Script[list[Tenant]]:
+    """All that users added, or one, by name."""
+    rows = yield (
+        "SELECT name, limits FROM tenants WHERE name <> :nobody AND (:any = 1 OR name = :name) ORDER BY name",
+        {"nobody": NOBODY, "any": int(name is None), "name": name or ""},
+    )
     found = []
     for tenant, limits in rows:
         keys = yield (
-            "SELECT prefix FROM keys WHERE tenant = :tenant ORDER BY created DESC",
+            "SELECT prefix, expires FROM keys WHERE tenant = :tenant ORDER BY created DESC",
             {"tenant": tenant},
         )
-        found.append((tenant, Limits.model_validate_json(limits), [prefix for (prefix,) in keys]))
+        found.append(Tenant(tenant, Limits.model_validate_json(limits), [(key[0], key[1]) for key in keys]))
     return found
+
+
+def any_tenant() -> Script[bool]:
+    """Whether users added any."""
+    rows = yield "SELECT 1 FROM tenants WHERE name <> :nobody LIMIT 1", {"nobody": NOBODY}
+    return bool(rows)
+
+
+def latest_expiry(tenant: str) -> Script[float | None]:
+    """Of the newest key; None for never, or where there is none."""
+    rows = yield (
+        "SELECT expires FROM keys WHERE tenant = :tenant ORDER BY created DESC, sha256 LIMIT 1",
+        {"tenant": tenant},
+    )
+    return rows[0][0] if rows else None
+
+
+def admit_nobody(now: float) -> Script[None]:
+    """The tenant of requests without a key, unlimited: for a door on loopback without tenants."""
+    yield from add_tenant(NOBODY, Limits(), now)
