@@ -204,6 +204,7 @@ class _Opening:
             access_log=False,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,
             backlog=BACKLOG,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,

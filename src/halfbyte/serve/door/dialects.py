@@ -9,7 +9,8 @@ class Dialect:
     """One route.
 
     lengths: fields that bound one choice's output, as clients and engines spell them; the first is what the door adds.
-    asks_usage: whether streams carry usage only if `stream_options` says so.
+    asks_usage: whether streams carry usage only if `stream_options` says so. says_reasoning: whether usage has a place
+    for reasoning tokens.
     delta: matches each non-empty piece of text; its first group says of which kind. reasoning: those of reasoning.
     end: matches what is sent when the stream is whole. finish: what makes it whole though the end was not said.
     """
@@ -17,6 +18,7 @@ class Dialect:
     path: str
     lengths: tuple[str, ...]
     asks_usage: bool
+    says_reasoning: bool
     delta: re.Pattern[bytes]
     reasoning: frozenset[bytes]
     end: re.Pattern[bytes]
@@ -32,6 +34,7 @@ CHAT = Dialect(
     path="/v1/chat/completions",
     lengths=("max_tokens", "max_completion_tokens", *ALIASES),
     asks_usage=True,
+    says_reasoning=True,
     delta=re.compile(rb'"(content|reasoning_content|reasoning|arguments)"\s*:\s*"[^"]'),
     reasoning=frozenset((b"reasoning_content", b"reasoning")),
     end=DONE,
@@ -41,6 +44,7 @@ COMPLETIONS = Dialect(
     path="/v1/completions",
     lengths=("max_tokens", *ALIASES),
     asks_usage=True,
+    says_reasoning=True,
     delta=re.compile(rb'"(text)"\s*:\s*"[^"]'),
     reasoning=frozenset(),
     end=DONE,
@@ -50,6 +54,7 @@ MESSAGES = Dialect(
     path="/v1/messages",
     lengths=("max_tokens", *ALIASES),
     asks_usage=False,
+    says_reasoning=False,
     delta=re.compile(rb'"(text|thinking|partial_json)"\s*:\s*"[^"]'),
     reasoning=frozenset((b"thinking",)),
     end=re.compile(rb"^event:\s*message_stop", re.MULTILINE),
@@ -59,6 +64,7 @@ RESPONSES = Dialect(
     path="/v1/responses",
     lengths=("max_output_tokens", "max_tokens", *ALIASES),
     asks_usage=False,
+    says_reasoning=True,
     delta=re.compile(rb'"type"\s*:\s*"response\.(output_text|reasoning_text|function_call_arguments)\.delta"'),
     reasoning=frozenset((b"reasoning_text",)),
     end=re.compile(rb"^event:\s*response\.(?:completed|incomplete|failed)", re.MULTILINE),

@@ -52,7 +52,11 @@ UNSAID_OUTPUT_TOKENS = 256
 BYTES_A_TOKEN = 4
 """By which a prompt is estimated where neither usage nor a tokenizer tells, and nothing is held against a limit."""
 BUSY = (500, 502, 503, 504)
-EMBEDDED_PARSER = re.compile(r"\[json\.exception[^\]]*\]\s*")
+EMBEDDED_PARSER = re.compile(r"\[json\.exception")
+REFUSED_BY_ENGINE = re.compile(
+    r"^(Failed to|Unable to|Invalid|Unsupported|Expected)|schema|grammar|template", re.IGNORECASE
+)
+"""What our own engine calls its own error though the request is at fault."""
 MOST_ANSWER_BYTES = 256 << 20
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -141,6 +145,11 @@ class Door:
             shut = unavailable("ledger_unavailable", "the ledger cannot be written at the moment")
             self.refused(tenant, shut)
             await refuse(send, shut, headers)
+        except Exception:
+            LOG.exception("request %s", request_id)
+            with contextlib.suppress(RuntimeError):  # it had begun to answer
+                broken = Refusal(500, "internal_error", "this door failed", type="server_error")
+                await refuse(send, broken, headers)
         finally:
             self.open -= 1
 
@@ -232,8 +241,9 @@ class Door:
             tokenizer = self.upstreams.tokenizer()
             counted = await tokenizer.count_prompt(self.service.model, call) if tokenizer else None
             if counted is not None:
-                messages = call.document.get("messages") or call.document.get("input") or ()
-                around = 0 if counted[1] else TEMPLATE_TOKENS + MESSAGE_TOKENS * max(len(messages), 1)
+                messages = call.document.get("messages") or call.document.get("input")
+                pieces = len(messages) if isinstance(messages, list) else 1
+                around = 0 if counted[1] else TEMPLATE_TOKENS + MESSAGE_TOKENS * pieces
                 prompt = min(prompt, counted[0] + around)
         room = None if self.service.context is None else max(self.service.context - prompt, 1)
         ask = Ask(id, key.tenant, self.service.model, prompt, call.choices, call.max_tokens, room)
@@ -352,6 +362,9 @@ class Door:
         elif self.service.embedded and call.choices > 1:  # llama.cpp's usage is the last choice's alone
             output = sum([await self._count_text(member, text) for _, text in texts])
             tokens = tokens._replace(output=max(output, tokens.output))
+            if isinstance(call.document.get("prompt"), list):
+                prompt = max(prompt or 0, await self._prompt_of(member, call))
+                tokens = tokens._replace(prompt=prompt)
         if reasoning and not (isinstance(usage, dict) and says_reasoning(usage)):
             thought = await self._count_text(member, reasoning)
             tokens = tokens._replace(reasoning=min(thought, tokens.output))
@@ -371,7 +384,7 @@ class Door:
     async def _stream(self, member: Upstream, response: aiohttp.ClientResponse, running: Running, send: Send) -> bool:
         call, content = running.call, response.content
         texts = Texts() if member.tokenizes else None
-        meter = StreamMeter(call.dialect, call.wants_usage or not call.stream, texts, holds=self.service.embedded)
+        meter = StreamMeter(call.dialect, call.wants_usage or not call.stream, texts, self.service.embedded)
         try:
             data = await content.readany()
         except BROKEN:
@@ -656,11 +669,12 @@ def _engine_error(status: int, body: bytes) -> Refusal:
     error = document.get("error") if document else None
     found = error if isinstance(error, dict) else {}
     message = str(found.get("message") or "the engine could not answer")
-    parser = EMBEDDED_PARSER.search(message)
-    if parser:
+    if EMBEDDED_PARSER.search(message):
         status, message = 400, "the request has a field of the wrong type"
+    elif status == 500 and REFUSED_BY_ENGINE.search(message):
+        status = 400
     own = "server_error" if status >= 500 else "invalid_request_error"
-    kind = str(found.get("type") or own)
+    kind = own if found.get("type") in (None, "server_error") else str(found["type"])
     code = {"exceed_context_size_error": "context_length_exceeded"}.get(kind, kind)
     return Refusal(404 if status == 501 else status, code, message[:500], type=own, reason="upstream")
 
@@ -669,7 +683,7 @@ def _amended(document: dict[str, Any], usage: dict[str, Any], tokens: Tokens, di
     """A whole answer with what its usage leaves out; None where there is nothing to say."""
     if "completion_tokens" in usage:
         name = "completion_tokens_details"
-        usage["completion_tokens"] = tokens.output
+        usage["prompt_tokens"], usage["completion_tokens"] = tokens.prompt, tokens.output
         usage["total_tokens"] = tokens.total
     elif dialect is RESPONSES:
         name = "output_tokens_details"

@@ -178,7 +178,7 @@ class StreamMeter:
             self.last_chunk = document
             if not self._show_usage:
                 return b"" if not document.get("choices") else without_usage(event, document)
-        if self._holds and not self.says_reasoning and "message" not in document:
+        if self._holds and not self.says_reasoning and self._dialect.says_reasoning:
             return Held(event, document, holder["usage"])
         return event
 

@@ -15,7 +15,7 @@ from halfbyte.serve.ledger.tables import TABLES, VERSION
 T = TypeVar("T")
 Durability = Literal["process", "full"]
 FILE = "ledger.sqlite"
-BUSY_MS = 5000
+BUSY_MS = 2000
 MOST_IN_A_GROUP = 200
 
 
