@@ -59,7 +59,9 @@ class Numerics(Table):
     """Limits. Shares are of a tensor's blocks (or codes), ratios are to the median of a layer's experts."""
 
     weight_scale_2: Bounds = Bounds(min=1e-12, max=4)
-    input_scale: Bounds = Bounds(min=1e-7, max=1e4)
+    input_scale: Bounds = Bounds(max=1e4)
+    input_scale_ruins: float = Field(default=1e-6, ge=0)
+    input_scale_clips: float = Field(default=1e-5, ge=0)
     hot_expert_ratio: float = Field(default=16, gt=1)
     input_scale_ratio: float = Field(default=1000, gt=1)
     saturated_share: float = Field(default=0.2, ge=0, le=1)
