@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from halfbyte.checkpoint.header import (
     HEADER_LIMIT_BYTES,
     Header,
-    TensorInfo,
     _compact,
     _parsed,
     header_length,
     parse_header,
     serialize_header,
 )
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.dtypes import DTYPE_BYTES
 
@@ -249,7 +249,7 @@ def test_round_trip(tensors: list[tuple[str, str, tuple[int, ...], int]], metada
     content = serialize_header(tensors, metadata)
     position, wanted = len(content), {}
     for name, dtype, shape, size in tensors:
-        wanted[name] = TensorInfo(dtype, shape, position, position + size)
+        wanted[name] = Tensor(name, "", dtype, shape, position, position + size)
         position += size
     assert len(content) % 8 == 0
     assert parse_file(content + bytes(position - len(content))) == Header(wanted, metadata)
@@ -312,10 +312,10 @@ def test_compact_headers_read_as_their_json(changes: list[tuple[int, int, str]])
     text = COMPACT
     for position, length, word in changes:
         text = text[:position] + word + text[position + length :]
-    found = _compact(text, 8)
+    found = _compact(text, 8, "f")
     assert found is not None or changes
     if found is not None:
-        assert found == _parsed(text, 8, "f")
+        assert found == _parsed(text, 8, "f", "f")
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_compact_headers_read_as_their_json(changes: list[tuple[int, int, str]])
     ],
 )
 def test_what_the_compact_reader_leaves_to_the_json_parser(text: str) -> None:
-    assert _compact(text, 8) is None
+    assert _compact(text, 8, "f") is None
 
 
 json_values = st.recursive(

@@ -15,8 +15,8 @@ from export.checkpoints import TINY, VOCAB, family_checkpoint, tiny_nvfp4
 from export.engine import Engine
 from halfbyte import models
 from halfbyte.api import quantize
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.export import export
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
