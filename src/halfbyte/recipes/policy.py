@@ -158,6 +158,11 @@ class Policy(WrittenFile):
 
 def load_policy(name_or_file: str | Path, rules: Collection[str]) -> Policy:
     """A shipped policy by name, or a file by path. rules: all that a policy can speak of. Raises UsageError."""
-    policy = Policy.named(name_or_file)
+    policy, name = Policy.named(name_or_file), str(name_or_file)
+    if policy.name in Policy.shipped() and name not in Policy.shipped():
+        raise UsageError(
+            f"{name}: calls itself {policy.name!r}, the name of a policy that comes with Halfbyte",
+            hint="give it a name of its own: decisions are read by the policy's name",
+        )
     policy.check_rules(rules, str(name_or_file))
     return policy
