@@ -7,7 +7,7 @@ from halfbyte.plan.cuts import check_cuts, cut_warnings, whole_cuts
 from halfbyte.plan.planner import plan_deployment
 from halfbyte.plan.target import PlannedModel, on_paper
 from halfbyte.plan.workload import Workload
-from tests.families.configs import config
+from families.configs import config
 
 from .models import server
 

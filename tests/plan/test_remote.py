@@ -16,7 +16,7 @@ from halfbyte.checkpoint.remote import FIRST_BYTES, RemoteFiles, base_url
 from halfbyte.checkpoint.source import Opened, read_headers
 from halfbyte.errors import CheckpointError
 from halfbyte.plan.planner import plan
-from tests.families.configs import config
+from families.configs import config
 
 QWEN = {
     **config("Qwen3-30B-A3B"),

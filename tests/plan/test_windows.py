@@ -10,7 +10,7 @@ from halfbyte.plan.kv import kv_stage
 from halfbyte.plan.memory import plan_memory
 from halfbyte.plan.target import PlannedModel, on_paper
 from halfbyte.plan.work import work_of
-from tests.families.configs import config
+from families.configs import config
 
 from .models import server
 
