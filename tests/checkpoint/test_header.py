@@ -15,13 +15,13 @@ from hypothesis import given, settings
 from halfbyte.checkpoint.header import (
     HEADER_LIMIT_BYTES,
     Header,
-    TensorInfo,
     _compact,
     _parsed,
     header_length,
     parse_header,
     serialize_header,
 )
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.dtypes import DTYPE_BYTES
 
@@ -249,7 +249,7 @@ def test_round_trip(tensors: list[tuple[str, str, tuple[int, ...], int]], metada
     content = serialize_header(tensors, metadata)
     position, wanted = len(content), {}
     for name, dtype, shape, size in tensors:
-        wanted[name] = TensorInfo(dtype, shape, position, position + size)
+        wanted[name] = Tensor(name, "", dtype, shape, position, position + size)
         position += size
     assert len(content) % 8 == 0
     assert parse_file(content + bytes(position - len(content))) == Header(wanted, metadata)
@@ -312,10 +312,10 @@ def test_compact_headers_read_as_their_json(changes: list[tuple[int, int, str]])
     text = COMPACT
     for position, length, word in changes:
         text = text[:position] + word + text[position + length :]
-    found = _compact(text, 8)
+    found = _compact(text, 8, "f")
     assert found is not None or changes
     if found is not None:
-        assert found == _parsed(text, 8, "f")
+        assert found == _parsed(text, 8, "f", "f")
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_compact_headers_read_as_their_json(changes: list[tuple[int, int, str]])
     ],
 )
 def test_what_the_compact_reader_leaves_to_the_json_parser(text: str) -> None:
-    assert _compact(text, 8) is None
+    assert _compact(text, 8, "f") is None
 
 
 json_values = st.recursive(
@@ -404,7 +404,11 @@ def test_files_of_the_safetensors_library(tmp_path: Path) -> None:
 
 
 def test_the_safetensors_library_reads_our_files(tmp_path: Path) -> None:
-    arrays = {"b": np.arange(3, dtype=np.int32), 'a"\\\n': np.ones((2, 0), np.float32), "한": np.array(7, np.uint8)}
+    arrays: dict[str, np.ndarray] = {
+        "b": np.arange(3, dtype=np.int32),
+        'a"\\\n': np.ones((2, 0), np.float32),
+        "한": np.array(7, np.uint8),
+    }
     kinds = {"int32": "I32", "float32": "F32", "uint8": "U8"}
     header = serialize_header([(n, kinds[str(a.dtype)], a.shape, a.nbytes) for n, a in arrays.items()], {"k": "값"})
     path = tmp_path / "x.safetensors"

@@ -14,7 +14,7 @@ from families.headers import header_set, role_set
 
 from halfbyte.checkpoint.inspect import inspect
 from halfbyte.checkpoint.inventory import Entry, grouped, inventory
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import SCALE_PARTS
 from halfbyte.formats.dtypes import DTYPE_BYTES

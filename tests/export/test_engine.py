@@ -15,8 +15,8 @@ from export.checkpoints import TINY, VOCAB, family_checkpoint, tiny_nvfp4
 from export.engine import Engine
 from halfbyte import models
 from halfbyte.api import quantize
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.export import export
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
@@ -91,7 +91,7 @@ def dequantized(source: Path, folder: Path) -> Path:
             if tensor.dtype == "U8":
                 module, parts = name.removesuffix(".weight"), checkpoint.tensors
                 scales = read(parts[f"{module}.weight_scale"], np.uint8)
-                scale_2 = read(parts[f"{module}.weight_scale_2"], np.float32)[()]
+                scale_2 = np.float32(read(parts[f"{module}.weight_scale_2"], np.float32)[()])
                 tensors[name] = decode(Encoded(read(tensor, np.uint8), scales, scale_2))
             elif not name.endswith(("_scale", "_scale_2")):
                 tensors[name] = read(tensor, NUMPY[tensor.dtype])

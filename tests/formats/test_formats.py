@@ -1,5 +1,7 @@
 """Every storage format alike: recognised by what stands in a file, sized, and decoded in numpy and torch to the bit."""
 
+import importlib
+import pkgutil
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -8,6 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+import halfbyte.formats
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.catalogue import FORMATS, QUANTIZED, SCALE_PARTS, declared, format_called, recognised
 from halfbyte.formats.dtypes import DTYPE_BYTES
@@ -15,7 +18,7 @@ from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 from halfbyte.formats.nvfp4.codec import encode
 from halfbyte.formats.nvfp4.stored import FORMAT as NVFP4
 from halfbyte.formats.quantization_block import QuantizationBlock
-from halfbyte.formats.storage import Span
+from halfbyte.formats.storage import Span, StorageFormat
 from halfbyte.formats.torch_dtypes import TORCH_DTYPES
 
 E4M3 = ml_dtypes.float8_e4m3fn
@@ -180,3 +183,10 @@ def test_the_tables_agree_on_widths() -> None:
 def test_a_config_declares_its_format(name: str | None, block: dict[str, object]) -> None:
     found = declared(QuantizationBlock(block))
     assert (found.name if found is not None else None) == name
+
+
+def test_every_format_of_the_folder_is_in_the_catalogue() -> None:
+    for module in pkgutil.walk_packages(halfbyte.formats.__path__, "halfbyte.formats."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, StorageFormat):
+                assert FORMATS[value.name] is value

@@ -6,8 +6,8 @@ import pytest
 from families.configs import config
 from families.headers import header_set
 
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.formats.dtypes import DTYPE_BYTES
 from halfbyte.quantize.job import plan_job
 from halfbyte.recipes.recipe import Recipe

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
-from halfbyte.checkpoint.shard import Shard, Tensor
+from halfbyte.checkpoint.shard import Shard
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 
 T = TypeVar("T")

@@ -5,19 +5,16 @@ What is wrong is handed to the caller as it is found: whoever opens a checkpoint
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from halfbyte.checkpoint.header import Header
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 SHARD_SUFFIX = ".safetensors"
-
-_TENSOR = partial(tuple.__new__, Tensor)  # as in `header`: many thousand at once
 
 
 class Fault(NamedTuple):
@@ -57,9 +54,10 @@ def weight_map_of(index: Mapping[str, Any], where: str, on_fault: OnFault) -> di
     if not isinstance(stated, dict) or not stated:
         on_fault(Fault("map", f"{where}: has no weight_map"))
         return None
-    names = {shard for shard in stated.values() if isinstance(shard, str)}
-    good = {name for name in names if is_shard_name(name)}  # a few hundred names serve many thousand tensors
-    if len(good) == len(names) and all(type(shard) is str for shard in stated.values()):
+    all_text = set(map(type, stated.values())) == {str}
+    names = set(stated.values()) if all_text else {shard for shard in stated.values() if isinstance(shard, str)}
+    good = set(filter(is_shard_name, names))  # a few hundred names serve many thousand tensors
+    if all_text and good == names:
         return stated
     sane = {}
     for tensor, shard in stated.items():
@@ -88,11 +86,17 @@ def merged(
             for name in sorted(tensors.keys() & header.tensors.keys()):
                 message = f"tensor {_quoted(name)} stands in both {tensors[name].shard} and {shard}"
                 on_fault(Fault("duplicate", message, name))
-        for name, info in header.tensors.items():
-            tensors[name] = _TENSOR((name, shard, *info))
-    if weight_map is not None and weight_map != {name: tensor.shard for name, tensor in tensors.items()}:
+        tensors |= header.tensors
+    if weight_map is not None and not _agree(tensors, headers, weight_map):
         _compare(tensors, headers, weight_map, where, on_fault)
     return tensors
+
+
+def _agree(tensors: Mapping[str, Tensor], headers: Mapping[str, Header], weight_map: Mapping[str, str]) -> bool:
+    """Whether the map sends exactly the tensors there are to where they lie."""
+    return len(weight_map) == len(tensors) and all(
+        set(map(weight_map.get, header.tensors)) <= {shard} for shard, header in headers.items()
+    )
 
 
 def _compare(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.inventory import grouped, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.models import roles_of
@@ -36,7 +37,7 @@ class Inspection:
 
 def inspect(path: str | Path) -> Inspection:
     """Read the headers of a checkpoint folder. Raises CheckpointError, UnknownTensorError, UnsupportedError."""
-    with Checkpoint.open(path) as checkpoint:
+    with no_garbage_collection(), Checkpoint.open(path) as checkpoint:
         roles = roles_of(checkpoint.config)
         groups = grouped(inventory(checkpoint.tensors.values(), roles))
     return Inspection(

@@ -5,11 +5,10 @@ an entry of its own.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import LINEAR_PARTS, NUMBER_PARTS, SCALE_PARTS, format_called, recognised
 from halfbyte.formats.storage import SCALE, StorageFormat
@@ -20,8 +19,7 @@ Layouts = dict[tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, tuple[in
 """(part, dtype, shape) of a module's tensors -> format and logical shape: a few serve many thousand modules."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One logical tensor. shape and parameters are those of the unpacked weight; bytes include its scales.
 
     tensors: part -> the stored tensor ("weight" and, where quantized, its scales).
@@ -68,7 +66,7 @@ def inventory(tensors: Iterable[Tensor], roles: RoleMap) -> list[Entry]:
 
 
 def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
-    numbers = next((part for part in NUMBER_PARTS if part in parts), None)
+    numbers = _numbers(parts)
     if numbers is None:
         if len(parts) > 1 or SCALE in parts:
             raise CheckpointError(f"{role.module}: has {', '.join(parts)} but no weight")
@@ -79,13 +77,22 @@ def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
     weight = parts[numbers]
     if weight.name != f"{role.module}.{numbers}" and not role.fused:
         raise CheckpointError(f"{weight.name}: is not the weight of {role.module}")
-    parts = {numbers: weight, **parts}
+    if next(iter(parts)) != numbers:
+        parts = {numbers: weight, **parts}
     layout = tuple([(part, tensor.dtype, tensor.shape) for part, tensor in parts.items()])
     found = known.get(layout)
     if found is None:
         form, shape = recognised(parts)
         found = known[layout] = form.name, shape
     return Entry(role, *found, sum([tensor.stop - tensor.start for tensor in parts.values()]), parts)
+
+
+def _numbers(parts: dict[str, Tensor]) -> str | None:
+    """The part that holds the weight's own numbers, None where there is none."""
+    for part in NUMBER_PARTS:
+        if part in parts:
+            return part
+    return None
 
 
 def grouped(entries: Iterable[Entry]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from halfbyte.checkpoint.files import MOST_FILES, FileInfo
 from halfbyte.checkpoint.header import header_length
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.checkpoint.names import is_hub_name, is_url
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UsageError, said
 
 HUB = "https://huggingface.co"

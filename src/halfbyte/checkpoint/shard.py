@@ -1,4 +1,4 @@
-"""One safetensors file, and a tensor of it. Weights are read on demand, by position.
+"""One safetensors file. Weights are read on demand, by position.
 
 Reading is `pread` into the caller's buffer, not a memory map: a file that shrinks or a disk that fails is then an
 error with a name, where a map would kill the process with SIGBUS, and resident memory is exactly the buffers.
@@ -7,33 +7,10 @@ error with a name, where a map would kill the process with SIGBUS, and resident 
 import hashlib
 import os
 from functools import cached_property
-from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 from halfbyte.checkpoint.header import Header, header_length, parse_header
 from halfbyte.errors import CheckpointError
-from halfbyte.formats.dtypes import DTYPE_BYTES
-
-
-class Tensor(NamedTuple):
-    """One tensor and where it lies. `start` and `stop` are bytes of the file `shard`."""
-
-    name: str
-    shard: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    stop: int
-
-    @property
-    def bytes(self) -> int:
-        return self.stop - self.start
-
-    def part(self, first: int, shape: tuple[int, ...]) -> "Tensor":
-        """The contiguous run of elements from number `first` on, seen as `shape`: one expert of a 3-D stack, say."""
-        start = self.start + first * DTYPE_BYTES[self.dtype]
-        return Tensor(self.name, self.shard, self.dtype, shape, start, start + prod(shape) * DTYPE_BYTES[self.dtype])
 
 
 class Shard:
@@ -59,7 +36,7 @@ class Shard:
 
     def header(self) -> Header:
         """Raises HeaderError naming what is wrong with it."""
-        return parse_header(self.header_text(), self.bytes, str(self.path))
+        return parse_header(self.header_text(), self.bytes, str(self.path), self.path.name)
 
     def read_into(self, buffer: memoryview, start: int) -> None:
         """Fill `buffer` from byte `start`. Raises CheckpointError if the file ends or the disk fails."""

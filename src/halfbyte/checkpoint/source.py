@@ -12,7 +12,8 @@ from halfbyte.checkpoint.files import Files, LocalFiles, pooled
 from halfbyte.checkpoint.header import Header, parse_header
 from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX, SINGLE_NAME, merged, refuse, weight_map_of
 from halfbyte.checkpoint.json_file import object_of
-from halfbyte.checkpoint.shard import Shard, Tensor
+from halfbyte.checkpoint.shard import Shard
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 
 CONFIG_NAME = "config.json"
@@ -65,7 +66,7 @@ def read_headers(files: Files) -> Opened:
 
 def _header(files: Files, name: str) -> Header | None:
     found = files.header(name)
-    return None if found is None else parse_header(*found, files.place(name))
+    return None if found is None else parse_header(*found, files.place(name), name)
 
 
 def _only_shard(files: Files) -> str:

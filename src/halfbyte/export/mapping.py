@@ -14,8 +14,8 @@ import numpy.typing as npt
 from gguf import MODEL_ARCH, GGMLQuantizationType, TensorNameMap, get_tensor_name_map
 
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.export import pieces
 from halfbyte.export.blocks import ELEMENTS
@@ -158,12 +158,13 @@ class Mapper:
 
     def _rope_rows(self, entry: Entry) -> int:
         """Rows of one head of q_proj or k_proj, else 0."""
-        heads_key = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(entry.role.projection or "")
-        if heads_key is None:
+        arch = self.roles.arch
+        counts = {"q_proj": (arch.heads, "num_attention_heads"), "k_proj": (arch.kv_heads, "num_key_value_heads")}
+        if entry.role.projection not in counts:
             return 0
-        heads = self.checkpoint.config.get(heads_key, self.checkpoint.config.get("num_attention_heads"))
-        if type(heads) is not int or heads <= 0 or entry.shape[0] % (2 * heads):
-            raise CheckpointError(f"{entry.name}: {entry.shape[0]} rows do not make {heads} heads ({heads_key})")
+        heads, key = counts[entry.role.projection]
+        if entry.shape[0] % (2 * heads):
+            raise CheckpointError(f"{entry.name}: {entry.shape[0]} rows do not make {heads} heads ({key})")
         return entry.shape[0] // heads
 
     def _expert_stack(self, stack: dict[int, Entry]) -> Iterator[Planned]:
@@ -192,7 +193,7 @@ class Mapper:
 
     def _fused_stack(self, entry: Entry) -> Iterator[Planned]:
         """`experts.gate_up_proj` [E, 2I, H] (gate rows first) or `experts.down_proj` [E, H, I], in 16 or 32 bits."""
-        tensor, hidden = _only(entry), self.checkpoint.config.get("hidden_size")
+        tensor, hidden = _only(entry), self.roles.arch.hidden
         halves = ("gate_proj", "up_proj") if entry.role.projection == "gate_up_proj" else ("down_proj",)
         sides = dict(zip(("gate_up_proj", "down_proj"), ((-1, hidden), (-2, hidden)), strict=True))
         axis, wanted = sides[entry.role.projection or ""]
@@ -210,15 +211,10 @@ class Mapper:
 
     def _split_heads(self, entry: Entry) -> Iterator[Planned]:
         """`kv_b_proj` [heads * (nope + v), rank] as `attn_k_b` [heads, rank, nope] and `attn_v_b` [heads, v, rank]."""
-        config, tensor = self.checkpoint.config, _only(entry)
-        heads, nope, value = (config.get(k) for k in ("num_attention_heads", "qk_nope_head_dim", "v_head_dim"))
-        if not (
-            isinstance(heads, int)
-            and isinstance(nope, int)
-            and isinstance(value, int)
-            and len(entry.shape) == 2
-            and entry.shape[0] == heads * (nope + value)
-        ):
+        arch, tensor = self.roles.arch, _only(entry)
+        assert arch.mla is not None, "only latent attention has a kv_b_proj"
+        heads, nope, value = arch.heads, arch.mla.nope, arch.mla.value
+        if len(entry.shape) != 2 or entry.shape[0] != heads * (nope + value):
             raise CheckpointError(
                 f"{entry.name}: shape {list(entry.shape)} is not num_attention_heads × (qk_nope_head_dim + v_head_dim) "
                 f"= {heads} × ({nope} + {value}) rows"

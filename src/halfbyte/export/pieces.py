@@ -6,7 +6,7 @@ from math import prod
 from typing import NamedTuple
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.export.transforms import Copy, PackNvfp4, RopeRows, Transform, Transpose, WidenBf16, WidenF16
 from halfbyte.formats.dtypes import BF16, DTYPE_BYTES, F16
 

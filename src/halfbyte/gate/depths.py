@@ -1,10 +1,9 @@
-"""The depths of reading, in order."""
+"""How much of a checkpoint is read: the headers, the scales too, or every byte."""
 
-from typing import get_args
+from typing import Literal
 
-from halfbyte.recipes.policy import Depth
-
-DEPTHS: tuple[Depth, ...] = get_args(Depth)
+Depth = Literal["headers", "scales", "full"]
+DEPTHS: tuple[Depth, ...] = ("headers", "scales", "full")
 
 
 def reaches(depth: Depth, needed: Depth) -> bool:

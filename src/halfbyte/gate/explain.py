@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import plural, printable

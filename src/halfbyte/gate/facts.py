@@ -10,8 +10,8 @@ from typing import Any
 
 from halfbyte.checkpoint.files import FileInfo, Files
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.evidence.dossier import Dossier

@@ -232,7 +232,7 @@ def _header(facts: Facts, name: str) -> Header | None:
     shard.header_sha256 = hashlib.sha256(text).hexdigest()
     shard.stated = facts.files.stated_sha256(name)
     try:
-        return parse_header(text, shard.bytes, where)
+        return parse_header(text, shard.bytes, where, name)
     except CheckpointError as error:
         facts.problem("integrity.shard", error.message, file=name)
         return None

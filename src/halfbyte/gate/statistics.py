@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import HalfbyteError
 from halfbyte.formats.dtypes import BF16, F16, F32, F64
 from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES

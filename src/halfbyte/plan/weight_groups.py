@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
 

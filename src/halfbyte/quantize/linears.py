@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.dtypes import FLOATS
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE

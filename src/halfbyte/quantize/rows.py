@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 from halfbyte.formats.nvfp4.codec import Weight
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.shard import Tensor
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.formats.nvfp4.layout import packed_bytes
 from halfbyte.models.roles import GLU, SHARED_SCALE, Role, TensorRole
 from halfbyte.quantize.linears import Kept, Linear

@@ -18,8 +18,8 @@ from typing import Any, get_args
 import numpy as np
 
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import NonFiniteError
 from halfbyte.evidence.dossier import Dossier

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.checkpoint.writer import ShardWriter
 from halfbyte.formats.nvfp4 import kernels
 from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax

@@ -14,8 +14,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.catalogue import NVFP4, QUANTIZED
 from halfbyte.formats.dtypes import F8_E4M3, FLOATS, U8

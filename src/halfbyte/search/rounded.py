@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.inventory import inventory
-from halfbyte.checkpoint.shard import Tensor
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.checkpoint.writer import ShardWriter
 from halfbyte.formats.dtypes import DTYPE_BYTES, F32, FLOATS
 from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES

@@ -114,7 +114,6 @@ class Streamed:
         self._stop()
         own = Sequences.of(sequences)
         config, device = self.config, self._skeleton.device
-        self._sequences, self._lengths = own, own.lengths
         self._work = Work(self._options["work"], self._progress.note)
         self._fingerprint = self._identity(own, key)
         state = self._work.found(self._fingerprint)

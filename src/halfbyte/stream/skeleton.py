@@ -38,7 +38,6 @@ class Skeleton:
         self.base: Any = self.model.base_model
         self.layers: list[Any] = list(self.base.layers)
         self.base.rotary_emb = type(self.base.rotary_emb)(config=config).to(device)
-        self._prefix = f"{self.model.base_model_prefix}."
         conversions = get_model_conversion_mapping(self.model, None, None)
         self._renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
         self._wanted = self.model.state_dict()
