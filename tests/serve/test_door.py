@@ -180,7 +180,7 @@ def test_models(place: Place) -> None:
     assert client.get("/v1/models").json()["data"] == []
 
 
-NONSENSE = (0, -1, 1.5, "3", 10**30, True, [], {}, 1e300)
+NONSENSE: tuple[Any, ...] = (0, -1, 1.5, "3", 10**30, True, [], {}, 1e300)
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n"])
@@ -282,8 +282,7 @@ def test_what_is_not_sound_keeps_the_door_shut(tmp_path: Path) -> None:
     assert "error" in halfbyte(*ask, "--state", str(tmp_path / "s"), code=1)
     file.write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     assert "error" in halfbyte(*ask, "--state", str(tmp_path / "s"), code=1)
-    own = {"HALFBYTE_STATE": str(tmp_path / "own")}
-    assert "without keys" in halfbyte(*ask, "--host", "0.0.0.0", code=1, **own)
+    assert "without keys" in halfbyte(*ask, "--host", "0.0.0.0", code=1, HALFBYTE_STATE=str(tmp_path / "own"))
 
 
 def test_a_killed_door_is_settled_by_the_next(tmp_path: Path) -> None:
@@ -441,14 +440,17 @@ def test_a_locked_ledger_lets_nobody_in(tmp_path: Path) -> None:
 
 
 def test_without_tenants_only_this_machine_may_ask(tmp_path: Path) -> None:
-    own = {"HALFBYTE_STATE": str(tmp_path / "own")}
-    with fake_upstream() as fake, door(MODEL, "--upstream", fake.url, log=tmp_path / "log", **own) as running:
+    own = str(tmp_path / "own")
+    with (
+        fake_upstream() as fake,
+        door(MODEL, "--upstream", fake.url, log=tmp_path / "log", HALFBYTE_STATE=own) as running,
+    ):
         client = running.client("whatever")
         assert client.post(CHAT, json=ASK).status_code == 200
         assert client.post(CHAT, json=ASK, headers={"origin": "https://evil.example"}).status_code == 403
         assert client.post(CHAT, json=ASK, headers={"host": "evil.example"}).status_code == 403
         assert client.get("/metrics").status_code == client.get("/console").status_code == 200
-        key = json.loads(halfbyte("tenants", "add", "a", "--json", **own))["key"]
+        key = json.loads(halfbyte("tenants", "add", "a", "--json", HALFBYTE_STATE=own))["key"]
         time.sleep(1)
         assert client.post(CHAT, json=ASK).status_code == 401
         assert running.client(key).post(CHAT, json=ASK).status_code == 200

@@ -109,16 +109,16 @@ def test_anthropic_and_responses(running: RunningDoor, key: str) -> None:
 
 def test_a_client_that_leaves_frees_the_slot(running: RunningDoor, key: str, folder: Path) -> None:
     client = running.client(key)
-    with client.stream("POST", CHAT, json=ASK | {"stream": True, "max_tokens": 1500, "ignore_eos": True}) as answer:
+    with client.stream("POST", CHAT, json=ASK | {"stream": True, "max_tokens": 2000, "ignore_eos": True}) as answer:
         for number, _ in enumerate(answer.iter_lines()):
-            if number == 20:
+            if number == 4:
                 break
     until = time.monotonic() + 5
     while show(folder / "state", "a")["reserved"]["requests"]:
         assert time.monotonic() < until
     row = client.get("/v1/usage?by=request").json()["rows"][-1]
     assert row["status"] == "cancelled"
-    assert 5 <= row["output_tokens"] < 1500
+    assert 1 <= row["output_tokens"] < 2000
     assert row["prompt_tokens"] == 13
 
 
@@ -143,9 +143,9 @@ def test_a_killed_engine_comes_back(running: RunningDoor, key: str) -> None:
 
 
 def test_a_killed_door_takes_its_engine_with_it(folder: Path) -> None:
-    options = {"HALFBYTE_CACHE": str(folder / "cache"), "HALFBYTE_STATE": str(folder / "own")}
+    cache, own = str(folder / "cache"), str(folder / "own")
     began = time.monotonic()
-    with door(TINY, log=folder / "log2", ready_s=60, **options) as found:
+    with door(TINY, log=folder / "log2", ready_s=60, HALFBYTE_CACHE=cache, HALFBYTE_STATE=own) as found:
         with found.client() as client:
             assert client.post(CHAT, json=ASK).status_code == 200
         assert time.monotonic() - began < 15

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from halfbyte.serve.ledger.errors import LedgerError
 from halfbyte.serve.ledger.report import standing_of, usage
 from halfbyte.serve.ledger.reserve import Ask, Reserved, reserve
+from halfbyte.serve.ledger.script import Script
 from halfbyte.serve.ledger.settle import open_requests, settle
 from halfbyte.serve.ledger.sqlite import FILE, SqliteLedger
 from halfbyte.serve.ledger.tenants import add_key, add_tenant, end_keys, find_key
@@ -130,11 +133,11 @@ def test_a_locked_ledger_is_an_error_and_no_hang(folder: Path, monkeypatch: pyte
 def test_a_script_that_fails_leaves_its_group_alone(folder: Path) -> None:
     ledger = SqliteLedger(folder)
 
-    def wrong():  # type: ignore[no-untyped-def]
+    def wrong() -> Script[None]:
         yield "INSERT INTO tenants (name, limits, created) VALUES ('half', '{}', 1)", {}
         raise ValueError("no")
 
-    futures = [ledger.submit(add_tenant("a", Limits(), 1.0)), ledger.submit(wrong())]
+    futures: list[Future[Any]] = [ledger.submit(add_tenant("a", Limits(), 1.0)), ledger.submit(wrong())]
     futures.append(ledger.submit(add_tenant("b", Limits(), 1.0)))
     assert futures[0].result()
     assert futures[2].result()

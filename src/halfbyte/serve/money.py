@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 
 PICO = 10**12
 KINDS = ("prompt", "cached", "output", "reasoning")
@@ -86,7 +86,7 @@ def read_prices(path: Path, served: str) -> Prices:
     if table is None and isinstance(cost, dict):
         planned = cost.get("usd_per_million")
         if not isinstance(planned, dict) or not planned:
-            raise UsageError(f"{path}: this plan has no prices", hint="plan with --price, dollars per GPU-hour")
+            raise UsageError(f"{path}: this plan has no prices", hint=said("plan with {price}, dollars per GPU-hour"))
         table = {served: {kind: planned[name] for kind, name in PLANNED.items() if name in planned}}
         document = {"usd_per_hour": cost.get("pool_per_hour")}
     if not isinstance(table, dict):

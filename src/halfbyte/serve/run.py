@@ -179,16 +179,18 @@ class _Opening:
         known = await ledger.run(any_tenant())
         if not known:
             if options.state is not None:
-                hint = f"halfbyte tenants add NAME --state {_shown_state(options.state)}"
+                hint = said("halfbyte tenants add NAME {state} {where}", where=_shown_state(options.state))
                 raise ServeError(f"{_shown_state(options.state)}: the ledger has no tenants", hint=hint)
             if not is_loopback(options.host):
-                hint = "add a tenant: halfbyte tenants add NAME"
-                raise ServeError(f"--host {options.host}: without keys, this door is for this machine only", hint=hint)
+                message = said(
+                    "{host} {address}: without keys, this door is for this machine only", address=options.host
+                )
+                raise ServeError(message, hint="add a tenant: halfbyte tenants add NAME")
             await ledger.run(admit_nobody(time.time()))
         if self._prices is None:
             for tenant in await ledger.run(tenants()):
                 if tenant.limits.has_budget_in_usd:
-                    hint = "--price FILE says what tokens cost"
+                    hint = said("{price} FILE says what tokens cost")
                     raise ServeError(
                         f"tenant {tenant.name!r} has a budget in dollars, and no price is given", hint=hint
                     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 NOBODY = "local"
@@ -75,5 +75,6 @@ def limits_from(values: dict[str, Any]) -> Limits:
         return Limits.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = "-".join(str(piece) for piece in first["loc"][:1]).replace("_", "-")
-        raise UsageError(f"--{name}: {first['msg']}, {str(first['input'])[:60]!r} given") from None
+        name = str(first["loc"][0]) if first["loc"] else "limits"
+        given = str(first["input"])[:60]
+        raise UsageError(said(f"{{{name}}}: {{what}}, {{given!r}} given", what=first["msg"], given=given)) from None

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from halfbyte.errors import said
 from halfbyte.serve.ledger.errors import LedgerError
 from halfbyte.serve.ledger.script import Row, Script
 from halfbyte.serve.ledger.tables import TABLES, VERSION
@@ -134,7 +135,8 @@ def _connect(file: Path, durability: Durability, create: bool = False) -> sqlite
     """Open and check. Raises LedgerError for a ledger that is missing, emptied or damaged."""
     if not create and not file.is_file():
         raise LedgerError(
-            f"{file}: there is no ledger", hint="tenants add NAME --state DIR makes one; restore it if it was lost"
+            f"{file}: there is no ledger",
+            hint=said("tenants add NAME {state} DIR makes one; restore it if it was lost"),
         )
     try:
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
