@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("evaluate",),
+    ("evaluate", "serve"),
     ("gate", "search", "compare", "improve"),
     ("plan", "quantize", "calibrate", "export", "chat"),
     ("stream", "runtime"),

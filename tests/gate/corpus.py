@@ -35,10 +35,18 @@ class Case:
         return self.change.__name__
 
 
+def ignored(_: object) -> None:
+    """For a lambda that is called for its effect."""
+
+
 BROKEN: list[Case] = []
 
 
-def broken(rule: str, base: str = "tiny", policy: dict[str, Any] | None = None, **options: Any) -> Any:
+Change = Callable[[Draft], None]
+Register = Callable[[Change], Change]
+
+
+def broken(rule: str, base: str = "tiny", policy: dict[str, Any] | None = None, **options: Any) -> Register:
     def register(change: Callable[[Draft], None]) -> Callable[[Draft], None]:
         BROKEN.append(Case(rule, change, base, options, policy))
         return change
@@ -263,7 +271,7 @@ def shard_missing(d: Draft) -> None:
 @broken("integrity.shard")
 def shard_is_a_pointer_file(d: Draft) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 18044344\n"
-    d.after = lambda folder: (folder / SHARD).write_text(pointer) and None
+    d.after = lambda folder: ignored((folder / SHARD).write_text(pointer))
 
 
 @broken("integrity.shard")
@@ -283,7 +291,7 @@ def tensors_overlap(d: Draft) -> None:
 
 @broken("integrity.shard")
 def bytes_after_the_last_tensor(d: Draft) -> None:
-    d.after = lambda folder: (folder / SHARD).open("ab").write(b"payload") and None
+    d.after = lambda folder: ignored((folder / SHARD).open("ab").write(b"payload"))
 
 
 @broken("integrity.shard")
@@ -344,7 +352,7 @@ def shard_is_a_pipe(d: Draft) -> None:
 
 @broken("integrity.extra-file")
 def stray_shard(d: Draft) -> None:
-    d.after = lambda folder: (folder / "adapter.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}") and None
+    d.after = lambda folder: ignored((folder / "adapter.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}"))
 
 
 @broken("integrity.duplicate-tensor")
@@ -550,7 +558,7 @@ def shard_added_afterwards(d: Draft) -> None:
 
 @broken("integrity.evidence-file")
 def evidence_truncated(d: Draft) -> None:
-    d.after = lambda folder: (folder / "halfbyte.json").write_text('{"schema": 1, "shards": [') and None
+    d.after = lambda folder: ignored((folder / "halfbyte.json").write_text('{"schema": 1, "shards": ['))
     d.evidence = None
 
 
@@ -606,6 +614,13 @@ def gate_and_up_calibrated_apart(d: Draft) -> None:
 @broken("numerics.input-scale", depth="scales")
 def input_scale_zero(d: Draft) -> None:
     d.scalar(f"{EXPERT}.down_proj.input_scale", 0.0)
+
+
+@broken("numerics.input-scale", depth="scales")
+def every_input_scale_tiny(d: Draft) -> None:
+    """No expert stands out, and all of them clip: KL 1.37 in an engine's emulation."""
+    for name in [name for name in d.tensors if name.endswith(".input_scale")]:
+        d.scalar(name, 1e-6)
 
 
 @broken("numerics.input-scale", depth="scales")
@@ -1104,6 +1119,59 @@ def of_these_shards(d: Draft) -> None:
                 row["candidate"] = identity
 
     d.after = after
+
+
+def figures_of(d: Draft, **figures: Any) -> None:
+    """A comparison of these very shards whose figures cannot be."""
+    compared(d, **figures)
+    of_these_shards(d)
+
+
+@broken("evidence.figures", policy={"evidence": [{"kind": "compare", "max_kl": 0.1}]})
+def negative_divergence(d: Draft) -> None:
+    figures_of(d, kl={"mean": -5.0})
+
+
+@broken("evidence.figures")
+def infinitely_good(d: Draft) -> None:
+    figures_of(d, kl={"mean": float("-inf")})
+
+
+@broken("evidence.figures", policy={"evidence": [{"kind": "compare", "max_kl": 0.1}]})
+def divergence_that_is_no_number(d: Draft) -> None:
+    figures_of(d, kl={"mean": float("nan"), "low": 0.0, "high": 0.01})
+
+
+@broken("evidence.figures")
+def mean_above_its_interval(d: Draft) -> None:
+    figures_of(d, kl={"mean": 5.0, "low": 0.001, "high": 0.01})
+
+
+@broken("evidence.figures")
+def agreement_above_one(d: Draft) -> None:
+    figures_of(d, top1_agreement={"mean": 1.5, "low": 1.4, "high": 1.6})
+
+
+@broken("evidence.figures")
+def slices_larger_than_the_whole(d: Draft) -> None:
+    figures_of(d, tokens=10, slices={"language": {"ko": {"tokens": 9}, "en": {"tokens": 9}}})
+
+
+@broken("evidence.figures")
+def figures_said_twice(d: Draft) -> None:
+    figures_of(d, kl={"mean": 0.01}, result={"kl": {"mean": 3.0}})
+
+
+@broken("evidence.figures")
+def perplexities_that_do_not_divide(d: Draft) -> None:
+    figures_of(d, perplexity={"base": 80.0, "candidate": 160.0, "ratio": 1.01})
+
+
+@broken("evidence.verdict", policy={"evidence": [{"kind": "compare", "max_kl": 0.1}]})
+def a_bad_comparison_beside_a_good_one(d: Draft) -> None:
+    figures_of(d, kl={"mean": 3.0, "low": 2.9, "high": 3.1})
+    assert d.evidence is not None
+    d.evidence["compare"].append(d.evidence["compare"][0] | {"kl": {"mean": 0.01, "low": 0.0, "high": 0.02}})
 
 
 @broken("evidence.hashes", policy={"evidence": [{"kind": "compare", "max_kl": 0.1}]})

@@ -26,6 +26,9 @@ SUMMARIES = {
     "rearranged, never requantized.",
     "chat": "Talk to a checkpoint on this machine; llama.cpp runs it on any processor, no Blackwell needed.",
     "plan": "Plan capacity by peak memory: what fits, how many sequences, how fast, for how much. Reads headers only.",
+    "serve": "Serve a model behind one door: tenants whose tokens and money are reserved, then settled, to the token.",
+    "tenants": "Tenants of a door: keys, limits per minute, budgets per day and month, priority, allowed models.",
+    "usage": "What tenants used and paid, from the ledger, and what the machines cost beyond that.",
     "evaluate": "Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.",
     "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
     "which drops ruled out.",
@@ -47,8 +50,11 @@ class Commands(TyperGroup):
 
 
 def command_of(name: str) -> Any:
-    """The command as typer runs it. A module that needs a class of its own for that calls it COMMAND_CLASS."""
+    """The command as typer runs it. A module that needs a class of its own for that calls it COMMAND_CLASS; one of
+    several commands calls them APP."""
     module = import_module(f"halfbyte.cli.{name}")
+    if hasattr(module, "APP"):
+        return typer.main.get_command(module.APP)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     alone.command(name, cls=getattr(module, "COMMAND_CLASS", TyperCommand))(getattr(module, name))
     return typer.main.get_command(alone)
