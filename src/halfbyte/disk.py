@@ -16,6 +16,7 @@ STREAM_LIMIT_BYTES = 4_000_000_000
 """Of texts that are read whole: beyond that they are no sample any more."""
 
 MOST_FOLDERS = 100_000
+REPORT_LIMIT_BYTES = 100_000_000
 _PIECE_BYTES = 1 << 20
 
 _KINDS = {
@@ -198,8 +199,9 @@ def _is_loaded(name: str) -> bool:
 
 
 def _is_report(path: Path) -> bool:
-    """Whether it says early on that Halfbyte wrote it, as all our reports do."""
+    """Whether it says that Halfbyte wrote it, as all our reports do, or what a decision on a terminal says."""
     try:
-        return b"halfbyte" in read_regular(path, 1 << 30)[:65536].lower()
+        content = read_regular(path, REPORT_LIMIT_BYTES)
     except HalfbyteError:
         return False
+    return b"halfbyte" in content[:65536].lower() or b" by policy " in content
