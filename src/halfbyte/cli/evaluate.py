@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json
+from halfbyte.cli.output import Json, command, print_json, say
 from halfbyte.errors import UsageError, said
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _judge(candidate: Path, baseline: Path, margin: float, cluster: str | None, 
 def _show_judgement(found: "Judgement") -> None:
     columns = ("n", "baseline", "candidate", "difference", "90 % interval", "cut", "verdict")
     widths = (6, 9, 10, 11, 17, 7, 14)
-    print(f"{'points':24}" + "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
+    say(f"{'points':24}" + "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
     for suite in found.suites:
         low, high = suite.interval
         values = (
@@ -105,21 +105,21 @@ def _show_judgement(found: "Judgement") -> None:
             suite.verdict,
         )
         name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
-        print(f"{name:24}" + "".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True)))
+        say(f"{name:24}" + "".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True)))
         for state, counts in (("failed", suite.failed), ("unscorable", suite.unscorable)):
             if any(counts.values()):
-                print(f"  {state}: {counts['candidate']} of the candidate's, {counts['baseline']} of the baseline's")
+                say(f"  {state}: {counts['candidate']} of the candidate's, {counts['baseline']} of the baseline's")
     low, high = found.pooled["interval"]
     if len(found.suites) > 1:
-        print(f"mean over suites: {found.pooled['difference']:+.2f} ({low:+.2f} .. {high:+.2f})")
-    print(f"{found.verdict}: a loss of {found.suites[0].margin:g} points {SAYS[found.verdict]}")
+        say(f"mean over suites: {found.pooled['difference']:+.2f} ({low:+.2f} .. {high:+.2f})")
+    say(f"{found.verdict}: a loss of {found.suites[0].margin:g} points {SAYS[found.verdict]}")
 
 
 def _show_power(found: "Power", margin: float) -> None:
     from halfbyte.evaluate.power import undecidable
 
     columns = ("items", "runs", "accuracy", "sees drop of", "decides margin", "items wanted", "GPU hours")
-    print(f"{'points':24}" + "".join(f"{name:>{max(len(name), 5) + 2}}" for name in columns))
+    say(f"{'points':24}" + "".join(f"{name:>{max(len(name), 5) + 2}}" for name in columns))
     for suite in found.suites:
         values = (
             str(suite.items),
@@ -132,8 +132,8 @@ def _show_power(found: "Power", margin: float) -> None:
         )
         cells = zip(columns, values, strict=True)
         name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
-        print(f"{name:24}" + "".join(f"{value:>{max(len(column), 5) + 2}}" for column, value in cells))
+        say(f"{name:24}" + "".join(f"{value:>{max(len(column), 5) + 2}}" for column, value in cells))
     if found.decidable:
-        print(f"a margin of {margin:g} points can be decided")
+        say(f"a margin of {margin:g} points can be decided")
     else:
-        print(f"a margin of {margin:g} points cannot be decided: {undecidable(found.suites)}")
+        say(f"a margin of {margin:g} points cannot be decided: {undecidable(found.suites)}")

@@ -132,4 +132,6 @@ def _conditions(root: Path, benchmark: str) -> dict[str, Any]:
     config = _task_config(root)
     asked = inner(config, "dataset_args", benchmark) or {}
     found = {key: asked[key] for key in _ASKED if isinstance(asked, dict) and asked.get(key) is not None}
-    return sampling(config.get("generation_config")) | found
+    found["evaluation_version"] = inner(config, "evaluation_identity", "benchmarks", benchmark, "evaluation_version")
+    found["judges"] = inner(config, "judge", "models") or None
+    return sampling(config.get("generation_config")) | {key: value for key, value in found.items() if value is not None}
