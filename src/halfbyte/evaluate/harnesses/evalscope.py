@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from halfbyte.disk import read_text
 from halfbyte.errors import DataError
 from halfbyte.evaluate.harnesses.records import (
     Run,
@@ -24,6 +25,7 @@ from halfbyte.evaluate.harnesses.records import (
 from halfbyte.evaluate.samples import Sample, State
 
 NAME = "EvalScope"
+_CONFIG_LIMIT_BYTES = 10_000_000
 _USABLE = ("success", "fallback", "degraded")
 _CUT = ("max_tokens", "length", "model_length")
 _DEFAULT_SUBSET = "_default"
@@ -122,8 +124,8 @@ def _task_config(root: Path) -> dict[str, Any]:
     if not paths:
         return {}
     try:
-        document = yaml.safe_load(paths[-1].read_text("utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        document = yaml.safe_load(read_text(paths[-1], _CONFIG_LIMIT_BYTES, DataError))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{paths[-1]}: not valid YAML: {str(error)[:120]}") from None
     return document if isinstance(document, dict) else {}
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halfbyte.disk import open_regular
 from halfbyte.errors import DataError, UnsupportedError
 from halfbyte.evaluate.harnesses.records import Run, cluster_of, sampling, scored
 from halfbyte.evaluate.samples import Sample
@@ -37,9 +38,9 @@ def _logs(folder: Path) -> Iterator[Path]:
 def _begins_like_a_log(path: Path) -> bool:
     """A log's first keys are version, status, eval."""
     try:
-        with open(path, "rb") as file:
+        with open(open_regular(path, DataError), "rb") as file:
             head = file.read(_HEAD_BYTES).decode("utf-8", "replace")
-    except OSError:
+    except DataError:
         return False
     return '"status"' in head and '"eval"' in head and '"task' in head
 

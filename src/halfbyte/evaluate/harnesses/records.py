@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halfbyte.disk import open_regular, read_regular
 from halfbyte.errors import DataError
 from halfbyte.evaluate.samples import Sample
 
@@ -43,38 +44,28 @@ def sampling(settings: object) -> dict[str, Any]:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object a file holds. Raises DataError."""
-    try:
-        if path.stat().st_size > FILE_LIMIT_BYTES:
-            raise DataError(f"{path}: {path.stat().st_size} bytes are too many for a report")
-        document = json.loads(path.read_bytes().decode("utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {str(error)[:120]}") from None
-    if not isinstance(document, dict):
-        raise DataError(f"{path}: not a JSON object")
-    return document
+    return _object(read_regular(path, FILE_LIMIT_BYTES, DataError), str(path))
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where, and the JSON object of each line. Raises DataError naming the line."""
+    with open(open_regular(path, DataError), "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT_BYTES + 1), b""), 1):
+            where = f"{path}:{number}"
+            if len(line) > LINE_LIMIT_BYTES:
+                raise DataError(f"{where}: a line of over {LINE_LIMIT_BYTES} bytes is no answer")
+            if line.strip():
+                yield where, _object(line, where)
+
+
+def _object(content: bytes, where: str) -> dict[str, Any]:
     try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT_BYTES + 1), b""), 1):
-                where = f"{path}:{number}"
-                if len(line) > LINE_LIMIT_BYTES:
-                    raise DataError(f"{where}: a line of over {LINE_LIMIT_BYTES} bytes is no answer")
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{where}: not valid JSON: {str(error)[:120]}") from None
-                if not isinstance(record, dict):
-                    raise DataError(f"{where}: not a JSON object")
-                yield where, record
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON: {str(error)[:120]}") from None
+    if not isinstance(document, dict):
+        raise DataError(f"{where}: not a JSON object")
+    return document
 
 
 def wanted(record: Mapping[str, Any], key: str, where: str) -> Any:
