@@ -29,7 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("formats",),
     ("numbers",),
+    ("disk",),
     ("errors", "progress", "process", "validation"),
+    ("text",),
 )
 
 DOORS: dict[str, tuple[str, ...]] = {

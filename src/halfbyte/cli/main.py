@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -87,13 +88,22 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line and leave at once: tearing down compiled code takes longer than most commands."""
-    code: object = 0
     gc.set_threshold(100_000, 50, 50)  # half a million tensors make no cycles, only work for the collector
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # no character stops a message, whatever the terminal can show
+            stream.reconfigure(errors="backslashreplace")
+    os._exit(_run())
+
+
+def _run() -> int:
+    """The exit code; all that is to be said has been said."""
+    from halfbyte.cli.output import exit_code_of, flush  # `--help` does without most of it
+
     try:
-        app()
+        code = app(standalone_mode=False)
+        flush()
+        return code if isinstance(code, int) else 0
     except SystemExit as stop:
-        code = stop.code
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except (Exception, KeyboardInterrupt) as error:
+        return exit_code_of(error)
