@@ -216,23 +216,17 @@ def _compare(asked: argparse.Namespace, folder: Path) -> None:
                 found["cpu"] = cpu_s(pids[name]) - before if name in pids else float("nan")
                 found["rss"] = rss_mb(pids[name]) if name in pids else float("nan")
                 runs[name].append(found)
-        print(
-            f"{asked.streams} streams x {asked.rate:g}/s x {asked.seconds:g} s, {asked.rounds} rounds; load {os.getloadavg()[0]:.1f}"
-        )
-        print(
-            f"{'':12}{'chunks/CPU s':>14}{'p50 ms':>9}{'p99 ms':>9}{'added p50':>11}{'added p99':>11}{'RSS MB':>9}{'lost':>6}"
-        )
+        load = os.getloadavg()[0]
+        print(f"{asked.streams} x {asked.rate:g}/s x {asked.seconds:g} s, {asked.rounds} rounds; load {load:.1f}")
+        names = ("chunks/CPU s", "p50 ms", "p99 ms", "added p50", "added p99", "RSS MB", "lost")
+        print(" " * 12 + "".join(f"{name:>13}" for name in names))
         for name, found in runs.items():
-            per = statistics.median(run["chunks"] / run["cpu"] for run in found)
-            middle = [statistics.median(run[p] for run in found) for p in ("p50", "p99")]
-            added_ms = [
-                statistics.median(a[p] - b[p] for a, b in zip(found, runs["direct"], strict=True))
-                for p in ("p50", "p99")
-            ]
-            rss, lost = max(run["rss"] for run in found), sum(run["lost"] for run in found)
-            print(
-                f"{name:12}{per:14,.0f}{middle[0]:9.2f}{middle[1]:9.2f}{added_ms[0]:11.2f}{added_ms[1]:11.2f}{rss:9.0f}{lost:6}"
-            )
+            cells = [statistics.median(run["chunks"] / run["cpu"] for run in found)]
+            cells += [statistics.median(run[p] for run in found) for p in ("p50", "p99")]
+            pairs = list(zip(found, runs["direct"], strict=True))
+            cells += [statistics.median(own[p] - direct[p] for own, direct in pairs) for p in ("p50", "p99")]
+            cells += [max(run["rss"] for run in found), sum(run["lost"] for run in found)]
+            print(f"{name:12}" + "".join(f"{cell:13,.2f}" for cell in cells))
     finally:
         for process in processes[::-1]:
             process.send_signal(signal.SIGTERM)
