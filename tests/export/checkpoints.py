@@ -71,8 +71,8 @@ SPECIALS = {
 }
 
 
-def family_checkpoint(folder: Path, name: str, **changes: Any) -> Path:
-    """A small unquantized model of the family `name`, tokenizer included."""
+def family_checkpoint(folder: Path, name: str, more: dict[str, np.ndarray] | None = None, **changes: Any) -> Path:
+    """A small unquantized model of the family `name`, tokenizer included. more: tensors beside its own."""
     config = ROPE | small_config(name) | SIZES | FAMILIES.get(name, {}) | changes
     config = {key: value for key, value in config.items() if key in small_config(name) or key not in SIZES}
     config.pop("quantization_config", None)
@@ -81,7 +81,7 @@ def family_checkpoint(folder: Path, name: str, **changes: Any) -> Path:
         tensor: (random.standard_normal(shape) * 0.05).astype(NUMPY[dtype])
         for tensor, (dtype, shape) in headers_for(config, Variant()).items()
     }
-    write_checkpoint(folder, config, tensors, tokenizer=False)
+    write_checkpoint(folder, config, tensors | (more or {}), tokenizer=False)
     vocabulary = KNOWN[config["model_type"]].llama_cpp.vocabulary
     if vocabulary == "llama":
         write_sentencepiece(folder)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, TextIteratorStreamer
 from halfbyte.chat.answer import Summary
 from halfbyte.chat.options import Sampling
 from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.tokenizer import load_tokenizer
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, UnsupportedError, said
@@ -27,6 +28,7 @@ class Transformers:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder", hint="transformers takes a checkpoint folder")
+        Checkpoint.open(folder).close()  # a format that is not read, damage, pickles: refused by name
         import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints, so not before it is needed
 
         assert halfbyte.runtime

@@ -15,6 +15,7 @@ from halfbyte.checkpoint.json_file import object_of
 from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.formats.foreign import refuse_foreign
 
 CONFIG_NAME = "config.json"
 
@@ -42,7 +43,8 @@ def read_config(files: Files) -> dict[str, Any]:
 def read_headers(files: Files) -> Opened:
     """Config, index and every header, cross-checked.
 
-    Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors), naming the file.
+    Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors, or a format that is
+    not read), naming the file.
     """
     config = read_config(files)
     where, content = files.place(INDEX_NAME), files.text(INDEX_NAME)
@@ -61,7 +63,9 @@ def read_headers(files: Files) -> Opened:
             else f"{files.place(missing[0])}: missing",
             hint="complete the download",
         )
-    return Opened(config, merged(headers, weight_map, where, refuse))
+    tensors = merged(headers, weight_map, where, refuse)
+    refuse_foreign(config, tensors, files.where)
+    return Opened(config, tensors)
 
 
 def _header(files: Files, name: str) -> Header | None:

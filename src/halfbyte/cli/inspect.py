@@ -44,3 +44,5 @@ def inspect(
     ]
     columns = ["role", "format", "tensors", "parameters", "size", "bits/weight"]
     print_table(f"{path} ({found.model_type})", columns, rows, footer)
+    if found.buffers:
+        print(f"not counted: {len(found.buffers):,} buffers, which are no weights, first {found.buffers[0]}")

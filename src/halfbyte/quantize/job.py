@@ -50,7 +50,7 @@ class Job:
 def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bool = False) -> Job:
     """Decide everything. Raises CheckpointError, UnknownTensorError, UnsupportedError, RecipeError."""
     roles = roles_of(source.config)
-    recipe.check_layers(roles)
+    recipe.check_model(roles)
     problems = recipe.engine_problems(roles)
     if problems and not force:
         raise RecipeError(
@@ -59,7 +59,7 @@ def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bo
         )
     entries = inventory(source.tensors.values(), roles)
     _refuse_quantized(source, entries)
-    warnings = [f"forced: {problem}" for problem in problems] + _warnings(entries, roles, source.config)
+    warnings = [f"forced: {problem}" for problem in problems] + _warnings(source, entries, roles)
     linears, kept = split(entries, roles)
     linears = [replace(linear, quantize=recipe.quantizes(linear.role, roles.layers)) for linear in linears]
     if not any(linear.quantize for linear in linears):
@@ -98,9 +98,12 @@ def _refuse_quantized(source: Checkpoint, entries: list[Entry]) -> None:
         )
 
 
-def _warnings(entries: list[Entry], roles: RoleMap, config: dict[str, object]) -> list[str]:
+def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[str]:
     found = []
-    if config.get("num_nextn_predict_layers") and not any(entry.role.mtp for entry in entries):
+    buffers = roles.buffers(source.tensors)
+    if buffers:
+        found.append(f"left out: {len(buffers):,} tensor(s) that are buffers, no weights, first {buffers[0]}")
+    if source.config.get("num_nextn_predict_layers") and not any(entry.role.mtp for entry in entries):
         found.append(
             "config.json announces an MTP layer but the checkpoint has none: engines that draft with it will draft "
             "garbage; set num_nextn_predict_layers to 0 or restore the layer"
