@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoint.files import write_checkpoint
 
 from halfbyte.checkpoint.inspect import inspect
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.models import BY_NAME, FAMILIES, architecture_of, family_of, find, promised_tensors, roles_of
-from tests.checkpoint.files import write_checkpoint
 
 from .configs import config
 

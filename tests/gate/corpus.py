@@ -609,6 +609,13 @@ def input_scale_zero(d: Draft) -> None:
 
 
 @broken("numerics.input-scale", depth="scales")
+def every_input_scale_tiny(d: Draft) -> None:
+    """No expert stands out, and all of them clip: KL 1.37 in an engine's emulation."""
+    for name in [name for name in d.tensors if name.endswith(".input_scale")]:
+        d.scalar(name, 1e-6)
+
+
+@broken("numerics.input-scale", depth="scales")
 def input_scale_nan(d: Draft) -> None:
     d.scalar(f"{EXPERT}.down_proj.input_scale", float("nan"))
 
@@ -1104,6 +1111,59 @@ def of_these_shards(d: Draft) -> None:
                 row["candidate"] = identity
 
     d.after = after
+
+
+def figures_of(d: Draft, **figures: Any) -> None:
+    """A comparison of these very shards whose figures cannot be."""
+    compared(d, **figures)
+    of_these_shards(d)
+
+
+@broken("evidence.figures", policy={"evidence": [{"kind": "compare", "max_kl": 0.1}]})
+def negative_divergence(d: Draft) -> None:
+    figures_of(d, kl={"mean": -5.0})
+
+
+@broken("evidence.figures")
+def infinitely_good(d: Draft) -> None:
+    figures_of(d, kl={"mean": float("-inf")})
+
+
+@broken("evidence.figures", policy={"evidence": [{"kind": "compare", "max_kl": 0.1}]})
+def divergence_that_is_no_number(d: Draft) -> None:
+    figures_of(d, kl={"mean": float("nan"), "low": 0.0, "high": 0.01})
+
+
+@broken("evidence.figures")
+def mean_above_its_interval(d: Draft) -> None:
+    figures_of(d, kl={"mean": 5.0, "low": 0.001, "high": 0.01})
+
+
+@broken("evidence.figures")
+def agreement_above_one(d: Draft) -> None:
+    figures_of(d, top1_agreement={"mean": 1.5, "low": 1.4, "high": 1.6})
+
+
+@broken("evidence.figures")
+def slices_larger_than_the_whole(d: Draft) -> None:
+    figures_of(d, tokens=10, slices={"language": {"ko": {"tokens": 9}, "en": {"tokens": 9}}})
+
+
+@broken("evidence.figures")
+def figures_said_twice(d: Draft) -> None:
+    figures_of(d, kl={"mean": 0.01}, result={"kl": {"mean": 3.0}})
+
+
+@broken("evidence.figures")
+def perplexities_that_do_not_divide(d: Draft) -> None:
+    figures_of(d, perplexity={"base": 80.0, "candidate": 160.0, "ratio": 1.01})
+
+
+@broken("evidence.verdict", policy={"evidence": [{"kind": "compare", "max_kl": 0.1}]})
+def a_bad_comparison_beside_a_good_one(d: Draft) -> None:
+    figures_of(d, kl={"mean": 3.0, "low": 2.9, "high": 3.1})
+    assert d.evidence is not None
+    d.evidence["compare"].append(d.evidence["compare"][0] | {"kl": {"mean": 0.01, "low": 0.0, "high": 0.02}})
 
 
 @broken("evidence.hashes", policy={"evidence": [{"kind": "compare", "max_kl": 0.1}]})

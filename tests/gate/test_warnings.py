@@ -36,6 +36,11 @@ def warm_expert(d: Draft) -> None:
     d.scalar(f"{EXPERT}.down_proj.input_scale", 40.0)
 
 
+def every_input_scale_small(d: Draft) -> None:
+    for name in [name for name in d.tensors if name.endswith(".input_scale")]:
+        d.scalar(name, 1e-5)
+
+
 def timid_scales(d: Draft) -> None:
     """Codes scaled down, as by a weight_scale_2 a hundred times too large."""
     name = f"{EXPERT}.down_proj.weight_scale"
@@ -85,6 +90,7 @@ CASES: list[tuple[str, Callable[[Draft], None], dict[str, Any], dict[str, Any] |
     ("loadability.engine-version", odd_transformers, {}, None, "pass"),
     ("loadability.engine-fault", nothing, {"engine": "sglang", "hardware": "h200x8"}, None, "pass"),
     ("numerics.hot-expert", warm_expert, {"depth": "scales"}, None, "pass"),
+    ("numerics.input-scale", every_input_scale_small, {"depth": "scales"}, None, "pass"),
     ("numerics.unused-range", timid_scales, {"depth": "scales"}, None, "pass"),
     ("numerics.dead-expert", dead, {"depth": "full"}, None, "pass"),
     ("hardware.stated", nothing, {}, {"hardware": {"required": True}}, "undecided"),

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from families.configs import config
+
 from halfbyte.plan.deployment import Deployment, make_deployment
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.target import PlannedModel, on_paper
-from tests.families.configs import config
 
 
 def paper(name: str = "GLM-5.2", recipe: str | None = "nvfp4-routed-experts") -> PlannedModel:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import typer
+from families.configs import config
 from typer.testing import CliRunner, Result
 
 from halfbyte.cli import plan as command
 from halfbyte.errors import UsageError
 from halfbyte.evidence.plan import PlanDocument
 from halfbyte.plan.planner import plan
-from tests.families.configs import config
 
 TINY = Path(__file__).parents[2] / "examples" / "tiny-glm"
 APP = typer.Typer()

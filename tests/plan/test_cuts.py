@@ -1,13 +1,13 @@
 """A plan never says that fits what no engine loads: blocks of 16 cut by tensor parallelism."""
 
 import pytest
+from families.configs import config
 
 from halfbyte.errors import UsageError
 from halfbyte.plan.cuts import check_cuts, cut_warnings, whole_cuts
 from halfbyte.plan.planner import plan_deployment
 from halfbyte.plan.target import PlannedModel, on_paper
 from halfbyte.plan.workload import Workload
-from tests.families.configs import config
 
 from .models import server
 

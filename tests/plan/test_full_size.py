@@ -8,12 +8,12 @@ from math import prod
 from pathlib import Path
 
 import pytest
+from families.configs import config
+from families.headers import header_set
 
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.index import INDEX_NAME
 from halfbyte.formats.dtypes import DTYPE_BYTES
-from tests.families.configs import config
-from tests.families.headers import header_set
 
 SHARDS = 282
 CPU_SECONDS = 5.0

@@ -4,15 +4,15 @@ from collections import Counter
 from math import prod
 
 import pytest
+from families.configs import CONFIGS, config
+from families.expected import PUBLISHED, expected
+from families.headers import header_set, role_set
 
 from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
 from halfbyte.formats.catalogue import stored_bytes
 from halfbyte.models import architecture_of, promised_tensors
 from halfbyte.plan.recipes import recipe_of_config, storage_by_recipe
 from halfbyte.plan.target import on_paper
-from tests.families.configs import CONFIGS, config
-from tests.families.expected import PUBLISHED, expected
-from tests.families.headers import header_set, role_set
 
 from .models import paper
 

@@ -10,13 +10,13 @@ from threading import Lock, Thread
 from typing import Any
 
 import pytest
+from families.configs import config
 
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.remote import FIRST_BYTES, RemoteFiles, base_url
 from halfbyte.checkpoint.source import Opened, read_headers
 from halfbyte.errors import CheckpointError
 from halfbyte.plan.planner import plan
-from tests.families.configs import config
 
 QWEN = {
     **config("Qwen3-30B-A3B"),

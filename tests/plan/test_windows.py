@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from families.configs import config
 
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.plan import answers
@@ -10,7 +11,6 @@ from halfbyte.plan.kv import kv_stage
 from halfbyte.plan.memory import plan_memory
 from halfbyte.plan.target import PlannedModel, on_paper
 from halfbyte.plan.work import work_of
-from tests.families.configs import config
 
 from .models import server
 

@@ -44,12 +44,14 @@ class JudgedCheckpoint(Record):
 
 
 class JudgedBy(Record):
-    """The policy. source: its name or file, as it was given. sha256: of its meaning."""
+    """The policy. source: its name or file, as it was given. sha256: of its meaning. weakens: in which respects it
+    asks less than the shipped default; absent for shipped ones."""
 
     name: str
     version: int
     sha256: str
     source: str
+    weakens: list[str] | None = None
 
 
 class JudgedWith(Record):

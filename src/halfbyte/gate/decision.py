@@ -15,8 +15,11 @@ from halfbyte.evidence.decision import (
     Tool,
     Verdict,
 )
+from halfbyte.gate.catalogue import all_rules
 from halfbyte.gate.findings import SEVERITIES, Finding
+from halfbyte.recipes.names import DEFAULT_POLICY
 from halfbyte.recipes.policy import Policy
+from halfbyte.recipes.weakening import weakened
 
 EXIT_CODES: dict[Verdict, int] = {"pass": 0, "refused": 1, "undecided": 3}
 
@@ -54,17 +57,26 @@ class Decision:
             decision=self.verdict,
             findings=[finding.record() for finding in self.findings],
             checkpoint=self.judged,
-            policy=JudgedBy(
-                name=self.policy.name,
-                version=self.policy.version,
-                sha256=self.policy.sha256(),
-                source=self.policy_source,
-            ),
+            policy=self._judged_by(),
             options=self.judged_with,
             tool=Tool(name="halfbyte", version=__version__),
             time=self.time,
             gate_version=DECISION_VERSION,
         )
+
+    def _judged_by(self) -> JudgedBy:
+        """The policy; of one that does not come with Halfbyte also what it asks less of."""
+        judged = JudgedBy(
+            name=self.policy.name,
+            version=self.policy.version,
+            sha256=self.policy.sha256(),
+            source=self.policy_source,
+        )
+        if self.policy_source in Policy.shipped():
+            return judged
+        severities = {id: rule.severity for id, rule in all_rules().items()}
+        weakens = weakened(self.policy, Policy.named(DEFAULT_POLICY), severities)
+        return JudgedBy(**judged.as_json(), weakens=weakens)
 
     def as_json(self) -> dict[str, Any]:
         return self.document().as_json()

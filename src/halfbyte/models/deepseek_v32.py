@@ -9,7 +9,7 @@ from dataclasses import replace
 from halfbyte.models import blocks, deepseek_v3, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
-from halfbyte.models.family import Described, SparseAttention
+from halfbyte.models.family import Described, Known, SparseAttention, Support
 from halfbyte.models.llama_cpp import MLPS, LlamaCpp, indexer_keys
 from halfbyte.models.splitting import DEEPSEEK
 
@@ -39,6 +39,16 @@ FAMILY = deepseek_v3.FAMILY.but(
     read=read,
     tensors=tensors,
     needs=(*deepseek_v3.ROUTING_KEYS, "index_topk"),
+    engines={
+        "vllm": Support(
+            file="deepseek_v2",
+            asks_router=False,
+            router_known=Known("read", "vLLM 0.33.0, vllm/models/deepseek_v32: deepseek_v2.DeepseekV2MoE"),
+        ),
+        "sglang": Support(
+            file="deepseek_v2", asks_router=False, router_known=Known("read", "SGLang 0.5.23, deepseek_v2.py")
+        ),
+    },
     sparse_attention=SparseAttention(index_rotation="halves", shares=False),
     llama_cpp=LlamaCpp(
         "deepseek32", "GLM_DSA", indexer_keys, mtp=True, scaled=MLPS, splitting={DEEPSEEK: "deepseek-v3"}

@@ -59,7 +59,9 @@ class Numerics(Table):
     """Limits. Shares are of a tensor's blocks (or codes), ratios are to the median of a layer's experts."""
 
     weight_scale_2: Bounds = Bounds(min=1e-12, max=4)
-    input_scale: Bounds = Bounds(min=1e-7, max=1e4)
+    input_scale: Bounds = Bounds(max=1e4)
+    input_scale_ruins: float = Field(default=1e-6, ge=0)
+    input_scale_clips: float = Field(default=1e-5, ge=0)
     hot_expert_ratio: float = Field(default=16, gt=1)
     input_scale_ratio: float = Field(default=1000, gt=1)
     saturated_share: float = Field(default=0.2, ge=0, le=1)
@@ -156,6 +158,11 @@ class Policy(WrittenFile):
 
 def load_policy(name_or_file: str | Path, rules: Collection[str]) -> Policy:
     """A shipped policy by name, or a file by path. rules: all that a policy can speak of. Raises UsageError."""
-    policy = Policy.named(name_or_file)
+    policy, name = Policy.named(name_or_file), str(name_or_file)
+    if policy.name in Policy.shipped() and name not in Policy.shipped():
+        raise UsageError(
+            f"{name}: calls itself {policy.name!r}, the name of a policy that comes with Halfbyte",
+            hint="give it a name of its own: decisions are read by the policy's name",
+        )
     policy.check_rules(rules, str(name_or_file))
     return policy

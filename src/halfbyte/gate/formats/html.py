@@ -33,6 +33,7 @@ def rendered(document: dict[str, Any]) -> str:
         "tensors": f"{checkpoint['tensors']:,} in {len(checkpoint['shards']):,} shard(s), "
         f"{checkpoint['bytes']:,} bytes",
         "policy": f"{policy['name']} (version {policy['version']}, {policy['sha256'][:16]})",
+        **_own_policy(policy),
         "depth": document["options"]["depth"],
         "made": f"{document['time']} by {document['tool']['name']} {document['tool']['version']}",
     }
@@ -50,6 +51,13 @@ def rendered(document: dict[str, Any]) -> str:
         + "".join(f"<dt>{escape(key)}<dd><code>{escape(str(value))}</code>" for key, value in facts.items())
         + f"</dl>\n<h2>Findings</h2>\n{table}\n<h2>Shards</h2>\n{_shards(checkpoint['shards'])}\n</body></html>\n"
     )
+
+
+def _own_policy(policy: dict[str, Any]) -> dict[str, str]:
+    """Of a policy that does not come with Halfbyte: its file, and what it asks less of."""
+    if policy.get("weakens") is None:
+        return {}
+    return {"policy file": policy["source"], "asks less in": "; ".join(policy["weakens"]) or "nothing"}
 
 
 def _row(finding: dict[str, Any]) -> str:

@@ -25,6 +25,10 @@ def rendered(document: dict[str, Any]) -> str:
             where = f" [{subject}]" if subject and subject not in message else ""
             table.add_row(severity, finding["rule"], Text(message + where))
         console.print(table)
+    if policy.get("weakens") is not None:
+        which = f"policy file {policy['source']} (SHA-256 {policy['sha256'][:12]})"
+        less = "; ".join(policy["weakens"]) or "nothing"
+        console.print(Text(f"{which} asks less than default in: {less}"))
     counts = dict.fromkeys(("deny", "warn", "info"), 0)
     for finding in document["findings"]:
         counts[finding["severity"]] += not finding["waived"]

@@ -4,14 +4,18 @@ They stand in halfbyte.json under `compare` (written by `halfbyte compare`) and 
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from halfbyte.evidence.comparison import Compared, ComparisonResult, Evaluated
 from halfbyte.evidence.names import DOSSIER
+from halfbyte.evidence.soundness import impossible
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, printable
 from halfbyte.gate.hashes import identity_of_shards
 from halfbyte.gate.registry import rule
 from halfbyte.recipes.policy import WantedEvidence
+
+MOST_FINDINGS = 20
 
 
 @rule(
@@ -42,13 +46,32 @@ def hashes(facts: Facts) -> Iterator[Found]:
             yield Found(message, file=DOSSIER)
 
 
+@rule(
+    "evidence.figures",
+    "deny",
+    "A negative divergence, a share above one, a mean outside its interval: such figures were not measured, and what "
+    "stands beside them proves nothing either.",
+)
+def figures(facts: Facts) -> Iterator[Found]:
+    if facts.evidence is None:
+        return
+    recorded: tuple[tuple[str, Sequence[Compared | Evaluated]], ...] = (
+        ("compare", facts.evidence.compare),
+        ("evaluate", facts.evidence.evaluate),
+    )
+    for kind, rows in recorded:
+        for number, row in enumerate(rows):
+            for problem in islice(impossible(row), MOST_FINDINGS):
+                yield Found(f"{kind}[{number}]: {printable(problem, 300)}", file=DOSSIER)
+
+
 @rule("evidence.verdict", "deny", "The result must be at least what the policy asks for.")
 def verdict(facts: Facts) -> Iterator[Found]:
     for wanted in facts.policy.evidence:
         entries = _of_these_shards(facts, wanted)
         problems = [list(_shortcomings(wanted, entry)) for entry in entries]
-        if problems and all(problems):
-            yield from (Found(f"{_name(wanted)}: {problem}", file=DOSSIER) for problem in problems[-1])
+        worst = max(problems, key=len, default=[])  # the worst of several counts: a good one beside it excuses nothing
+        yield from (Found(f"{_name(wanted)}: {problem}", file=DOSSIER) for problem in worst)
 
 
 @rule(

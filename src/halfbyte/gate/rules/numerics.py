@@ -10,11 +10,13 @@ from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.gate.registry import rule
 from halfbyte.models.roles import SHARED_SCALE, Role
-from halfbyte.recipes.policy import Bounds
+from halfbyte.recipes.policy import Bounds, Severity
 
 SMALLEST_NORMAL, LARGEST = 2.0**-126, 2.0**127
 MOST_FINDINGS = 20
 MAGNITUDES = 8
+AMAX_OF_SCALE = 6 * 448
+"""The largest activation that an `input_scale` of 1 can hold: the largest code times the largest block scale."""
 
 
 def statistics(facts: Facts) -> list[TensorStatistics]:
@@ -98,11 +100,26 @@ def input_scale(facts: Facts) -> Iterator[Found]:
     for found in bad[:MOST_FINDINGS]:
         message = f"{found.module}: input_scale is {found.input_scale:g}, wanted {low:g} to {high:g}"
         yield Found(message, tensor=found.entry.tensors["input_scale"].name)
+    told = {id(found) for found in bad}
+    yield from _too_small(facts, [found for found in statistics(facts) if id(found) not in told])
     ratio = facts.policy.numerics.input_scale_ratio
     for found, times in _outliers(facts, ratio):
         size = f"{times:,.0f} times" if times > 1 else f"1/{1 / times:,.0f} of"
         message = f"{found.module}: input_scale {found.input_scale:g} is {size} the median of its layer's experts"
         yield Found(f"{message}, more than {ratio:g}", tensor=found.entry.tensors["input_scale"].name)
+
+
+def _too_small(facts: Facts, measured: list[TensorStatistics]) -> Iterator[Found]:
+    """Activation scales that clip whatever the layer is fed: amax = 6 x 448 x scale. The hardest first."""
+    ruins, clips = facts.policy.numerics.input_scale_ruins, facts.policy.numerics.input_scale_clips
+    small = [(found.input_scale, found) for found in measured if found.input_scale is not None]
+    small = [(scale, found) for scale, found in small if 0 < scale <= max(ruins, clips)]
+    for scale, found in sorted(small, key=lambda item: item[0])[:MOST_FINDINGS]:
+        limit = ruins if scale <= ruins else clips
+        message = f"{found.module}: input_scale {scale:g} clips activations at {AMAX_OF_SCALE * scale:.3g}"
+        tensor = found.entry.tensors["input_scale"].name
+        severity: Severity = "deny" if scale <= ruins else "warn"
+        yield Found(f"{message}, wanted more than {limit:g}", tensor=tensor, at_most=severity)
 
 
 @rule(
