@@ -36,8 +36,7 @@ class Inspection:
             "bytes": self.bytes,
             "bits_per_weight": round(self.bits_per_weight, 4),
             "groups": self.groups,
-            "buffers": self.buffers,
-        }
+        } | ({"buffers": self.buffers} if self.buffers else {})
 
 
 def inspect(path: str | Path) -> Inspection:
