@@ -89,7 +89,8 @@ def write_checkpoint(
 ) -> Path:
     """Write a checkpoint folder, tensors dealt to `shards` files in order."""
     folder.mkdir(parents=True, exist_ok=True)
-    names, weight_map = list(tensors), {}
+    weight_map: dict[str, str] = {}
+    names = list(tensors)
     for i in range(shards):
         file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
         part = names[len(names) * i // shards : len(names) * (i + 1) // shards]

@@ -69,8 +69,13 @@ def test_a_large_gguf_is_made_only_after_asking(output: Path, monkeypatch: pytes
     monkeypatch.setenv("HALFBYTE_CACHE", str(output.parent / "large"))
     monkeypatch.setattr(gguf_cache, "LARGE_BYTES", 1000)
     questions: list[str] = []
+
+    def refuse(question: str) -> bool:
+        questions.append(question)
+        return False
+
     with pytest.raises(OutputError, match="GGUF of about"):
-        gguf_cache.cached_gguf(output, Silent(), lambda question: bool(questions.append(question)))
+        gguf_cache.cached_gguf(output, Silent(), refuse)
     assert len(questions) == 1
     assert not (output.parent / "large").exists()
     assert gguf_cache.cached_gguf(output, Silent(), lambda _: True).exists()

@@ -404,7 +404,11 @@ def test_files_of_the_safetensors_library(tmp_path: Path) -> None:
 
 
 def test_the_safetensors_library_reads_our_files(tmp_path: Path) -> None:
-    arrays = {"b": np.arange(3, dtype=np.int32), 'a"\\\n': np.ones((2, 0), np.float32), "한": np.array(7, np.uint8)}
+    arrays: dict[str, np.ndarray] = {
+        "b": np.arange(3, dtype=np.int32),
+        'a"\\\n': np.ones((2, 0), np.float32),
+        "한": np.array(7, np.uint8),
+    }
     kinds = {"int32": "I32", "float32": "F32", "uint8": "U8"}
     header = serialize_header([(n, kinds[str(a.dtype)], a.shape, a.nbytes) for n, a in arrays.items()], {"k": "값"})
     path = tmp_path / "x.safetensors"

@@ -28,6 +28,9 @@ def test_every_tensor_of_a_published_checkpoint(name: str) -> None:
         assert (role.expert is not None) == (label[0] == "routed_expert" and not role.fused)
         if role.expert is not None:
             assert f".experts.{role.expert}." in tensor
+            assert role.layer is not None
+            assert role.expert is not None
+            assert role.projection is not None
             assert roles.expert_module(role.layer, role.expert, role.projection) == role.module
 
 
@@ -248,7 +251,7 @@ def test_dense_layers_of_qwen() -> None:
     assert roles_of(config(QWEN) | {"decoder_sparse_step": 2}).dense == set(range(0, 48, 2))
 
 
-NUMBERS = [None, 0, -1, 1.0, "78", True, [], {}, 10**9, 10**30]
+NUMBERS: list[Any] = [None, 0, -1, 1.0, "78", True, [], {}, 10**9, 10**30]
 BAD_CONFIG = {
     "num_hidden_layers": NUMBERS,
     "n_routed_experts": NUMBERS,

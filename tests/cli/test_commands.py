@@ -10,7 +10,7 @@ import pytest
 from small import small_checkpoint
 
 from halfbyte import errors
-from halfbyte.cli.quantize import parse_size
+from halfbyte.cli.output import parse_size
 
 ROOT = Path(__file__).parents[2]
 MOST_MODULES_OF_HELP = 200

@@ -35,7 +35,7 @@ def whole_models(folders: tuple[Path, Path], rows: list[list[int]]) -> list[list
     """Log-probabilities of each model for each row, by transformers."""
     result = []
     for folder in folders:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()  # type: ignore[no-untyped-call]
         result.append([model(torch.tensor([row])).logits[0].double().log_softmax(-1) for row in rows])
     return result
 
@@ -110,7 +110,7 @@ def test_other_families(name: str, tmp_path: Path) -> None:
 def test_memory_budget_and_work_folder_change_nothing(
     models: tuple[Path, Path], found: dict[str, Any], tmp_path: Path
 ) -> None:
-    options = {"memory_budget": 8_000_000_000, "work": tmp_path / "work", "slice": ["language"]}
+    options: dict[str, Any] = {"memory_budget": 8_000_000_000, "work": tmp_path / "work", "slice": ["language"]}
     again = compare(*models, data=[str(data(tmp_path))], **options).as_json()
     assert again["kl"]["mean"] == pytest.approx(found["kl"]["mean"], rel=1e-6)
     assert not list((tmp_path / "work").iterdir())
@@ -207,9 +207,9 @@ def test_bad_requests(models: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_document_beyond_the_context(models: tuple[Path, Path], tmp_path: Path) -> None:
-    short = [edited(tmp_path / name, models[0], max_position_embeddings=30) for name in ("a", "b")]
+    first, second = (edited(tmp_path / name, models[0], max_position_embeddings=30) for name in ("a", "b"))
     with pytest.raises(UsageError, match=r"data.jsonl:1: 40 tokens, the model takes 30") as error:
-        compare(*short, data=[str(data(tmp_path))])
+        compare(first, second, data=[str(data(tmp_path))])
     assert error.value.spelled(flag)[1] == "--max-length 30 cuts documents off there"
 
 
@@ -235,7 +235,7 @@ def test_an_interrupted_run_goes_on_with_all_figures(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, candidate = pair(tmp_path)
-    options = {"data": [str(data(tmp_path))], "device": "cpu"}
+    options: dict[str, Any] = {"data": [str(data(tmp_path))], "device": "cpu"}
     wanted = compare(base, candidate, **options).as_json()
     name = "router" if place == "before the candidate's layer" else "row"
     true = getattr(CandidateChoices, name)
@@ -245,13 +245,19 @@ def test_an_interrupted_run_goes_on_with_all_figures(
             raise Killed
         return true(self, layer, *rest)
 
-    work, steps = tmp_path / "work", []
+    steps: list[Streamed] = []
+    work = tmp_path / "work"
     with monkeypatch.context() as patch:
         patch.setattr(CandidateChoices, name, fails)
         with pytest.raises(Killed):
             compare(base, candidate, **options, work=work)
     step = Streamed.step
-    monkeypatch.setattr(Streamed, "step", lambda self, observer: steps.append(self) or step(self, observer))
+
+    def counted(self: Streamed, observer: Any) -> Any:
+        steps.append(self)
+        return step(self, observer)
+
+    monkeypatch.setattr(Streamed, "step", counted)
     found = compare(base, candidate, **options, work=work).as_json()
     assert len(steps) == (3 if name == "router" else 2)
     assert {key: found[key] for key in ("kl", "perplexity", "layers")} == {

@@ -181,7 +181,7 @@ def test_real_ones(tmp_path: Path) -> None:
     decision.document().write(tmp_path / "gate.json")
     made = plan(str(tmp_path / "out"), "b200", 1)
     made.write(tmp_path / "plan.json")
-    files = {Dossier: tmp_path / "out/halfbyte.json"}
+    files: dict[type[JsonDocument], Path] = {Dossier: tmp_path / "out/halfbyte.json"}
     files |= {DecisionDocument: tmp_path / "gate.json", PlanDocument: tmp_path / "plan.json"}
     for kind, path in files.items():
         assert kind.read(path).to_bytes() == path.read_bytes()

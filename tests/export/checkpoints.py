@@ -30,7 +30,7 @@ TINY = ROOT / "examples/tiny-glm"
 VOCAB = 320
 SIZES = {"hidden_size": 128, "intermediate_size": 192, "moe_intermediate_size": 64, "vocab_size": VOCAB}
 ROPE = {"rope_theta": 10000.0}
-YARN = {
+YARN: dict[str, Any] = {
     "rope_theta": 10000,
     "rope_scaling": {
         "type": "yarn",
@@ -82,7 +82,8 @@ def family_checkpoint(folder: Path, name: str, more: dict[str, np.ndarray] | Non
         for tensor, (dtype, shape) in headers_for(config, Variant()).items()
     }
     write_checkpoint(folder, config, tensors | (more or {}), tokenizer=False)
-    vocabulary = KNOWN[config["model_type"]].llama_cpp.vocabulary
+    known = KNOWN[config["model_type"]].llama_cpp
+    vocabulary = None if known is None else known.vocabulary
     if vocabulary == "llama":
         write_sentencepiece(folder)
     elif vocabulary == "tiktoken":
@@ -98,6 +99,8 @@ def write_tokenizer(folder: Path, model_type: str) -> None:
     letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
     merges = [["t", "h"], ["th", "e"], ["Ġ", "the"], ["i", "n"]]
     vocabulary = {letter: number for number, letter in enumerate(letters + ["".join(pair) for pair in merges])}
+    known = KNOWN[model_type].llama_cpp
+    assert known is not None
     specials = SPECIALS.get(model_type, GLM_TOKENS)
     added = [
         {"id": len(vocabulary) + n, "content": token, "special": token != "<think>", "normalized": False}
@@ -106,7 +109,7 @@ def write_tokenizer(folder: Path, model_type: str) -> None:
     ]
     splits = [
         {"type": "Split", "pattern": {"Regex": rule}, "behavior": "Isolated", "invert": False}
-        for rule in next(iter(KNOWN[model_type].llama_cpp.splitting))
+        for rule in next(iter(known.splitting))
     ]
     bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     tokenizer = {

@@ -85,8 +85,7 @@ def test_one_bad_scale_anywhere_is_found(byte: int, fault: int, position: int) -
 
 
 def test_every_sound_scale_is_let_through() -> None:
-    scales = np.arange(0x7F, dtype=np.uint8)
-    scales = np.concatenate([scales, [0x38]]).astype(np.uint8).reshape(1, -1)
+    scales = np.array([*range(0x7F), 0x38], np.uint8).reshape(1, -1)
     assert packed(np.zeros((1, scales.size * 8), np.uint8), scales)[1] == (blocks.SOUND, 0)
 
 

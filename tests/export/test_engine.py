@@ -91,7 +91,7 @@ def dequantized(source: Path, folder: Path) -> Path:
             if tensor.dtype == "U8":
                 module, parts = name.removesuffix(".weight"), checkpoint.tensors
                 scales = read(parts[f"{module}.weight_scale"], np.uint8)
-                scale_2 = read(parts[f"{module}.weight_scale_2"], np.float32)[()]
+                scale_2 = np.float32(read(parts[f"{module}.weight_scale_2"], np.float32)[()])
                 tensors[name] = decode(Encoded(read(tensor, np.uint8), scales, scale_2))
             elif not name.endswith(("_scale", "_scale_2")):
                 tensors[name] = read(tensor, NUMPY[tensor.dtype])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_kills_do_not_change_the_bytes(source: Path, tmp_path: Path, shard_bytes
     assert verify_gguf(source, tmp_path / "out/model.gguf").ok
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, after: int, **options: int) -> None:
+def interrupted(monkeypatch: pytest.MonkeyPatch, source: Path, out: Path, after: int, **options: Any) -> None:
     """An export that the disk stops after some writes."""
     real, count = unfinished.Unfinished.write, 0
 

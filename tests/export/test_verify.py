@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -113,7 +114,7 @@ def test_what_cannot_be_read_is_an_error(pair: tuple[Path, Path], tmp_path: Path
 @pytest.mark.parametrize("name", ["Qwen3-30B-A3B-fused", "GLM-5.2-fused-mtp"])
 def test_fused_stacks_become_what_single_experts_become(name: str, tmp_path: Path) -> None:
     """3-D stacks as transformers 5 saves them: gate and up are halves of one tensor."""
-    changes = {"rope_theta": 1e4, "vocab_size": 320, "num_key_value_heads": 4}
+    changes: dict[str, Any] = {"rope_theta": 1e4, "vocab_size": 320, "num_key_value_heads": 4}
     config, tensors = small_tensors(name, **changes)
     folder = write_checkpoint(tmp_path / "fused", config, tensors, tokenizer=False)
     write_tokenizer(folder, config["model_type"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 
 from halfbyte.errors import CheckpointError
-from halfbyte.formats.modelopt import ALGORITHMS, hf_quant_config, quantization_config
+from halfbyte.formats.modelopt import ALGORITHMS, Algorithm, hf_quant_config, quantization_config
 from halfbyte.formats.quantization_block import QuantizationBlock
 
 WORDS = st.sampled_from(["weights", "group_size", "input_activations", "a"])
@@ -18,7 +18,7 @@ KEYS = ("quant_method", "quant_algo", "ignore", "exclude_modules", "group_size",
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_both_forms_that_we_write_read_alike(algorithm: str) -> None:
+def test_both_forms_that_we_write_read_alike(algorithm: Algorithm) -> None:
     for written in (quantization_config(algorithm, ["lm_head"]), hf_quant_config(algorithm, ["lm_head"])):
         block = QuantizationBlock.merged(written)
         assert block.algorithm == algorithm

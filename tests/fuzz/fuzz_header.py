@@ -42,7 +42,10 @@ CONFIGS = [
     QWEN | {"decoder_sparse_step": 1},
     {"model_type": "minimax_m2", "num_hidden_layers": 2, "num_local_experts": 2, "num_mtp_modules": 3},
 ]
-SHARDS = {"a.safetensors": [("x", "U8", (2,), 2), ("y", "BF16", (), 2)], "b.safetensors": [("z", "F32", (1, 1), 4)]}
+SHARDS: dict[str, list[tuple[str, str, tuple[int, ...], int]]] = {
+    "a.safetensors": [("x", "U8", (2,), 2), ("y", "BF16", (), 2)],
+    "b.safetensors": [("z", "F32", (1, 1), 4)],
+}
 INDEX = {
     "metadata": {"total_size": 8},
     "weight_map": {"x": "a.safetensors", "y": "a.safetensors", "z": "b.safetensors"},

@@ -35,10 +35,18 @@ class Case:
         return self.change.__name__
 
 
+def ignored(_: object) -> None:
+    """For a lambda that is called for its effect."""
+
+
 BROKEN: list[Case] = []
 
 
-def broken(rule: str, base: str = "tiny", policy: dict[str, Any] | None = None, **options: Any) -> Any:
+Change = Callable[[Draft], None]
+Register = Callable[[Change], Change]
+
+
+def broken(rule: str, base: str = "tiny", policy: dict[str, Any] | None = None, **options: Any) -> Register:
     def register(change: Callable[[Draft], None]) -> Callable[[Draft], None]:
         BROKEN.append(Case(rule, change, base, options, policy))
         return change
@@ -263,7 +271,7 @@ def shard_missing(d: Draft) -> None:
 @broken("integrity.shard")
 def shard_is_a_pointer_file(d: Draft) -> None:
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 18044344\n"
-    d.after = lambda folder: (folder / SHARD).write_text(pointer) and None
+    d.after = lambda folder: ignored((folder / SHARD).write_text(pointer))
 
 
 @broken("integrity.shard")
@@ -283,7 +291,7 @@ def tensors_overlap(d: Draft) -> None:
 
 @broken("integrity.shard")
 def bytes_after_the_last_tensor(d: Draft) -> None:
-    d.after = lambda folder: (folder / SHARD).open("ab").write(b"payload") and None
+    d.after = lambda folder: ignored((folder / SHARD).open("ab").write(b"payload"))
 
 
 @broken("integrity.shard")
@@ -344,7 +352,7 @@ def shard_is_a_pipe(d: Draft) -> None:
 
 @broken("integrity.extra-file")
 def stray_shard(d: Draft) -> None:
-    d.after = lambda folder: (folder / "adapter.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}") and None
+    d.after = lambda folder: ignored((folder / "adapter.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}"))
 
 
 @broken("integrity.duplicate-tensor")
@@ -550,7 +558,7 @@ def shard_added_afterwards(d: Draft) -> None:
 
 @broken("integrity.evidence-file")
 def evidence_truncated(d: Draft) -> None:
-    d.after = lambda folder: (folder / "halfbyte.json").write_text('{"schema": 1, "shards": [') and None
+    d.after = lambda folder: ignored((folder / "halfbyte.json").write_text('{"schema": 1, "shards": ['))
     d.evidence = None
 
 

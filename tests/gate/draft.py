@@ -81,7 +81,7 @@ class Draft:
 
     def unpack(self, module: str) -> None:
         """Turn an NVFP4 linear into BF16."""
-        scale_2 = self.array(f"{module}.weight_scale_2")[()]
+        scale_2 = np.float32(self.array(f"{module}.weight_scale_2")[()])
         values = decode(Encoded(self.array(f"{module}.weight"), self.array(f"{module}.weight_scale"), scale_2))
         for part in ("weight_scale", "weight_scale_2", "input_scale"):
             self.tensors.pop(f"{module}.{part}", None)
@@ -112,7 +112,8 @@ class Draft:
 
     def write(self, folder: Path) -> Path:
         folder.mkdir(parents=True)
-        names, written, weight_map = list(self.tensors), [], {}
+        weight_map: dict[str, str] = {}
+        names, written = list(self.tensors), []
         for i in range(self.shards):
             part = names[len(names) * i // self.shards : len(names) * (i + 1) // self.shards]
             file = f"model-{i + 1:05d}-of-{self.shards:05d}.safetensors" if self.with_index else "model.safetensors"

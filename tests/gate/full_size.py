@@ -42,7 +42,8 @@ def write_full_size(folder: Path, kind: str) -> Path:
         exclusions = document["quantization_config"]["ignore"]
     else:
         exclusions = document["quantization_config"]["ignore"] = exclusion_entries(kept, packed, roles)
-    names, weight_map, total = list(tensors), {}, 0
+    weight_map: dict[str, str] = {}
+    names, total = list(tensors), 0
     for i in range(SHARDS):
         part = names[len(names) * i // SHARDS : len(names) * (i + 1) // SHARDS]
         file = f"model-{i + 1:05d}-of-{SHARDS:05d}.safetensors"

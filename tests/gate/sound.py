@@ -29,7 +29,11 @@ class Variant:
 SOUND: list[Variant] = []
 
 
-def sound(base: str = "tiny", policy: dict[str, Any] | None = None, **options: Any) -> Any:
+Change = Callable[[Draft], None]
+Register = Callable[[Change], Change]
+
+
+def sound(base: str = "tiny", policy: dict[str, Any] | None = None, **options: Any) -> Register:
     def register(change: Callable[[Draft], None]) -> Callable[[Draft], None]:
         SOUND.append(Variant(change, base, options, policy))
         return change
@@ -169,7 +173,7 @@ def four_over_six_scales(d: Draft) -> None:
 
     for part in ("gate_proj", "up_proj"):
         module = f"model.layers.2.mlp.experts.3.{part}"
-        scale_2 = d.array(f"{module}.weight_scale_2")[()]
+        scale_2 = np.float32(d.array(f"{module}.weight_scale_2")[()])
         values = decode(Encoded(d.array(f"{module}.weight"), d.array(f"{module}.weight_scale"), scale_2))
         encoded, _ = encode(values, scale_2=np.float32(scale_2 * 448 / 256))
         d.put(f"{module}.weight", encoded.codes)

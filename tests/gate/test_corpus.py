@@ -1,6 +1,7 @@
 """Every broken checkpoint is refused, by the rule that is about its mistake."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from .corpus import BROKEN, Case
 from .draft import Draft
 
 
-def policy_with(changes: dict | None) -> Policy:
+def policy_with(changes: dict[str, Any] | None) -> Policy:
     """The default policy with some sections changed."""
     document = yaml.safe_load(Policy.shipped()["default"].read_text("utf-8"))
     for key, value in (changes or {}).items():
@@ -21,7 +22,7 @@ def policy_with(changes: dict | None) -> Policy:
     return Policy.parsed(yaml.safe_dump(document), "test")
 
 
-def options_of(case: Case) -> dict:
+def options_of(case: Case) -> dict[str, Any]:
     return {key: TINY if value == "tiny" else value for key, value in case.options.items()}
 
 

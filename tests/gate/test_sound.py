@@ -1,6 +1,7 @@
 """No sound checkpoint is refused: the odd ones of `sound.py`, every recipe, every family, other Pythons' output."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small import small_checkpoint, small_config
@@ -24,7 +25,7 @@ def test_sound(variant: Variant, tiny: Draft, small_mtp: Draft, tmp_path: Path) 
     draft = (tiny if variant.base == "tiny" else small_mtp).copy()
     variant.change(draft)
     folder = draft.write(tmp_path / "models" / variant.name)
-    options = {key: TINY if value == "tiny" else value for key, value in variant.options.items()}
+    options: dict[str, Any] = {key: TINY if value == "tiny" else value for key, value in variant.options.items()}
     decision = gate(folder, policy=policy_with(variant.policy), **options)
     assert refusals(decision) == []
     assert decision.verdict == "pass"

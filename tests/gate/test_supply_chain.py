@@ -35,8 +35,8 @@ def signed(tiny: Draft, tmp_path: Path) -> Path:
     draft = tiny.copy()
     draft.after = lambda written: None
     folder = draft.write(tmp_path / "model")
-    ignored = hashing.Config().set_ignored_paths(paths=[folder / "model.sig"])
-    config = signing.Config().use_elliptic_key_signer(private_key=write_key(tmp_path, "ours"))
+    ignored = hashing.Config().set_ignored_paths(paths=[folder / "model.sig"])  # type: ignore[no-untyped-call]
+    config = signing.Config().use_elliptic_key_signer(private_key=write_key(tmp_path, "ours"))  # type: ignore[no-untyped-call]
     config.set_hashing_config(ignored).sign(folder, folder / "model.sig")
     write_key(tmp_path, "theirs")
     return folder

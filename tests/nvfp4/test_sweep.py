@@ -21,8 +21,12 @@ NOISE = 1 + 1e-6
 
 def _sample(kind: str) -> npt.NDArray[np.float32]:
     rng = np.random.default_rng(5)
-    draw = {"normal": rng.standard_normal, "student-2": lambda n: rng.standard_t(2, n), "cauchy": rng.standard_cauchy}
-    return (0.02 * draw[kind]((BLOCKS, 16))).astype(codec.BF16).astype(np.float32)
+    draw: dict[str, Any] = {
+        "normal": rng.standard_normal,
+        "student-2": lambda n: rng.standard_t(2, n),
+        "cauchy": rng.standard_cauchy,
+    }
+    return np.asarray((0.02 * draw[kind]((BLOCKS, 16))).astype(codec.BF16).astype(np.float32))
 
 
 def _every(blocks: npt.NDArray[np.float32], scale_2: np.float32, importance: Any = None) -> npt.NDArray[np.float32]:

@@ -1,5 +1,7 @@
 """A plan never says that fits what no engine loads: blocks of 16 cut by tensor parallelism."""
 
+from typing import Any
+
 import pytest
 from families.configs import config
 
@@ -27,7 +29,8 @@ def test_a_cut_block_is_refused_with_what_is_possible() -> None:
 
 def test_whole_experts_are_fine_on_as_many_ranks() -> None:
     model = air()
-    for engine, layout in (("sglang", {"tp": 16, "ep": 16}), ("vllm", {"tp": 1, "dp": 16, "ep": 16})):
+    layouts: dict[str, dict[str, Any]] = {"sglang": {"tp": 16, "ep": 16}, "vllm": {"tp": 1, "dp": 16, "ep": 16}}
+    for engine, layout in layouts.items():
         found = plan_deployment(model, server(model, gpus=16, engine=engine, **layout), Workload())
         assert found.memory.fits
         assert not [warning for warning in found.warnings if "multiple of 64" in warning]

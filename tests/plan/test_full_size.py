@@ -23,7 +23,8 @@ CPU_SECONDS = 5.0
 @pytest.mark.slow
 def test_glm_5_2_nvfp4(tmp_path: Path) -> None:
     tensors = list(header_set("GLM-5.2-NVFP4").items())
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     for number in range(SHARDS):
         part = tensors[number * len(tensors) // SHARDS : (number + 1) * len(tensors) // SHARDS]
         rows = [(name, dtype, shape, prod(shape) * DTYPE_BYTES[dtype]) for name, (dtype, shape) in part]

@@ -1,7 +1,9 @@
 """Every formula against GLM-5.2 numbers computed by hand from docs/engines.md (chapters 5 to 8)."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from halfbyte.plan.activations import draft_terms, forward_terms, graph_term, lo
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.kv import kv_stage, tokens_in
 from halfbyte.plan.memory import plan_memory
-from halfbyte.plan.terms import PHASES, PREFILL, phase_bytes
+from halfbyte.plan.terms import PHASES, PREFILL, Term, phase_bytes
 from halfbyte.plan.weights import rank_weights, stages
 
 from .models import paper, server
@@ -20,8 +22,8 @@ from .models import paper, server
 GLM = paper()
 
 
-def named(terms: list, name: str) -> float:  # type: ignore[type-arg]
-    return next(term.bytes for term in terms if term.name == name)
+def named(terms: Sequence[Term], name: str) -> float:
+    return float(next(term.bytes for term in terms if term.name == name))
 
 
 def test_weights_of_tensor_parallel_ranks() -> None:
@@ -288,7 +290,7 @@ def test_any_server_is_a_sum() -> None:
     models = [paper(name, recipe) for name in names for recipe in ("fp8-block", "nvfp4-mlp")]
     for _ in range(60):
         model, gpu = draw.choice(models), draw.choice(["h100", "h200", "b200", "rtxpro6000", "mi355x", "b300"])
-        options = {
+        options: dict[str, Any] = {
             "engine": draw.choice(["sglang", "vllm"]),
             "context": draw.choice([4096, 32768]),
             "chunk": draw.choice([None, 2048, 32768]),

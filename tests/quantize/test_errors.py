@@ -275,4 +275,4 @@ def test_a_file_system_that_refuses_is_one_error_and_leaves_nothing(tmp_path: Pa
 def test_an_unknown_rounding_is_refused(tmp_path: Path) -> None:
     source = small_checkpoint(tmp_path / "in")
     with pytest.raises(errors.UsageError, match="max or sweep"):
-        quantize(source, tmp_path / "out", rounding="floor")  # type: ignore[arg-type]
+        quantize(source, tmp_path / "out", rounding="floor")

@@ -63,9 +63,7 @@ def test_scales_of_a_modelopt_checkpoint_are_taken_as_they_are(tmp_path: Path) -
         for e in range(4)
         for p in ("gate", "up", "down")
     ]
-    write_safetensors(
-        tmp_path / "scales.safetensors", {f"{n}.input_scale": np.float32(0.25).reshape(()) for n in names}
-    )
+    write_safetensors(tmp_path / "scales.safetensors", {f"{n}.input_scale": np.array(0.25, np.float32) for n in names})
     assert set(written(tmp_path, tmp_path / "scales.safetensors").values()) == {0.25}
 
 

@@ -87,7 +87,7 @@ class Inputs(Observer):
 
     def __init__(self) -> None:
         self.choices: dict[int, Tensor] = {}
-        self.parts: dict[bool, list[Tensor]] = {True: [], False: []}
+        self.parts: dict[int, list[Tensor]] = {True: [], False: []}
 
     def router(self, layer: int, sequence: int, expert_index: Tensor) -> None:
         self.choices[sequence] = expert_index.clone()
@@ -149,7 +149,8 @@ def test_gptq_measures_the_rounded_model_in_the_same_pass(made: dict[str, Path],
 def test_a_killed_run_ends_with_the_same_evidence(
     tmp_path: Path, data: Path, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step, steps = Streamed.step, []
+    steps: list[Any] = []
+    step = Streamed.step
 
     def killed(self: Streamed, observer: Any = None) -> int:
         if len(steps) == 4:
@@ -171,7 +172,8 @@ def test_a_killed_gptq_run_ends_with_the_same_scales(
 ) -> None:
     options: dict[str, Any] = {"rounding": "gptq", "calibrate": [str(data)]}
     quantize(checkpoint(), tmp_path / "whole", **options)
-    put, done = RoundedExperts.put, []
+    done: list[Any] = []
+    put = RoundedExperts.put
 
     def killed(self: RoundedExperts, *arguments: Any) -> None:
         if len(done) == 6:

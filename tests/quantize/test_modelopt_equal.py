@@ -28,7 +28,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _float(bits: str) -> np.float32:
-    return np.array([int(bits, 16)], np.uint32).view(np.float32)[0]
+    return np.float32(np.array([int(bits, 16)], np.uint32).view(np.float32)[0])
 
 
 def _bytes(checkpoint: Checkpoint, name: str) -> bytes:

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small import small_checkpoint, small_tensors, write_checkpoint
 
 from halfbyte.api import quantize
+from halfbyte.checkpoint.writer import ShardWriter
 from halfbyte.errors import OutputError
 from halfbyte.progress import Silent
 from halfbyte.quantize import threads as run_module
@@ -185,7 +187,8 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path: Path, monkeypatc
 
 def _fail_at_shard(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let the disk be full when shard `number` is opened, once the earlier ones are finished."""
-    real, opened = run_module.ShardWriter, []
+    opened: list[Any] = []
+    real = ShardWriter
 
     def writer(path: Path, header: bytes, size_bytes: int) -> object:
         opened.append(path)

@@ -14,6 +14,7 @@ from halfbyte.cli.main import app
 from halfbyte.errors import NonFiniteError, UsageError
 from halfbyte.quantize import pipeline
 from halfbyte.quantize.rounding.store import RoundedExperts, StoredExpert
+from halfbyte.quantize.staging import publish as staged_publish
 from halfbyte.stream.executor import Streamed
 
 EXPERTS = 8  # two MoE layers of four
@@ -120,7 +121,7 @@ def test_a_run_killed_while_writing_rounds_nothing_again(
 ) -> None:
     options: dict[str, Any] = {"rounding": "gptq", "calibrate": [data], "max_shard_bytes": 40_000}
     quantize(checkpoint(), tmp_path / "whole", **options)
-    publish = pipeline.publish
+    publish = staged_publish
 
     def killed(*arguments: Any) -> None:
         raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from halfbyte.cli.main import app
 from halfbyte.quantize import pipeline
 from halfbyte.quantize.journal import Journal
 from halfbyte.quantize.rounding.openness import FOLDER
+from halfbyte.quantize.rounding.stage import round_on_data
 from halfbyte.quantize.rounding.store import RoundedExperts, StoredExpert
 
 EXPERTS = [(layer, expert) for layer in (3, 4) for expert in range(4)]
@@ -175,7 +176,7 @@ def test_damage_while_the_run_goes_on_says_what_works(
 ) -> None:
     out = shutil.copytree(half_written, tmp_path / "out")
     command = ["quantize", str(checkpoint()), str(out), "--rounding", "gptq", "--calibrate", data]
-    round_experts = pipeline.round_on_data
+    round_experts = round_on_data
 
     def then_damaged(*arguments: Any) -> Any:
         done = round_experts(*arguments)

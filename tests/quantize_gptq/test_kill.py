@@ -4,6 +4,7 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from forked import Forks, shards
@@ -15,7 +16,7 @@ KILLS = 10
 def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).integers(0, 96, (12, 30)).tolist()
     (tmp_path / "data.jsonl").write_text("\n".join(json.dumps({"input_ids": row}) for row in rows))
-    options = {
+    options: dict[str, Any] = {
         "src": checkpoint(),
         "rounding": "gptq",
         "calibrate": [tmp_path / "data.jsonl"],

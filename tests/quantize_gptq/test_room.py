@@ -1,6 +1,7 @@
 """The room that a run says it needs on the disk, against what real runs leave there at their largest."""
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from halfbyte.quantize.room import OPEN_SHARDS, activation_bytes, room_for
 from halfbyte.quantize.threads import OpenShard
 from halfbyte.recipes.recipe import Recipe
 from halfbyte.stream import executor
+from halfbyte.stream.budget import divide as budget_divide
 
 LENGTHS = [60] * 100
 SMALL_SHARDS = 7_200
@@ -85,7 +87,7 @@ def job_of(shard_bytes: int) -> tuple[Job, dict[str, Any]]:
 def test_a_run_stays_within_its_room_and_nearly_fills_it(
     tmp_path: Path, data: str, budget: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    divide: Callable[..., Any] = executor.divide
+    divide: Callable[..., Any] = budget_divide
 
     def all_in_files(*arguments: Any) -> Any:
         plan = divide(*arguments)
@@ -177,7 +179,7 @@ def test_a_disk_with_room_for_the_shards_alone_is_refused_before_the_work(
         def __init__(self, _: Path) -> None:
             self.free = free
 
-    monkeypatch.setattr(staging.shutil, "disk_usage", Usage)
+    monkeypatch.setattr(shutil, "disk_usage", Usage)
     with pytest.raises(OutputError, match=r"the disk has 0\.07 GB free"):
         quantize(checkpoint(), tmp_path / "out", rounding="gptq", calibrate=[data])
     assert not (tmp_path / "out").exists()
@@ -195,6 +197,6 @@ def test_shards_of_the_checkpoint_that_is_replaced_are_no_room(tmp_path: Path, m
         def __init__(self, _: Path) -> None:
             self.free = staging.SPARE_BYTES
 
-    monkeypatch.setattr(staging.shutil, "disk_usage", Usage)
+    monkeypatch.setattr(shutil, "disk_usage", Usage)
     with pytest.raises(OutputError, match="the disk has"):
         quantize(checkpoint(), out, rounding="sweep", overwrite=True)

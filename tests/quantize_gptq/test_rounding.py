@@ -8,6 +8,7 @@ from torch.nn.functional import silu
 
 from halfbyte.errors import NonFiniteError
 from halfbyte.formats.nvfp4 import reference
+from halfbyte.formats.nvfp4.format import E4M3
 from halfbyte.formats.nvfp4.torch import nearest, packed, shared_scale_2
 from halfbyte.quantize.rounding.block import Grid, round_block
 from halfbyte.quantize.rounding.columns import Rounded, nearest_rounded
@@ -107,7 +108,7 @@ def test_a_block_equals_plain_torch_for_every_scale() -> None:
     start = reference.encode(wanted.numpy(), np.float32(1)).scales.astype(int)
     best = torch.full((40,), torch.inf, dtype=torch.float64)
     for offset in range(-8, 8):
-        step = torch.from_numpy(reference.E4M3[np.clip(start + offset, 1, 126)]).double()
+        step = torch.from_numpy(E4M3[np.clip(start + offset, 1, 126)]).double()
         error, total = torch.zeros(40, 16, dtype=torch.float64), torch.zeros(40, dtype=torch.float64)
         for k in range(16):
             target = wanted[:, k].double() + error[:, :k] @ inner[:k, k].double()

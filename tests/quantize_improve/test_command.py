@@ -19,6 +19,7 @@ from halfbyte.progress import Silent
 from halfbyte.quantize.job import plan_job
 from halfbyte.quantize.room import exchange_bytes
 from halfbyte.quantize.rounding.store import RoundedExperts
+from halfbyte.quantize.staging import put_in_place
 from halfbyte.recipes.recipe import Recipe
 
 from .material import SMALL_SHARDS, check_loads, copied, evidence, made, write_data
@@ -85,10 +86,10 @@ def test_what_is_no_routed_expert_keeps_its_rounding(tmp_path: Path, data: str) 
         assert row in evidence(like)["roles"]
     with Checkpoint.open(out) as ours, Checkpoint.open(wanted) as gptq, Checkpoint.open(by_max) as plain:
         for name, tensor in ours.tensors.items():
-            like = gptq if ".experts." in name else plain
+            other = gptq if ".experts." in name else plain
             contents = [bytearray(tensor.bytes), bytearray(tensor.bytes)]
             ours.read_into(tensor, memoryview(contents[0]))
-            like.read_into(like.tensors[name], memoryview(contents[1]))
+            other.read_into(other.tensors[name], memoryview(contents[1]))
             assert contents[0] == contents[1], name
     assert verify(checkpoint(), out).ok
     check_loads(out)
@@ -163,7 +164,7 @@ def test_replaced_shards_are_let_go_of_and_disk_need_is_as_computed(
 
     from halfbyte.improve import exchange
 
-    place = exchange.put_in_place
+    place = put_in_place
 
     def place_weighed(*arguments: Any) -> None:
         weighed()

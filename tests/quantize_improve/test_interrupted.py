@@ -11,16 +11,19 @@ from typer.testing import CliRunner
 
 from halfbyte.api import quantize, verify
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.writer import ShardWriter, hash_file, write_whole
 from halfbyte.cli.main import app
 from halfbyte.compare.recorded import describes, shard_hashes
 from halfbyte.errors import OutputError
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.gate import judge as gate_module
+from halfbyte.gate.hashes import hash_shards
 from halfbyte.improve import exchange
 from halfbyte.improve import shard_by_shard as run
 from halfbyte.quantize import verify as verify_module
 from halfbyte.quantize.journal import Journal
 from halfbyte.quantize.rounding.store import RoundedExperts
+from halfbyte.quantize.staging import put_in_place
 
 from .material import check_loads, copied, evidence, made, write_data
 
@@ -119,7 +122,7 @@ def test_experts_in_shards_serve_a_pass_that_begins_anew(
 ) -> None:
     """Another memory budget makes the activations anew; what is rounded is taken from where it is by then."""
     out = copied(sweep, tmp_path / "out")
-    monkeypatch.setattr(run, "write_whole", stopping(run.write_whole, 1, False))
+    monkeypatch.setattr(run, "write_whole", stopping(write_whole, 1, False))
     with pytest.raises(KeyboardInterrupt):
         improve(out, data)
     monkeypatch.undo()
@@ -135,7 +138,7 @@ def test_experts_in_shards_serve_a_pass_that_begins_anew(
 def stopped_half_way(sweep: Path, out: Path, data: str, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two shards done, the third one written into the evidence only."""
     copied(sweep, out)
-    monkeypatch.setattr(exchange, "put_in_place", stopping(exchange.put_in_place, 3, False))
+    monkeypatch.setattr(exchange, "put_in_place", stopping(put_in_place, 3, False))
     with pytest.raises(KeyboardInterrupt):
         improve(out, data)
     monkeypatch.undo()
@@ -173,11 +176,11 @@ def test_shards_replaced_while_somebody_looks_are_no_damage(
         return called
 
     out = stopped_half_way(sweep, tmp_path / "verified", data, monkeypatch)
-    monkeypatch.setattr(verify_module, "hash_file", finishing(verify_module.hash_file, out))
+    monkeypatch.setattr(verify_module, "hash_file", finishing(hash_file, out))
     found = verify(checkpoint(), out)
     assert found.ok, found.mismatches
     out = stopped_half_way(sweep, tmp_path / "gated", data, monkeypatch)
-    monkeypatch.setattr(gate_module, "hash_shards", finishing(gate_module.hash_shards, out))
+    monkeypatch.setattr(gate_module, "hash_shards", finishing(hash_shards, out))
     assert "integrity.hash" not in {finding.rule for finding in gate_module.gate(out, depth="full").findings}
     assert len(finished) == 2
     for out in finished:
@@ -227,13 +230,16 @@ def test_a_full_disk_leaves_a_checkpoint_to_go_on_with(
     def full(*_: object) -> None:
         raise OutputError("no space")
 
-    finish, count = exchange.ShardWriter.finish, []
+    count: list[int] = []
+    finish = ShardWriter.finish
 
     def finish_twice(self: Any) -> str:
         count.append(1)
-        return finish(self) if len(count) < 3 else full()  # type: ignore[return-value]
+        if len(count) >= 3:
+            full()
+        return finish(self)
 
-    monkeypatch.setattr(exchange.ShardWriter, "finish", finish_twice)
+    monkeypatch.setattr(ShardWriter, "finish", finish_twice)
     with pytest.raises(OutputError, match="no space"):
         improve(out, data)
     monkeypatch.undo()

@@ -112,7 +112,7 @@ def test_the_command_killed_at_any_moment(tmp_path: Path) -> None:
     config, tensors = small_tensors("GLM-5.2", 3, **CHANGES["GLM-5.2"], **sizes)
     source = write_checkpoint(tmp_path / "in", config, tensors, shards=3)
     data = write_data(tmp_path / "data.jsonl")
-    common = {"max_shard_bytes": 300_000, "input_scale": "1"}
+    common: dict[str, Any] = {"max_shard_bytes": 300_000, "input_scale": "1"}
     quantize(source, tmp_path / "sweep", rounding="sweep", **common)
     quantize(source, tmp_path / "wanted", rounding="gptq", calibrate=[data], **common)
     old, new, out = (

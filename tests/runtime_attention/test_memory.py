@@ -16,7 +16,7 @@ class LargestTensor(TorchDispatchMode):
     """Bytes of the largest tensor any operation returns while active."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.nbytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -34,7 +34,7 @@ def largest(length: int, options: AttentionOptions) -> tuple[int, int]:
     def run(m: Any) -> int:
         with LargestTensor() as seen:
             m(tokens(1, length), use_cache=True, logits_to_keep=1)
-        return seen.nbytes
+        return int(seen.nbytes)
 
     theirs, ours = eager_and_ours(model, run, options)
     return theirs, ours

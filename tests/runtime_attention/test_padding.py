@@ -4,11 +4,14 @@ Outputs at padding positions are not compared: eager averages over every slot th
 may look at them.
 """
 
+from typing import Any
+
 import pytest
+import torch
 
 from halfbyte.modules.attention import AttentionOptions, install
 
-from .models import Any, eager_and_ours, in_chunks, small, text, tiny, tokens, torch
+from .models import eager_and_ours, in_chunks, small, text, tiny, tokens
 
 SIZES = [[60], [25, 35], [20] * 3, [50] + [1] * 10]
 

@@ -59,9 +59,11 @@ def test_same_set(kind: str, padded: bool, options: AttentionOptions) -> None:
         padding[0, :95] = False  # the first queries see fewer keys than top_k
     past = 130 - 40
     ours = select(index, keys, past, Visibility(padding), 16, options).indices
+    assert ours is not None
     expected, seen = theirs(index.q, index.weights, keys, past, padding, 16)
     assert as_sets(ours, seen) == as_sets(expected, seen)
-    assert (ours < 0).sum(-1).tolist() == (16 - seen.sum(-1)).clamp(min=0).tolist()
+    missing = ours.lt(0).sum(-1)
+    assert missing.tolist() == (16 - seen.sum(-1)).clamp(min=0).tolist()
 
 
 def test_ties_do_straddle_the_boundary_in_these_cases() -> None:
@@ -90,7 +92,9 @@ def test_learned_indexer_on_text(options: AttentionOptions) -> None:
         for hook in hooks:
             hook.remove()
         for layer, ((hidden, residual, positions, *_), expected) in zip(model.model.layers, calls, strict=False):
-            ours = SparseForward(layer.self_attn, sparse_attention("glm_moe_dsa"), options)
+            known = sparse_attention("glm_moe_dsa")
+            assert known is not None
+            ours = SparseForward(layer.self_attn, known, options)
             index = ours._index_queries(hidden, residual, *positions)
             keys = ours._index_keys(hidden, *positions)
             indices = select(index, keys, 0, Visibility(None), 256, options).indices
