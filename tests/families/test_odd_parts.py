@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from export.checkpoints import family_checkpoint
+from export.checkpoints import checkpoint_with
 from small import FAMILIES, runnable_changes, small_config
 from typer.testing import CliRunner
 
@@ -33,7 +33,7 @@ def data(folder: Path) -> Path:
 
 
 def with_tensors(folder: Path, name: str, more: dict[str, np.ndarray]) -> Path:
-    return family_checkpoint(folder, name, more, **runnable_changes(name))
+    return checkpoint_with(folder, name, runnable_changes(name), more)
 
 
 @pytest.mark.parametrize("owners", [("k_proj", "v_proj"), ("attn", "attn")])
@@ -132,15 +132,15 @@ def test_linears_of_latent_attention_that_engines_take(name: str, packed: tuple[
     policy.write_text(
         json.dumps({"version": 1, "name": "mine", "formats": {"roles": {"attention": ["bf16", "nvfp4"]}}})
     )
-    words = ("gate", out, "--engine", "vllm", "--depth", "full", "--policy", policy)
-    assert run(*words)["decision"] == "pass"
+    judged = run("gate", out, "--engine", "vllm", "--depth", "full", "--policy", policy)
+    assert judged["decision"] == "pass"
     assert run("compare", src, out, "--data", data(tmp_path))["kl"]["mean"] > 0
     words = ("--gpu", "h100", "--gpus", "1", "--context", "1024")
     paper = run("plan", src / "config.json", "--recipe", chosen, *words)
     assert run("plan", out, *words)["checkpoint_bytes"] == paper["checkpoint_bytes"]
 
 
-REFUSED = {("kv_b_proj",): "kv_b_proj is absorbed", ("q_a_proj",): "fuse the two"}
+REFUSED: dict[tuple[str, ...], str] = {("kv_b_proj",): "kv_b_proj is absorbed", ("q_a_proj",): "fuse the two"}
 
 
 @pytest.mark.parametrize("packed", REFUSED)
