@@ -11,6 +11,11 @@ LATENT_ATTENTION = "kv_b_proj is absorbed per head at load, SGLang's MLA path ta
 ABSORBED = "kv_b_proj"
 """The linear of latent attention that no engine takes packed; its others are ordinary linears, `o_proj` first."""
 
+TIED_HEAD = (
+    "lm_head.weight is stored although tie_word_embeddings is true: vLLM and SGLang use the embeddings in its place, "
+    "transformers takes it; if the two differ, so will the answers"
+)
+
 WHOLE_EXPERTS = "engines run the three linears of routed experts in one format"
 
 REASONS: dict[Role, str] = {

@@ -23,6 +23,7 @@ _PARTS = {
     ),
     **dict.fromkeys(("bitmask", "compressed", "row_offsets"), COMPRESSED_TENSORS),
     **dict.fromkeys(("qweight", "qzeros", "g_idx"), "GPTQ or AWQ"),
+    **dict.fromkeys(("deq_scale", "quant_bias"), "ModelSlim"),
     **dict.fromkeys(("absmax", "quant_map", "nested_absmax", "nested_quant_map"), "bitsandbytes"),
 }
 """Last component of a tensor's name -> who writes such."""

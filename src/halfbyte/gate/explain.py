@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.tensor import Tensor
+from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import plural, printable
@@ -101,6 +102,10 @@ def _compare(facts: Facts, arch: Architecture) -> None:
         lacking = absent.total() - wrong.total()
         if lacking > 0 and whole:
             _note_missing(facts, arch, key, lacking, shapes.total())
+    head: Key = (Role.LM_HEAD, None, None)
+    if arch.tied_embeddings and there.get(head) == Counter([(arch.vocab, arch.hidden)]):
+        del there[head]
+        facts.problem("integrity.shape", TIED_HEAD, tensor="lm_head.weight", at_most="warn")
     for key, shapes in there.items():
         if key not in promised:
             _note_shape(facts, key, shapes, Counter())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries
+from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import F32, QUANTIZED
 from halfbyte.models import roles_of
@@ -108,6 +109,8 @@ def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[
             "config.json announces an MTP layer but the checkpoint has none: engines that draft with it will draft "
             "garbage; set num_nextn_predict_layers to 0 or restore the layer"
         )
+    if roles.arch.tied_embeddings and "lm_head.weight" in source.tensors:
+        found.append(TIED_HEAD)
     for entry in entries:
         if entry.role.part == "e_score_correction_bias" and entry.format != F32 and roles.arch.shared_width:
             found.append(f"{entry.name} is {entry.format}: engines expect float32, rounding it reorders top-k")
