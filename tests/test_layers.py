@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("api",),
-    ("evaluate",),
+    ("evaluate", "serve"),
     ("gate", "search", "compare", "improve"),
     ("plan", "quantize", "calibrate", "export", "chat"),
     ("stream", "runtime"),
@@ -29,7 +29,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("formats",),
     ("numbers",),
+    ("disk",),
     ("errors", "progress", "process", "validation"),
+    ("text",),
 )
 
 DOORS: dict[str, tuple[str, ...]] = {

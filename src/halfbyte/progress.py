@@ -2,8 +2,18 @@
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
+
+from halfbyte.text import line
+
+
+def tell(message: str, whole: bool = False) -> None:
+    """A line on stderr, if anybody can be told. whole: the message is made of lines and safe to show."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(message if whole else line(message), file=sys.stderr, flush=True)
 
 
 class Progress(Protocol):
@@ -60,7 +70,7 @@ class Plain:
             )
 
     def note(self, message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+        tell(message)
 
 
 class Bar:
@@ -96,7 +106,7 @@ class Bar:
             self._bars.advance(self._task, done_bytes)
 
     def note(self, message: str) -> None:
-        self._bars.console.print(message)
+        self._bars.console.print(line(message), markup=False)
 
     def __enter__(self) -> Self:
         self._bars.start()

@@ -111,7 +111,7 @@ def test_bad_config(tmp_path: Path, text: bytes | None, message: str) -> None:
 
 def test_config_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
-    refused(tmp_path, r"config\.json: cannot be read: Is a directory")
+    refused(tmp_path, r"config\.json: is a folder, wanted a regular file")
 
 
 def test_config_of_absurd_size(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_shard_that_cannot_be_read(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, TWO)
     (tmp_path / "model-2.safetensors").unlink()
     (tmp_path / "model-2.safetensors").mkdir()
-    refused(tmp_path, r"model-2\.safetensors: cannot be read at byte 0: Is a directory")
+    refused(tmp_path, r"model-2\.safetensors: is a folder, wanted a regular file")
 
 
 def test_shard_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_shard_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyP
     Path("model-2.safetensors").unlink()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("model-2.safetensors")
-        refused(tmp_path, r"model-2\.safetensors: cannot be opened: No such device")
+        refused(tmp_path, r"model-2\.safetensors: is a socket, wanted a regular file")
 
 
 def test_shard_that_shrinks_before_its_header_is_read(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from halfbyte.plan.options import PlanOptions
 from halfbyte.plan.workload import Workload
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.search.options import SearchOptions
+from halfbyte.serve.options import ServeOptions
 
 NO_COMMANDS = {"__init__", "main", "many", "output"}
 OPTIONS: dict[type[Any], str] = {
@@ -31,17 +32,19 @@ OPTIONS: dict[type[Any], str] = {
     PlanOptions: "plan",
     Workload: "plan",
     Sampling: "chat",
+    ServeOptions: "serve",
 }
 NOT_FLAGS = {"workload", "today", "max_shard_bytes"}
 """Given by the program that calls, or (max_shard_bytes) written by users as --max-shard-size 5GB."""
-RESTATED = {"data", "slice", "calibrate", "policy"}
+RESTATED = {"data", "slice", "calibrate", "policy", "upstream"}
 """Nothing given is None on the command line, and the options' own default stands for it."""
 
 
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_a_summary_is_the_first_line_of_its_command(name: str) -> None:
-    command = getattr(import_module(f"halfbyte.cli.{name}"), name)
-    assert (inspect.getdoc(command) or "").splitlines()[0] == SUMMARIES[name]
+    module = import_module(f"halfbyte.cli.{name}")
+    said = module.APP.info.help if hasattr(module, "APP") else inspect.getdoc(getattr(module, name))
+    assert (said or "").splitlines()[0] == SUMMARIES[name]
 
 
 def test_every_command_is_listed() -> None:

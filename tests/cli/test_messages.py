@@ -61,7 +61,9 @@ def calls(path: Path) -> list[tuple[str, set[str]]]:
 
 def test_every_option_that_is_named_is_a_flag_of_some_command() -> None:
     """A field of a template that is neither value nor flag is a slip of the pen."""
-    known = {name for command in SUMMARIES for option in command_of(command).params for name in option.opts}
+    commands = [command_of(name) for name in SUMMARIES]
+    commands += [inner for command in commands for inner in getattr(command, "commands", {}).values()]
+    known = {name for command in commands for option in command.params for name in option.opts}
     named = set()
     for path in ROOT.rglob("*.py"):
         for template, values in calls(path):

@@ -91,7 +91,7 @@ def test_hours_and_money_follow_from_a_plan(tmp_path: Path) -> None:
         (["--epochs", "0"], 2, "--epochs"),
         (["--limit", "-1"], 2, "--limit"),
         (["--suite", "gml"], 2, "no suite is called"),
-        (["--suite", "nowhere.jsonl"], 1, "cannot be read"),
+        (["--suite", "nowhere.jsonl"], 1, "cannot be opened"),
         (["--plan", "nowhere.json"], 2, "missing"),
     ],
 )

@@ -47,11 +47,12 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 rows = [
                     {
                         "type": "file",
-                        "path": path.name,
+                        "path": path.relative_to(site.folder).as_posix(),
                         "size": path.stat().st_size,
-                        "lfs": {"oid": site.digest(path.name)},
+                        "lfs": {"oid": site.digest(path.relative_to(site.folder).as_posix())},
                     }
-                    for path in sorted(site.folder.iterdir())
+                    for path in sorted(site.folder.rglob("*"))
+                    if path.is_file()
                 ]
                 self.answer(200, json.dumps(rows).encode())
                 return

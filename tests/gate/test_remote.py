@@ -18,7 +18,7 @@ SHARD = "model-00001-of-00001.safetensors"
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote.RemoteFiles.__init__, "__defaults__", (lambda seconds: None,))
+    monkeypatch.setattr(remote.RemoteFiles.__init__, "__defaults__", (lambda seconds: None, 600.0))
 
 
 def test_a_plain_server_says_what_the_folder_says(tiny_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """`calibrate`: a checkpoint and text in, activation scales out, streaming."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.watch import Watch
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
+from halfbyte.disk import check_output
 from halfbyte.errors import OutputError, said
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress
@@ -64,7 +66,9 @@ def calibrate(
     began = time.monotonic()
     options = options or CalibrateOptions(**given)
     rule, output = options.rule, Path(output)
-    if output.exists() and not options.overwrite:
+    work = None if options.work is None else Path(options.work)
+    check_output(output, [Path(src), *map(Path, data)])
+    if os.path.lexists(output) and not options.overwrite:
         raise OutputError(f"{output}: exists", hint=said("choose another file, or replace it with {overwrite}"))
     sampling: dict[str, Any] = {
         "tokens": options.tokens,
@@ -77,7 +81,7 @@ def calibrate(
         src,
         device=options.device,
         memory_budget=options.memory_budget,
-        work=None if options.work is None else Path(options.work),
+        work=work,
         progress=progress,
     ) as model:
         watch = Watch(model.num_experts, rule, options.seed, held_out(len(documents.documents)))

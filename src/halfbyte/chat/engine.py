@@ -28,8 +28,17 @@ def choose(name: str) -> LocalName:
     raise UnsupportedError("no engine is installed", hint=f"pip install '{EXTRAS[LLAMA_CPP]}' for {LLAMA_CPP}")
 
 
-def load(path: Path, name: str, context_tokens: int, progress: Progress, confirm: Callable[[str], bool]) -> Engine:
+def load(
+    path: Path,
+    name: str,
+    context_tokens: int,
+    progress: Progress,
+    confirm: Callable[[str], bool],
+    follow_links: bool = False,
+) -> Engine:
     """Load a checkpoint folder (or, for llama.cpp, a GGUF file). confirm: asked before a large cache file is made.
+
+    follow_links: whether links may lead out of the folder.
 
     Raises HalfbyteError.
     """
@@ -37,8 +46,8 @@ def load(path: Path, name: str, context_tokens: int, progress: Progress, confirm
         from halfbyte.chat.gguf_cache import cached_gguf
         from halfbyte.chat.llamacpp import LlamaCpp
 
-        file = path if path.suffix == ".gguf" else cached_gguf(path, progress, confirm)
+        file = path if path.suffix == ".gguf" else cached_gguf(path, progress, confirm, follow_links)
         return LlamaCpp(file, context_tokens)
     from halfbyte.chat.hf import Transformers
 
-    return Transformers(path)
+    return Transformers(path, follow_links)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, TextIteratorStreamer
 
 from halfbyte.chat.answer import Summary
 from halfbyte.chat.options import Sampling
+from halfbyte.checkpoint.files import check_folder
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.tokenizer import load_tokenizer
@@ -25,9 +26,10 @@ from halfbyte.stream.model_config import model_config
 class Transformers:
     """One model in float32 on the CPU, in BF16 on a GPU."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, follow_links: bool = False) -> None:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder", hint="transformers takes a checkpoint folder")
+        check_folder(folder, follow_links)
         Checkpoint.open(folder).close()  # a format that is not read, damage, pickles: refused by name
         import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints, so not before it is needed
 

@@ -7,15 +7,18 @@ cannot be a header; what is wrong inside a file is the reader's to judge.
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
+from halfbyte.checkpoint.pointers import HINT as POINTER_HINT
+from halfbyte.checkpoint.pointers import MOST_BYTES, is_pointer
 from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.tensor import Tensor
-from halfbyte.errors import CheckpointError
+from halfbyte.disk import is_missing, kind_of, read_regular, reason
+from halfbyte.errors import CheckpointError, Said, said
 
 T = TypeVar("T")
 
@@ -30,12 +33,13 @@ _SKIPPED_FOLDERS = {".git", ".cache", ".halfbyte"}
 @dataclass(frozen=True)
 class FileInfo:
     """bytes: None where unknown. sha256: as stated by the hub (or by the name of a blob in its cache), not computed.
-    problem: why the path may not be followed."""
+    problem: why the path may not be followed. leads_out: because it is a link that leads out of the folder."""
 
     name: str
     bytes: int | None
     sha256: str | None = None
     problem: str | None = None
+    leads_out: bool = False
 
 
 class Files(Protocol):
@@ -62,6 +66,9 @@ class Files(Protocol):
         """What the hub says the file's SHA-256 is, once the file was asked for."""
 
     def read_into(self, tensor: Tensor, buffer: memoryview, offset: int) -> None: ...
+    def forget(self, name: str) -> None:
+        """A shard whose header was read is no part of the checkpoint."""
+
     def close(self) -> None: ...
 
 
@@ -86,24 +93,22 @@ class LocalFiles:
         return str(self.folder / name)
 
     def listing(self) -> dict[str, FileInfo]:
-        return {name: FileInfo(name, None) for name in sorted(os.listdir(self.folder))}
+        try:
+            return {name: FileInfo(name, None) for name in sorted(os.listdir(self.folder))}
+        except OSError as error:
+            raise CheckpointError(f"{self.folder}: cannot be read: {reason(error)}") from None
 
     def path(self, name: str) -> Path | None:
         """Where a file may be read, None where it is missing or must not be followed."""
         path = self.folder / name
-        return path if path.exists() else None
+        if not is_missing(path):
+            return path
+        self.listing()  # nothing is missing from a folder that may not be looked into
+        return None
 
     def text(self, name: str) -> bytes | None:
         path = self.path(name)
-        if path is None:
-            return None
-        try:
-            size = path.stat().st_size
-            if size > JSON_LIMIT_BYTES:
-                raise CheckpointError(f"{path}: {size} bytes are too many for this file")
-            return path.read_bytes()
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+        return None if path is None else read_regular(path, JSON_LIMIT_BYTES)
 
     def header(self, name: str) -> tuple[bytes, int] | None:
         path = self.path(name)
@@ -117,6 +122,10 @@ class LocalFiles:
 
     def read_into(self, tensor: Tensor, buffer: memoryview, offset: int) -> None:
         self.shards[tensor.shard].read_into(buffer, tensor.start + offset)
+
+    def forget(self, name: str) -> None:
+        if name in self.shards:
+            self.shards.pop(name).close()
 
     def close(self) -> None:
         for shard in self.shards.values():
@@ -146,34 +155,94 @@ class ConfinedFiles(LocalFiles):
         return info.sha256 if info is not None else None
 
     def _walk(self) -> dict[str, FileInfo]:
-        found: dict[str, FileInfo] = {}
-        root = os.path.realpath(self.folder)
-        for folder, folders, names in os.walk(self.folder):
-            links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-            folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS and name not in links)
-            for name in sorted([*names, *links]):
-                path = os.path.join(folder, name)
-                relative = os.path.relpath(path, self.folder)
-                found[relative] = _inspected(path, relative, root)
-                if len(found) > MOST_FILES:
-                    raise CheckpointError(f"{self.folder}: more than {MOST_FILES} files are no checkpoint")
-        return found
+        return {info.name: info for info in walked(self.folder)}
+
+
+def walked(folder: Path, hidden: bool = True) -> Iterator[FileInfo]:
+    """All files of a folder and of the folders in it, by name, links looked at and never walked through.
+
+    hidden: with those whose name begins with a dot. Raises CheckpointError for too many, or what cannot be listed.
+    """
+    root, found = os.path.realpath(folder), 0
+
+    def fail(error: OSError) -> None:
+        raise CheckpointError(f"{error.filename}: cannot be read: {reason(error)}") from None
+
+    for inner, folders, names in os.walk(folder, onerror=fail):
+        links = [name for name in folders if os.path.islink(os.path.join(inner, name))]
+        folders[:] = sorted(
+            name
+            for name in folders
+            if name not in _SKIPPED_FOLDERS and name not in links and (hidden or not name.startswith("."))
+        )
+        for name in sorted([*names, *links]):
+            if name.startswith(".") and not hidden:
+                continue
+            path = os.path.join(inner, name)
+            yield _inspected(path, os.path.relpath(path, folder), root)
+            found += 1
+            if found > MOST_FILES:
+                raise CheckpointError(f"{folder}: more than {MOST_FILES} files are no checkpoint")
 
 
 def _inspected(path: str, name: str, root: str) -> FileInfo:
     try:
         status = os.stat(path)
     except OSError as error:
-        return FileInfo(name, None, problem=f"cannot be followed: {error.strerror}")
+        where = f" {os.readlink(path)[:200]}" if os.path.islink(path) else ""
+        return FileInfo(name, None, problem=f"cannot be followed{where}: {reason(error)}")
     real = os.path.realpath(path)
-    blobs = os.path.join(os.path.dirname(os.path.dirname(root)), "blobs")
     inside = os.path.commonpath([root, real]) == root
-    if not inside and os.path.dirname(real) != blobs:
-        return FileInfo(name, None, problem=f"is a link that leads out of the folder, to {real[:200]}")
-    if not stat.S_ISREG(status.st_mode):
-        return FileInfo(name, None, problem="is no regular file")
+    if not inside and os.path.dirname(real) != _blobs(root):
+        return FileInfo(name, None, problem=f"is a link that leads out of the folder, to {real[:200]}", leads_out=True)
+    if not stat.S_ISREG(status.st_mode) and not (stat.S_ISDIR(status.st_mode) and os.path.islink(path)):
+        return FileInfo(name, None, problem=f"is {kind_of(status.st_mode)}, wanted a regular file")
     blob = os.path.basename(real) if not inside and _SHA256.fullmatch(os.path.basename(real)) else None
     return FileInfo(name, status.st_size, blob)
+
+
+def _blobs(root: str) -> str | None:
+    """Where a hub's cache keeps the files of a snapshot: `snapshots/X/f` is a link to `../../blobs/h`."""
+    snapshots = os.path.dirname(root)
+    return os.path.join(os.path.dirname(snapshots), "blobs") if os.path.basename(snapshots) == "snapshots" else None
+
+
+def check_folder(folder: str | Path, follow_links: bool) -> None:
+    """Raises CheckpointError for a file that whoever reads or copies all of a checkpoint must not meet.
+
+    That is one that is no regular file, a link that leads nowhere or out of the folder (unless `follow_links`), one
+    that may not be read, a pointer of git-LFS. Checked for all at once, because other packages open files by
+    themselves. Hidden files are nobody's.
+    """
+    folder = LocalFiles(Path(folder)).folder
+    for info in walked(folder, hidden=False):
+        path = folder / info.name
+        hint: str | Said | None = None
+        problem = info.problem
+        if info.leads_out:
+            if follow_links and os.path.isdir(path):
+                continue
+            hint = said("copy the file into the folder, or trust its links with {follow_links}")
+            problem = None if follow_links else problem
+        if problem is None and not os.path.isdir(path):
+            problem = _unreadable(path)
+            hint = POINTER_HINT if problem and "git-LFS" in problem else None
+        if problem is not None:
+            raise CheckpointError(f"{path}: {problem}", hint=hint)
+
+
+def _unreadable(path: Path) -> str | None:
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return f"is {kind_of(status.st_mode)}, wanted a regular file"
+        if not os.access(path, os.R_OK):
+            return "cannot be read: Permission denied"
+        if status.st_size <= MOST_BYTES and is_pointer(read_regular(path, MOST_BYTES)):
+            return "is a git-LFS pointer, not the file itself"
+    except OSError as error:
+        return f"cannot be read: {reason(error)}"
+    return None
 
 
 def pooled(files: Files, work: Callable[[str], T], names: Iterable[str]) -> list[T]:

@@ -13,9 +13,11 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, TypeGuard
 
+from halfbyte.checkpoint.pointers import HINT, POINTER
 from halfbyte.checkpoint.tensor import TENSOR, Tensor
 from halfbyte.errors import HeaderError
 from halfbyte.formats.dtypes import DTYPE_BYTES
+from halfbyte.text import is_text
 
 HEADER_LIMIT_BYTES = 100_000_000
 
@@ -39,6 +41,8 @@ def header_length(first_bytes: bytes, file_bytes: int, where: str) -> int:
     """Length of the JSON from a file's first 8 bytes. Raises HeaderError if it cannot be true."""
     if len(first_bytes) < 8:
         raise HeaderError(f"{where}: {file_bytes} bytes are too few for a safetensors file")
+    if POINTER.startswith(first_bytes[:8]):
+        raise HeaderError(f"{where}: is a git-LFS pointer, not the file itself", hint=HINT)
     length = int.from_bytes(first_bytes[:8], "little")
     if length > file_bytes - 8:
         raise HeaderError(
@@ -188,13 +192,7 @@ def _naturals(value: Any) -> TypeGuard[list[int]]:
 
 def _is_text(value: Any) -> bool:
     """A string that UTF-8 can hold: an escape in JSON may spell half of a surrogate pair."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return isinstance(value, str) and is_text(value)
 
 
 def _is_metadata(value: Any) -> TypeGuard[dict[str, str]]:

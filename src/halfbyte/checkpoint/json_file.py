@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from halfbyte.checkpoint.pointers import refuse_pointer
+from halfbyte.disk import is_missing, read_regular
 from halfbyte.errors import CheckpointError
 
 JSON_LIMIT_BYTES = 256_000_000
@@ -12,21 +14,14 @@ JSON_LIMIT_BYTES = 256_000_000
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of sane size. Raises CheckpointError with the file's name."""
-    try:
-        if path.stat().st_size > JSON_LIMIT_BYTES:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes are too many for this file")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: missing", hint="a checkpoint folder holds config.json and *.safetensors"
-        ) from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    return object_of(content, str(path))
+    if is_missing(path):
+        raise CheckpointError(f"{path}: missing", hint="a checkpoint folder holds config.json and *.safetensors")
+    return object_of(read_regular(path, JSON_LIMIT_BYTES), str(path))
 
 
 def object_of(content: bytes, where: str) -> dict[str, Any]:
     """The JSON object that a file's bytes spell. Raises CheckpointError, `where` in front."""
+    refuse_pointer(content, where)
     try:
         document = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:

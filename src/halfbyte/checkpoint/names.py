@@ -2,11 +2,14 @@
 
 import re
 
+REMOTE_SECONDS = 600.0
+"""That a server is given for all that is asked of it."""
+
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_url(target: str) -> bool:
-    return target.startswith(("http://", "https://"))
+    return target[:8].lower().startswith(("http://", "https://"))
 
 
 def is_hub_name(target: str) -> bool:

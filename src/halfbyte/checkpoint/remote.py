@@ -5,35 +5,41 @@ https:// base URL of a folder. What the server says is held against itself: a ra
 differs from what was sent, or a header that does not fit its file is an error that names the shard.
 """
 
-import os
+import json
 import re
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx
 
-from halfbyte.checkpoint.files import MOST_FILES, FileInfo
+from halfbyte.checkpoint.files import FileInfo
 from halfbyte.checkpoint.header import header_length
+from halfbyte.checkpoint.hub import Token, hub_address
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
-from halfbyte.checkpoint.names import is_hub_name, is_url
+from halfbyte.checkpoint.names import REMOTE_SECONDS, is_hub_name, is_url
+from halfbyte.checkpoint.patience import Pace, Patience
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UsageError, said
 
-HUB = "https://huggingface.co"
 CONNECTIONS = 16
 ATTEMPTS = 4
 TIMEOUT_SECONDS = 30.0
 FIRST_BYTES = 1 << 18
 """Asked for first: covers most headers whole, so that most shards cost one request."""
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+MOST_ENTRIES = 10_000
+"""Of a hub's listing: beyond that a repository is no checkpoint."""
+
+LISTING_BYTES = 64_000_000
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
 def base_url(target: str) -> str:
     """The folder's URL with a trailing slash."""
     if is_url(target):
         return target.rstrip("/") + "/"
-    return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{target}/resolve/main/"
+    return f"{hub_address()}/{target}/resolve/main/"
 
 
 class RemoteFiles:
@@ -42,23 +48,32 @@ class RemoteFiles:
     remote = True
     connections = CONNECTIONS
 
-    def __init__(self, target: str, wait: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, target: str, wait: Callable[[float], None] = time.sleep, seconds: float = REMOTE_SECONDS
+    ) -> None:
+        """seconds: for all that is asked of it."""
         self.where, self._wait = base_url(target), wait
-        token = os.environ.get("HF_TOKEN")
-        hub = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-        own = self.where.startswith(f"{hub}/")  # with the slash: hub.example.evil is another's
-        headers = {"authorization": f"Bearer {token}"} if token and own else {}
-        self._list_url = f"{hub}/api/models/{target}/tree/main?recursive=true" if is_hub_name(target) else None
+        self._list_url = (
+            f"{hub_address()}/api/models/{target}/tree/main?recursive=true" if is_hub_name(target) else None
+        )
         self._listing: dict[str, FileInfo] | None = None
         self._listed = False
         self._etags: dict[str, str] = {}
-        bounds = httpx.Limits(max_connections=CONNECTIONS)
-        self._client = httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS, limits=bounds, headers=headers)
+        self._token = Token()
+        self._client = httpx.Client(
+            follow_redirects=True,
+            timeout=TIMEOUT_SECONDS,
+            headers=self._token.headers(self.where),
+            limits=httpx.Limits(max_connections=CONNECTIONS),
+            event_hooks={"request": [self._token.check]},
+        )
+        self._patience = Patience(self.where[:200], seconds, self._client.close)
 
     def place(self, name: str) -> str:
         return self.where + name
 
     def close(self) -> None:
+        self._patience.close()
         self._client.close()
 
     def text(self, name: str) -> bytes | None:
@@ -78,26 +93,42 @@ class RemoteFiles:
         return self._listing
 
     def _hub_listing(self) -> dict[str, FileInfo] | None:
-        """GET /api/models/OWNER/NAME/tree/main?recursive=true, pages linked by `Link: <...>; rel="next"`."""
+        """GET /api/models/OWNER/NAME/tree/main?recursive=true, pages linked by `Link: <...>; rel="next"`.
+
+        Raises CheckpointError for one that does not end, or goes in a circle.
+        """
         found: dict[str, FileInfo] = {}
+        entries: set[str] = set()
         url = self._list_url
         while url is not None:
-            try:
-                answer = self._client.get(url)
-                rows = answer.json() if answer.status_code == 200 else None
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError):
+            rows, following = self._page(url)
+            if rows is None:
                 return None
-            if not isinstance(rows, list) or len(found) > MOST_FILES:
-                return None
+            before = len(entries)
             for row in rows:
-                if isinstance(row, dict) and row.get("type") == "file" and isinstance(name := row.get("path"), str):
-                    lfs, size = row.get("lfs"), row.get("size")
-                    digest = _digest(lfs.get("oid")) if isinstance(lfs, dict) else None
-                    found[name] = FileInfo(name, size if type(size) is int else None, digest)
-            following = answer.links.get("next", {}).get("url")
+                if isinstance(row, dict) and isinstance(name := row.get("path"), str):
+                    entries.add(name)
+                    if row.get("type") == "file":
+                        lfs, size = row.get("lfs"), row.get("size")
+                        digest = _digest(lfs.get("oid")) if isinstance(lfs, dict) else None
+                        found[name] = FileInfo(name, size if type(size) is int else None, digest)
+            if len(entries) > MOST_ENTRIES:
+                raise CheckpointError(f"{self.where}: lists more than {MOST_ENTRIES} files, which no checkpoint has")
             ours = (self._list_url or "").partition("?")[0]
-            url = following if following is not None and following.startswith(ours) else None
+            url = following if following is not None and following.startswith(f"{ours}?") else None
+            if url is not None and len(entries) == before:
+                raise CheckpointError(f"{self.where}: its listing repeats a page and has no end")
         return found if self._list_url is not None else None
+
+    def _page(self, url: str) -> tuple[list[Any] | None, str | None]:
+        """Rows of a page of the listing, None where no interface answers; the address of the next page."""
+        status, headers, body = self._fetch(url, {}, LISTING_BYTES)
+        try:
+            rows = json.loads(body) if status == 200 else None
+        except (ValueError, RecursionError):
+            return None, None
+        following = httpx.Response(200, headers=headers).links.get("next", {}).get("url")
+        return (rows if isinstance(rows, list) else None), following
 
     def stated_sha256(self, name: str) -> str | None:
         listed = self._listing.get(name) if self._listing is not None else None
@@ -107,6 +138,9 @@ class RemoteFiles:
         raise UsageError(
             f"{self.where}: weights are not read over the network", hint=said("download it, or use {depth} headers")
         )
+
+    def forget(self, name: str) -> None:
+        pass
 
     def header(self, name: str) -> tuple[bytes, int] | None:
         """By one or two range requests."""
@@ -152,33 +186,50 @@ class RemoteFiles:
         return body, size
 
     def _get(self, name: str, span: tuple[int, int] | None, most: int) -> tuple[int, httpx.Headers, bytes]:
-        """One request, at most `most` bytes of answer, tried again with growing pauses."""
+        """One file or a part of it. Raises CheckpointError if access is refused."""
         headers = {"range": f"bytes={span[0]}-{span[1]}", "accept-encoding": "identity"} if span else {}
-        problem = ""
+        status, answered, body = self._fetch(self.place(name), headers, most, name)
+        if status in (401, 403):
+            raise CheckpointError(
+                f"{self.place(name)}: no access (status {status})", hint="set HF_TOKEN for a gated one"
+            )
+        return status, answered, body
+
+    def _fetch(
+        self, url: str, headers: dict[str, str], most: int, name: str | None = None
+    ) -> tuple[int, httpx.Headers, bytes]:
+        """One request, at most `most` bytes of answer, tried again with growing pauses, or as the server asks.
+
+        name: of the file whose digest the answer may state.
+        """
+        problem, asked = "", None
         for attempt in range(ATTEMPTS):
             if attempt:
-                self._wait(0.25 * 4 ** (attempt - 1))
+                self._patience.pause(asked, 0.25 * 4 ** (attempt - 1), self._wait)
+            asked = None
             try:
-                with self._client.stream("GET", self.place(name), headers=headers) as answer:
+                with (
+                    self._patience.request(),
+                    self._client.stream("GET", url, headers=headers) as answer,
+                ):
                     if answer.status_code == 429 or answer.status_code >= 500:
-                        problem = f"status {answer.status_code}"
+                        problem, asked = f"status {answer.status_code}", answer.headers.get("retry-after")
                         continue
-                    if answer.status_code in (401, 403):
-                        raise CheckpointError(
-                            f"{self.place(name)}: no access (status {answer.status_code})",
-                            hint="set HF_TOKEN for a gated one",
-                        )
-                    self._note_etag(name, answer)
-                    if span and answer.status_code == 200:
+                    if name is not None:
+                        self._note_etag(name, answer)
+                    if answer.status_code == 200 and "range" in headers:
                         return 200, answer.headers, b""  # the whole file would follow: leave at once
-                    return answer.status_code, answer.headers, _bounded(answer, most, self.place(name))
-            except httpx.HTTPError as error:
-                problem = f"{type(error).__name__} {error}".strip()
+                    body = _bounded(answer, most, url, self._patience.pace())
+                    return answer.status_code, answer.headers, body
             except httpx.InvalidURL:
                 raise CheckpointError(f"{self.where[:200]}: not a URL") from None
+            except CheckpointError:
+                raise
+            except Exception as error:  # httpx's own, and whatever its parts raise where connections were closed
+                self._patience.check()
+                problem = f"{type(error).__name__} {str(error)[:200]}".strip()
         raise CheckpointError(
-            f"{self.place(name)}: cannot be read after {ATTEMPTS} attempts: {problem}",
-            hint="check the network and the name",
+            f"{url}: cannot be read after {ATTEMPTS} attempts: {problem}", hint="check the network and the name"
         )
 
     def _note_etag(self, name: str, answer: httpx.Response) -> None:
@@ -195,9 +246,10 @@ def _digest(tag: object) -> str | None:
     return plain if re.fullmatch(r"[0-9a-f]{64}", plain) else None
 
 
-def _bounded(answer: httpx.Response, most: int, where: str) -> bytes:
+def _bounded(answer: httpx.Response, most: int, where: str, pace: Pace) -> bytes:
     body = bytearray()
     for piece in answer.iter_bytes():
+        pace.sent(len(piece))
         body += piece
         if len(body) > most:
             raise CheckpointError(f"{where}: sends more than the {most} bytes asked for")

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from halfbyte.checkpoint.header import Header, header_length, parse_header
+from halfbyte.disk import open_regular
 from halfbyte.errors import CheckpointError
 
 
@@ -18,10 +19,7 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise CheckpointError(f"{path}: cannot be opened: {error.strerror}") from None
+        self._file = open_regular(path)
         status = os.fstat(self._file)
         self.bytes, self.mtime_ns = status.st_size, status.st_mtime_ns
 

@@ -6,25 +6,32 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from halfbyte.checkpoint.files import Files, LocalFiles, pooled
+from halfbyte.checkpoint.files import Files, LocalFiles, check_folder, pooled
 from halfbyte.checkpoint.header import Header, parse_header
 from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX, SINGLE_NAME, merged, refuse, weight_map_of
 from halfbyte.checkpoint.json_file import object_of
 from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.tensor import Tensor
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.disk import reason
+from halfbyte.errors import CheckpointError, HalfbyteError, UnsupportedError
 from halfbyte.formats.foreign import refuse_foreign
+from halfbyte.models import roles_of
 
 CONFIG_NAME = "config.json"
 
 
 class Opened(NamedTuple):
-    """config.json and all tensors, in the order in which they lie in the files, shard after shard."""
+    """config.json and all tensors, in the order in which they lie in the files, shard after shard.
+
+    left_out: safetensors files of the folder that are not part of it -> why.
+    """
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+    left_out: dict[str, str]
 
 
 def read_config(files: Files) -> dict[str, Any]:
@@ -65,7 +72,41 @@ def read_headers(files: Files) -> Opened:
         )
     tensors = merged(headers, weight_map, where, refuse)
     refuse_foreign(config, tensors, files.where)
-    return Opened(config, tensors)
+    return _with_unindexed(files, Opened(config, tensors, {}), set(names))
+
+
+def _with_unindexed(files: Files, opened: Opened, known: set[str]) -> Opened:
+    """With the MTP layer that some publishers put into a file of its own, which no index names.
+
+    It is one if all of its tensors are of that layer and none is there already; any other file is left out. known:
+    shards that were read.
+    """
+    listing = (None if files.remote else files.listing()) or {}
+    extra = [name for name in listing if name.endswith(SHARD_SUFFIX) and name not in known]
+    tensors = dict(opened.tensors)
+    for name in extra:
+        try:
+            header = _header(files, name)
+            why = "is not there" if header is None else _no_mtp_layer(opened.config, header, tensors)
+        except HalfbyteError as error:
+            header, why = None, error.message
+        if why is not None or header is None:
+            files.forget(name)
+            opened.left_out[name] = f"the index does not name it, and {why}"
+        else:
+            tensors |= header.tensors
+    return opened._replace(tensors=tensors)
+
+
+def _no_mtp_layer(config: dict[str, Any], header: Header, tensors: Mapping[str, Tensor]) -> str | None:
+    """Why a file is not the MTP layer, None if it is."""
+    roles = roles_of(config)
+    for name in header.tensors:
+        if name in tensors:
+            return f"its {name[:200]!r} is in {tensors[name].shard} too"
+        if not roles.role(name).mtp:
+            return f"its {name[:200]!r} is not of the MTP layer"
+    return None if header.tensors else "it holds no tensor"
 
 
 def _header(files: Files, name: str) -> Header | None:
@@ -95,23 +136,36 @@ class Checkpoint:
     """
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], shards: Mapping[str, Shard], tensors: dict[str, Tensor]
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        shards: Mapping[str, Shard],
+        tensors: dict[str, Tensor],
+        left_out: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """left_out: see Opened."""
         self.folder = folder
         self.config = config
         self.shards = shards
         self.tensors = tensors
+        self.left_out = left_out
 
     @classmethod
-    def open(cls, folder: str | Path) -> "Checkpoint":
-        """Open a checkpoint. Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors)."""
+    def open(cls, folder: str | Path, follow_links: bool | None = None) -> "Checkpoint":
+        """Open a checkpoint. Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors).
+
+        follow_links: whether links may lead out of the folder, for whoever copies or hands on what is there; every
+        file is looked at then (`files.check_folder`). None where weights alone are read.
+        """
+        if follow_links is not None:
+            check_folder(folder, follow_links)
         files = LocalFiles(Path(folder))
         try:
             opened = read_headers(files)
         except BaseException:
             files.close()
             raise
-        return cls(files.folder, opened.config, files.shards, opened.tensors)
+        return cls(files.folder, opened.config, files.shards, opened.tensors, opened.left_out)
 
     def read_into(self, tensor: Tensor, buffer: memoryview, offset: int = 0) -> None:
         """Read len(buffer) bytes of a tensor from its byte `offset`."""
@@ -124,7 +178,13 @@ class Checkpoint:
     def check_unchanged(self) -> None:
         """Raises CheckpointError if a shard is no longer the file that was opened."""
         for name, shard in self.shards.items():
-            status = shard.path.stat()
+            try:
+                status = shard.path.stat()
+            except OSError as error:
+                raise CheckpointError(
+                    f"{shard.path}: went away while it was read: {reason(error)}",
+                    hint=f"run again with an intact {name}",
+                ) from None
             if (status.st_size, status.st_mtime_ns) != (shard.bytes, shard.mtime_ns):
                 raise CheckpointError(
                     f"{shard.path}: changed while it was read", hint=f"run again with an intact {name}"

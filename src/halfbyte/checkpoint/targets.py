@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from halfbyte.checkpoint.files import ConfinedFiles, Files, LocalFiles
-from halfbyte.checkpoint.names import is_hub_name, is_url
+from halfbyte.checkpoint.names import REMOTE_SECONDS, is_hub_name, is_url
 
 
 def is_remote(target: str) -> bool:
@@ -13,12 +13,13 @@ def is_remote(target: str) -> bool:
     return is_url(target) or (not os.path.exists(target) and is_hub_name(target))
 
 
-def files_of(target: str, confined: bool = False) -> Files | None:
-    """The files of a target, None for what is none of the three. confined: see ConfinedFiles."""
+def files_of(target: str, confined: bool = False, seconds: float = REMOTE_SECONDS) -> Files | None:
+    """The files of a target, None for what is none of the three. confined: see ConfinedFiles. seconds: for all that is
+    asked of a server."""
     if is_remote(target):
         from halfbyte.checkpoint.remote import RemoteFiles  # httpx is slow to import
 
-        return RemoteFiles(target)
+        return RemoteFiles(target, seconds=seconds)
     if os.path.isdir(target):
         return ConfinedFiles(Path(target)) if confined else LocalFiles(Path(target))
     return None

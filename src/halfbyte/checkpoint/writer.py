@@ -8,14 +8,20 @@ import ctypes
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from halfbyte.errors import OutputError, Said, said
+from halfbyte.disk import open_regular, reason
+from halfbyte.errors import HalfbyteError, OutputError, Said, said
 
 HASH_CHUNK_BYTES = 4 << 20
 WRITE_BEHIND_BYTES = 32 << 20
 """Written bytes after which the kernel is told to start putting them on disk, so that the final sync finds little."""
+
+LONGEST_NAME_BYTES = 255
+"""Of a file's name, on every file system that Linux has."""
 
 _sync_file_range = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)  # Linux only; a hint
 _SYNC_FILE_RANGE_WRITE = 2
@@ -28,7 +34,7 @@ class ShardWriter:
         self.path = path
         self.size_bytes = size_bytes
         self._unsynced_bytes = 0
-        self._partial = path.with_name(path.name + ".partial")
+        self._partial = partial(path)
         try:
             self._file = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             os.ftruncate(self._file, size_bytes)
@@ -72,14 +78,47 @@ class ShardWriter:
             os.close(file)
 
 
-def output_error(path: Path, error: OSError) -> OutputError:
+def output_error(path: Path, error: OSError | ValueError) -> OutputError:
     """An OSError of writing as ours, with what to do."""
     hints: dict[int, str | Said] = {
         errno.ENOSPC: "free some space and run the same command again: it resumes",
         errno.EDQUOT: "raise the quota and run the same command again: it resumes",
         errno.EFBIG: said("the file system or ulimit -f does not allow files this large; use {max_shard_bytes}"),
     }
-    return OutputError(f"{path}: cannot be written: {error.strerror}", hint=hints.get(error.errno or 0))
+    return OutputError(
+        f"{path}: cannot be written: {reason(error)}", hint=hints.get(getattr(error, "errno", None) or 0)
+    )
+
+
+def copy_file(source: Path, target: Path, fault: type[HalfbyteError]) -> tuple[int, str]:
+    """Copy a regular file whole or not at all, its folder made. Returns its size and SHA-256 as hex.
+
+    Raises `fault` if it cannot be read, OutputError if it cannot be written.
+    """
+    digest, size, file = hashlib.sha256(), 0, open_regular(source, fault)
+    temporary = partial(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as written:
+            while piece := _piece(file, source, fault):
+                digest.update(piece)
+                size += len(piece)
+                written.write(piece)
+            written.flush()
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise output_error(target, error) from None
+    finally:
+        os.close(file)
+    return size, digest.hexdigest()
+
+
+def _piece(file: int, path: Path, fault: type[HalfbyteError]) -> bytes:
+    try:
+        return os.read(file, HASH_CHUNK_BYTES)
+    except OSError as error:
+        raise fault(f"{path}: cannot be read: {reason(error)}") from None
 
 
 def hash_open_file(file: int, check_stop: Callable[[], None] = lambda: None) -> str:
@@ -102,15 +141,49 @@ def hash_file(path: Path, check_stop: Callable[[], None] = lambda: None) -> str:
         os.close(file)
 
 
+def partial(path: Path, ending: str = ".partial") -> Path:
+    """Where a file is built: beside it, its name with `ending`, shortened where the file system takes no longer one."""
+    name = os.fsencode(path.name)
+    if len(name) + len(ending) > LONGEST_NAME_BYTES:
+        digest = hashlib.sha256(name).hexdigest()[:16]
+        name = os.fsencode(os.fsdecode(name[: LONGEST_NAME_BYTES - len(ending) - 17]) + "-" + digest)
+    return path.with_name(os.fsdecode(name) + ending)
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a small file completely or not at all."""
-    temporary = path.with_name(path.name + ".partial")
+    """Write a small file completely or not at all; into a device or a pipe (`/dev/stdout`), as it comes.
+
+    Raises OutputError.
+    """
+    if _is_stream(path):
+        try:
+            with open(path, "wb") as stream:
+                stream.write(content)
+        except OSError as error:
+            raise output_error(path, error) from None
+        return
+    temporary = partial(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):  # read-only, or never made
+                os.unlink(temporary)
+            raise
+    except (OSError, ValueError) as error:
         raise output_error(path, error) from None
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether writing there is no making of a file: what lies there must not be replaced by one."""
+    if str(path).startswith(("/dev/", "/proc/self/fd/")):
+        return os.path.exists(path)
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))

@@ -14,6 +14,7 @@ from halfbyte.cli.output import (
     parse_budget,
     print_json,
     print_table,
+    say,
     shown_progress,
     size_text,
 )
@@ -89,15 +90,15 @@ def _print(result: "CalibrationResult") -> None:
     print_table(title, columns, rows)
     uncovered = result.coverage["uncovered"]
     for one in uncovered[:SHOWN_EXPERTS]:
-        print(f"uncovered: layer {one['layer']} expert {one['expert']}, {one['tokens']} token(s)")
+        say(f"uncovered: layer {one['layer']} expert {one['expert']}, {one['tokens']} token(s)")
     if len(uncovered) > SHOWN_EXPERTS:
-        print(f"uncovered: {len(uncovered) - SHOWN_EXPERTS} more, see {result.output}")
+        say(f"uncovered: {len(uncovered) - SHOWN_EXPERTS} more, see {result.output}")
     for warning in result.warnings:
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     seconds = result.stream["seconds"]
     resumed = f", {result.resumed_layers} layer(s) resumed" if result.resumed_layers else ""
     cuda = "" if result.peak_cuda_bytes is None else f", on the GPU {size_text(result.peak_cuda_bytes)}"
-    print(
+    say(
         f"wrote {result.output}: {len(scales):,} values, {result.seconds:.1f} s (read {seconds['read']:.1f}, "
         f"compute {seconds['copy'] + seconds['compute']:.1f}, overlap {result.stream['overlap']:.0%}), "
         f"peak memory {size_text(result.peak_rss_bytes)}{cuda}{resumed}"

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from halfbyte.chat.options import CONTEXT_TOKENS, Sampling
-from halfbyte.cli.output import Json, command, print_json, shown_progress
+from halfbyte.cli.output import FollowLinks, Json, command, print_json, shown_progress, stdout
+from halfbyte.disk import read_stream
 from halfbyte.errors import UsageError
+from halfbyte.progress import tell
+from halfbyte.text import block
 
 if TYPE_CHECKING:
     from halfbyte.chat.answer import Answer, Engine, Summary
@@ -37,6 +40,7 @@ def chat(
     ] = None,
     context: Annotated[int, typer.Option(min=16, help="Tokens of context that llama.cpp reserves.")] = CONTEXT_TOKENS,
     yes: Annotated[bool, typer.Option("--yes", help="Export a GGUF of more than 20 GB without asking.")] = False,
+    follow_links: FollowLinks = False,
     json_output: Json = False,
 ) -> None:
     """Talk to a checkpoint on this machine; llama.cpp runs it on any processor, no Blackwell needed.
@@ -62,7 +66,7 @@ def chat(
         return yes or (sys.stdin.isatty() and typer.confirm(f"{question}. Go on?", err=True))
 
     with shown_progress() as progress:
-        model = load(path, engine, context, progress, confirm)
+        model = load(path, engine, context, progress, confirm, follow_links)
     if prompt is not None or messages is not None:
         _answer(model, conversation, tools, sampling, json_output)
     else:
@@ -70,7 +74,7 @@ def chat(
 
 
 def _converse(model: "Engine", conversation: list[dict[str, Any]], sampling: "Sampling") -> None:
-    print(f"{model.label}; an empty line or Ctrl-D ends", file=sys.stderr)
+    tell(f"{model.label}; an empty line or Ctrl-D ends")
     while True:
         try:
             asked = input(f"{BOLD}> {PLAIN}").strip()
@@ -102,7 +106,7 @@ def _answer(
             print_json({"engine": model.label} | vars(answer) | vars(piece))
         else:
             shown.end()
-            print(_figures(model.label, piece), file=sys.stderr)
+            tell(_figures(model.label, piece))
     return answer
 
 
@@ -125,9 +129,11 @@ class _Shown:
         if delta.kind != self._kind and (self._kind, delta.kind) != ("tool_name", "tool_arguments"):
             self._close()
             opening = {"reasoning": self._dim, "tool_name": "tool call: "}
-            print(opening.get(delta.kind, ""), end="")
+            with stdout():
+                print(opening.get(delta.kind, ""), end="")
         self._kind = delta.kind
-        print(delta.text + (" " if delta.kind == "tool_name" else ""), end="", flush=True)
+        with stdout():
+            print(block(delta.text) + (" " if delta.kind == "tool_name" else ""), end="", flush=True)
 
     def _close(self) -> None:
         if self._kind is not None:
@@ -141,9 +147,9 @@ class _Shown:
 
 def _read_messages(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     try:
-        text = path.read_text("utf-8")
+        text = read_stream(path, UsageError).decode("utf-8")
         document = json.loads(text.splitlines()[0]) if path.suffix == ".jsonl" else json.loads(text)
-    except (OSError, ValueError, IndexError) as error:
+    except (ValueError, IndexError, RecursionError) as error:
         raise UsageError(f"--messages {path}: cannot be read as JSON: {error}") from None
     document = {"messages": document} if isinstance(document, list) else document
     if not isinstance(document, dict) or not isinstance(document.get("messages"), list) or not document["messages"]:

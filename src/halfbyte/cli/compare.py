@@ -13,6 +13,7 @@ from halfbyte.cli.output import (
     parse_budget,
     print_json,
     print_table,
+    say,
     shown_progress,
     size_text,
 )
@@ -72,12 +73,12 @@ def _print(found: dict[str, Any]) -> None:
     if "recall" in found:
         _print_recall(found)
     for note in found["notes"]:
-        print(f"note: {note}")
+        say(f"note: {note}")
     if "evidence" in found:
-        print(f"written to {found['evidence']}")
-    print(f"peak memory {size_text(found['peak_rss_bytes'])}")
+        say(f"written to {found['evidence']}")
+    say(f"peak memory {size_text(found['peak_rss_bytes'])}")
     if "peak_cuda_bytes" in found:
-        print(f"peak GPU memory {size_text(found['peak_cuda_bytes'])}")
+        say(f"peak GPU memory {size_text(found['peak_cuda_bytes'])}")
 
 
 def _print_figures(found: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, parse_size, print_json, shown_progress, size_text
+from halfbyte.cli.output import FollowLinks, Json, command, parse_size, print_json, say, shown_progress, size_text
 from halfbyte.errors import UnsupportedError
 
 
@@ -20,6 +20,7 @@ def export(
     tokenizer_pre: Annotated[
         str | None, typer.Option(help="llama.cpp's name of the tokenizer's splitting rule, where it is not recognised.")
     ] = None,
+    follow_links: FollowLinks = False,
     json_output: Json = False,
 ) -> None:
     """Write a checkpoint as GGUF for llama.cpp, losslessly: NVFP4 codes and scales are rearranged, never requantized.
@@ -42,20 +43,21 @@ def export(
             overwrite=overwrite,
             tokenizer_pre=tokenizer_pre,
             progress=progress,
+            follow_links=follow_links,
         )
     if json_output:
         print_json(result.as_json())
         return
     if result.dropped:
-        print(
+        say(
             f"left out: {len(result.dropped):,} tensors that llama.cpp's {result.architecture} has no use for, first "
             f"{result.dropped[0]}"
         )
     if result.zero_scale_blocks:
-        print(f"note: {result.zero_scale_blocks:,} blocks have a scale of 0 over codes that are not; they decode to 0")
+        say(f"note: {result.zero_scale_blocks:,} blocks have a scale of 0 over codes that are not; they decode to 0")
     more = f" and {len(result.files) - 1} more" if len(result.files) > 1 else ""
     resumed = f", {size_text(result.resumed_bytes)} resumed" if result.resumed_bytes else ""
-    print(
+    say(
         f"wrote {result.files[0]}{more}: {size_text(result.bytes)}, {result.architecture}, {result.tensors:,} tensors "
         f"({result.nvfp4_tensors:,} NVFP4), {result.seconds:.1f} s, "
         f"{(result.bytes - result.resumed_bytes) / 1e9 / max(result.seconds, 1e-9):.2f} GB/s{resumed}"

@@ -1,13 +1,14 @@
 """`halfbyte gate`"""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from halfbyte.cli.output import command, fail, options_from, shown_progress
-from halfbyte.errors import HalfbyteError, OutputError, UsageError
+from halfbyte.checkpoint.writer import write_whole
+from halfbyte.cli.output import command, fail, options_from, say, say_block, shown_progress
+from halfbyte.disk import check_output
+from halfbyte.errors import HalfbyteError, UsageError
 from halfbyte.gate.options import GateOptions
 
 
@@ -37,6 +38,7 @@ def gate(
     recorded: Annotated[
         Path | None, typer.Option("--verify-decision", help="Make the decision of this gate.json again and compare.")
     ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a server is given, in all.")] = GateOptions.timeout,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
 ) -> None:
     """Judge a checkpoint by a policy before its weights are trusted, or even downloaded.
@@ -69,16 +71,15 @@ def _judge(target: str, options: GateOptions, form: str, output: Path | None) ->
 
     if form not in FORMATS:
         raise UsageError(f"unknown format {form[:40]!r}", hint=f"known: {', '.join(FORMATS)}")
+    if output is not None:
+        check_output(output, options.files_read(target))
     with shown_progress() as progress:
         decision = run(target, options, progress=progress)
     text = rendered(decision.as_json(), form)
     if output is None:
-        sys.stdout.write(text)
+        say_block(text)
     else:
-        try:
-            output.write_text(text, "utf-8")
-        except OSError as error:
-            raise OutputError(f"{output}: cannot be written: {error.strerror}") from None
+        write_whole(output, text.encode())
     write_decision(decision, target)
     return decision.exit_code
 
@@ -90,9 +91,9 @@ def _verify(recorded: Path, target: str | None, policy: str | None) -> int:
     with shown_progress() as progress:
         again, different = verify_decision(recorded, target, policy=policy, progress=progress)
     for line in different:
-        print(f"DIFFERS {line}")
+        say(f"DIFFERS {line}")
     outcome = "holds" if not different else "does NOT hold"
-    print(f"{recorded}: the decision ({again.verdict} by policy {again.policy.name}) {outcome}")
+    say(f"{recorded}: the decision ({again.verdict} by policy {again.policy.name}) {outcome}")
     return again.exit_code if not different else 1
 
 
@@ -100,13 +101,14 @@ def _explain(id: str) -> None:
     from halfbyte.gate.catalogue import all_rules, find_rule
 
     if id == "all":
-        print("| rule | severity | depth | why |\n|---|---|---|---|")
+        say("| rule | severity | depth | why |")
+        say("|---|---|---|---|")
         for rule in all_rules().values():
-            print(f"| `{rule.id}` | {rule.severity} | {rule.needs} | {rule.rationale} |")
+            say(f"| `{rule.id}` | {rule.severity} | {rule.needs} | {rule.rationale} |")
         return
     rule = find_rule(id)
-    print(
-        f"{rule.id}: {rule.severity} unless the policy says otherwise, needs depth {rule.needs}\n\n{rule.rationale}\n"
+    say_block(
+        f"{rule.id}: {rule.severity} unless the policy says otherwise, needs depth {rule.needs}\n\n{rule.rationale}\n\n"
     )
-    print("To accept it for a while, in the policy:\n")
-    print(f"waivers:\n  - rule: {rule.id}\n    owner: YOU\n    reason: WHY\n    expires: YYYY-MM-DD")
+    say_block("To accept it for a while, in the policy:\n\n")
+    say_block(f"waivers:\n  - rule: {rule.id}\n    owner: YOU\n    reason: WHY\n    expires: YYYY-MM-DD\n")

@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -25,6 +26,9 @@ SUMMARIES = {
     "rearranged, never requantized.",
     "chat": "Talk to a checkpoint on this machine; llama.cpp runs it on any processor, no Blackwell needed.",
     "plan": "Plan capacity by peak memory: what fits, how many sequences, how fast, for how much. Reads headers only.",
+    "serve": "Serve a model behind one door: tenants whose tokens and money are reserved, then settled, to the token.",
+    "tenants": "Tenants of a door: keys, limits per minute, budgets per day and month, priority, allowed models.",
+    "usage": "What tenants used and paid, from the ledger, and what the machines cost beyond that.",
     "evaluate": "Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.",
     "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
     "which drops ruled out.",
@@ -46,8 +50,11 @@ class Commands(TyperGroup):
 
 
 def command_of(name: str) -> Any:
-    """The command as typer runs it. A module that needs a class of its own for that calls it COMMAND_CLASS."""
+    """The command as typer runs it. A module that needs a class of its own for that calls it COMMAND_CLASS; one of
+    several commands calls them APP."""
     module = import_module(f"halfbyte.cli.{name}")
+    if hasattr(module, "APP"):
+        return typer.main.get_command(module.APP)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     alone.command(name, cls=getattr(module, "COMMAND_CLASS", TyperCommand))(getattr(module, name))
     return typer.main.get_command(alone)
@@ -81,13 +88,22 @@ def _options(
 
 def main() -> NoReturn:
     """Run the command line and leave at once: tearing down compiled code takes longer than most commands."""
-    code: object = 0
     gc.set_threshold(100_000, 50, 50)  # half a million tensors make no cycles, only work for the collector
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # no character stops a message, whatever the terminal can show
+            stream.reconfigure(errors="backslashreplace")
+    os._exit(_run())
+
+
+def _run() -> int:
+    """The exit code; all that is to be said has been said."""
+    from halfbyte.cli.output import exit_code_of, flush  # `--help` does without most of it
+
     try:
-        app()
+        code = app(standalone_mode=False)
+        flush()
+        return code if isinstance(code, int) else 0
     except SystemExit as stop:
-        code = stop.code
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except (Exception, KeyboardInterrupt) as error:
+        return exit_code_of(error)

@@ -4,7 +4,8 @@
 """
 
 import functools
-import json
+import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +14,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from halfbyte.errors import HalfbyteError, UsageError, said
-from halfbyte.progress import Bar, Plain, Progress
+from halfbyte.disk import reason
+from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
+from halfbyte.progress import Bar, Plain, Progress, tell
+from halfbyte.text import block, json_text, line
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -28,6 +31,19 @@ FLAGS = {"max_shard_bytes": "--max-shard-size"}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Trust symbolic links that lead out of the checkpoint's folder.")
+]
+
+INTERRUPTED = 130
+TRACEBACK = "HALFBYTE_TRACEBACK"
+"""Environment variable that shows where a fault of ours was made."""
+
+
+class StdoutError(OutputError):
+    """Standard output takes no more."""
+
+
 def command(function: F) -> F:
     """Turn errors into what users see: one message, the error's exit code, no traceback; Ctrl-C exits 130."""
 
@@ -35,16 +51,59 @@ def command(function: F) -> F:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             function(*args, **kwargs)
-        except HalfbyteError as error:
-            fail(error, as_json=bool(kwargs.get("json_output")))
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on from here", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            sys.stdout = None
-            raise typer.Exit(0) from None
+            flush()
+        except typer.Exit as done:
+            code = done.exit_code
+            try:
+                flush()
+            except (OSError, HalfbyteError) as error:
+                code = exit_code_of(error)
+            raise typer.Exit(code) from None
+        except (Exception, KeyboardInterrupt) as error:
+            raise typer.Exit(exit_code_of(error, as_json=bool(kwargs.get("json_output")))) from None
 
     return run  # type: ignore[return-value]
+
+
+def exit_code_of(error: BaseException, as_json: bool = False) -> int:
+    """Say what went wrong, and with which code to leave. A reader that has seen enough is no error."""
+    if isinstance(error, BrokenPipeError):
+        sys.stdout = None  # what is left in its buffer has no reader
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        tell("interrupted; the same command goes on from here")
+        return INTERRUPTED
+    if isinstance(error, typer.Abort):
+        tell("Aborted!")
+        return 1
+    if isinstance(error, HalfbyteError):
+        return told(error, as_json)
+    if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own, words of the user in them
+        setattr(error, "message", line(getattr(error, "message", "")))  # noqa: B010  its type is private
+        words = io.StringIO()
+        error.show(file=words)
+        tell(block(words.getvalue()).rstrip("\n"), whole=True)
+        return int(error.exit_code)
+    if os.environ.get(TRACEBACK):
+        raise error
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        return told(OutputError(f"{where}{reason(error)}"), as_json)
+    if isinstance(error, MemoryError):
+        return told(HalfbyteError("not enough memory"), as_json)
+    return told(InternalError(error), as_json)
+
+
+class InternalError(HalfbyteError):
+    """A fault of ours that nothing foresaw."""
+
+    kind = "internal"
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(
+            f"a fault of Halfbyte's own: {type(error).__name__}: {str(error)[:300]}",
+            hint=f"please report it, with what {TRACEBACK}=1 shows",
+        )
 
 
 def options_from(kind: type[Options], values: dict[str, Any], **parsed: Any) -> Options:
@@ -59,18 +118,64 @@ def flag(option: str) -> str:
 
 
 def fail(error: HalfbyteError, as_json: bool) -> None:
-    """The message on stderr, where people and logs look; with --json the document too, for the program that called."""
+    """See `told`; then leave."""
+    raise typer.Exit(told(error, as_json))
+
+
+def told(error: HalfbyteError, as_json: bool) -> int:
+    """The message on stderr, where people and logs look; with --json the document too, for the program that called.
+
+    Returns the code to leave with.
+    """
     message, hint = error.spelled(flag)
-    if as_json:
-        print_json({"error": {"kind": error.kind, "message": message, "hint": hint}})
-    print(f"error: {message}", file=sys.stderr)
+    if isinstance(error, StdoutError):
+        sys.stdout = None
+    elif as_json:
+        try:
+            print_json({"error": {"kind": error.kind, "message": message, "hint": hint}})
+        except BrokenPipeError:
+            sys.stdout = None
+        except StdoutError as full:
+            return told(full, as_json)
+    tell(f"error: {message}")
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
-    raise typer.Exit(error.exit_code)
+        tell(f"hint: {hint}")
+    return error.exit_code
+
+
+@contextmanager
+def stdout() -> Iterator[None]:
+    """Whatever is written inside goes to standard output. Raises StdoutError, or BrokenPipeError where nobody reads."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StdoutError(f"standard output: cannot be written: {reason(error)}") from None
+
+
+def flush() -> None:
+    """Raises as `stdout` does."""
+    if sys.stdout is not None:
+        with stdout():
+            sys.stdout.flush()
+
+
+def say(text: object) -> None:
+    """One line on stdout, whatever is in it."""
+    with stdout():
+        print(line(text))
+
+
+def say_block(text: str) -> None:
+    """Text of several lines on stdout, as it ends."""
+    with stdout():
+        print(block(text), end="")
 
 
 def print_json(document: Any, indent: int | None = None) -> None:
-    print(json.dumps(document, ensure_ascii=False, indent=indent), flush=True)
+    with stdout():
+        print(json_text(document, indent), flush=True)
 
 
 @contextmanager
@@ -88,17 +193,21 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_footer=bool(footer), pad_edge=False)
+    table = Table(
+        title=Text(line(title)), title_justify="left", box=box.SIMPLE_HEAD, show_footer=bool(footer), pad_edge=False
+    )
     for i, name in enumerate(columns):
         justify = "left" if i == 0 or name in ("format", "reason") else "right"
         table.add_column(name, justify=justify, footer=footer[i] if footer else "", no_wrap=True)  # type: ignore[arg-type]
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(line(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    console.print(table)
+    with stdout():
+        console.print(table)
 
 
 def parse_size(text: str, option: str = "max_shard_bytes") -> int:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from halfbyte.cli.output import Json, command, options_from, print_json
+from halfbyte.cli.output import Json, command, options_from, print_json, stdout
+from halfbyte.disk import check_output, read_stream
 from halfbyte.errors import UsageError, said
 from halfbyte.plan.options import PlanOptions
 from halfbyte.plan.workload import Workload
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from halfbyte.plan.result import Plan
 
 DEFAULT_DRAFTS = "3"
+LIST_LIMIT_BYTES = 10_000_000
 
 
 class PlanCommand(TyperCommand):
@@ -92,6 +94,7 @@ def plan(
         bool | None, typer.Option(help="vLLM: whether VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS is on. By version.")
     ] = None,
     hardware: Annotated[Path | None, typer.Option(help="YAML with more GPUs.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that a server is given, in all.")] = PlanOptions.timeout,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write plan.json here.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -118,6 +121,8 @@ def plan(
         return
     if not gpu:
         raise UsageError("no GPU is named", hint=said("add {gpu} b200, or {compare} b200x8,h200x8"))
+    if output is not None:
+        check_output(output, [Path(one) for one in (target, traffic, hardware, recipe) if one is not None])
     found = run(target, gpu, gpus, options)
     if output is not None:
         found.write(output)
@@ -126,7 +131,8 @@ def plan(
     else:
         from halfbyte.plan.render import show
 
-        show(found)
+        with stdout():
+            show(found)
     if not found.fits:
         raise typer.Exit(1)
 
@@ -137,7 +143,8 @@ def _print_comparison(plans: "list[Plan]", json_output: bool) -> None:
         return
     from halfbyte.plan.render import show_comparison
 
-    show_comparison(plans)
+    with stdout():
+        show_comparison(plans)
 
 
 def routing_from(path: Path | None) -> tuple[float, ...] | None:
@@ -145,11 +152,11 @@ def routing_from(path: Path | None) -> tuple[float, ...] | None:
     if path is None:
         return None
     try:
-        counts = json.loads(path.read_text("utf-8"))
+        counts = json.loads(read_stream(path, UsageError, LIST_LIMIT_BYTES).decode("utf-8"))
         if not isinstance(counts, list):
             raise TypeError(f"a {type(counts).__name__}")
         return tuple(float(count) for count in counts)
-    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{path}: not a JSON list of numbers: {str(error)[:100]}") from None
 
 

@@ -7,6 +7,7 @@ import typer
 
 from halfbyte.cli.many import many
 from halfbyte.cli.output import (
+    FollowLinks,
     Json,
     command,
     options_from,
@@ -15,6 +16,7 @@ from halfbyte.cli.output import (
     print_json,
     print_table,
     role_text,
+    say,
     shown_progress,
     size_text,
 )
@@ -75,6 +77,7 @@ def quantize(
         bool, typer.Option("--overwrite", help="Replace the checkpoint in DST once ours is done.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write what engines are known not to load.")] = False,
+    follow_links: FollowLinks = False,
     json_output: Json = False,
 ) -> None:
     """Turn a BF16 mixture-of-experts checkpoint into a selective NVFP4 one that SGLang, vLLM and TensorRT-LLM load.
@@ -128,20 +131,20 @@ def _print(result: "QuantizeResult") -> None:
         f"{result.output} ({result.recipe}, {result.algorithm}, rounding {result.rounding})", columns, rows, footer
     )
     for warning in result.warnings:
-        print(f"warning: {warning}")
-    print(f"input scale: {result.input_scale or 'none (weight-only)'}")
+        say(f"warning: {warning}")
+    say(f"input scale: {result.input_scale or 'none (weight-only)'}")
     if result.dry_run:
         count = result.shards if result.replaced_shards is None else result.replaced_shards
         done = "written" if result.replaced_shards is None else f"replaced, of {result.shards}"
-        print(f"dry run: {count} shard(s) would be {done}, nothing was")
+        say(f"dry run: {count} shard(s) would be {done}, nothing was")
         if result.room is not None:
-            print(_room(result.room))
+            say(_room(result.room))
         return
     resumed = f", {result.resumed_shards} of {result.shards} shards resumed" if result.resumed_shards else ""
     if result.replaced_shards is not None:
-        print(f"{_improved(result)}, {result.seconds:.1f} s, peak memory {size_text(result.peak_rss_bytes)}{resumed}")
+        say(f"{_improved(result)}, {result.seconds:.1f} s, peak memory {size_text(result.peak_rss_bytes)}{resumed}")
         return
-    print(
+    say(
         f"wrote {result.output}: {size_text(result.bytes_out)} in {result.shards} shard(s), {result.seconds:.1f} s, "
         f"{result.bytes_in / 1e9 / max(result.seconds, 1e-9):.2f} GB/s of source, "
         f"peak memory {size_text(result.peak_rss_bytes)}{resumed}"

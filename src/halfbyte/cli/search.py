@@ -14,6 +14,8 @@ from halfbyte.cli.output import (
     parse_budget,
     print_json,
     print_table,
+    say,
+    say_block,
     shown_progress,
     size_text,
 )
@@ -93,9 +95,9 @@ def _print(result: "SearchResult") -> None:
     ]
     columns = ["recipe", "size", "bits", "groups", "KL added up", "KL measured"]
     print_table(f"chosen for {size_text(result.budget_bytes)}, and the usual recipes", columns, rows)
-    print(result.recipe, end="")
+    say_block(result.recipe)
     if result.output:
-        print(f"written to {result.output}")
+        say(f"written to {result.output}")
 
 
 def _bits(row: dict[str, Any], result: "SearchResult") -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json
+from halfbyte.cli.output import Json, command, print_json, say
 
 if TYPE_CHECKING:
     from halfbyte.evaluate.published import Resolution, Verdict
@@ -31,10 +31,10 @@ def verdict(
     if json_output:
         print_json(found.as_json())
         return
-    print(f"{'points':{NAME_WIDTH}}" + "".join(f"{name:>{_width(name)}}" for name in COLUMNS))
+    say(f"{'points':{NAME_WIDTH}}" + "".join(f"{name:>{_width(name)}}" for name in COLUMNS))
     for suite in found.suites:
-        print(_row(suite))
-    print(_words(found))
+        say(_row(suite))
+    say(_words(found))
 
 
 def _width(column: str) -> int:

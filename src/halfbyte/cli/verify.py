@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, print_table, shown_progress
+from halfbyte.cli.output import FollowLinks, Json, command, print_json, print_table, say, shown_progress
 
 
 @command
@@ -13,6 +13,7 @@ def verify(
     src: Annotated[Path, typer.Argument(help="The source checkpoint.")],
     dst: Annotated[Path, typer.Argument(help="The checkpoint made from it, or its export as .gguf.")],
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
+    follow_links: FollowLinks = False,
     json_output: Json = False,
 ) -> None:
     """Check a quantized checkpoint against its source: hashes, every kept byte, every packed tensor's error.
@@ -20,12 +21,12 @@ def verify(
     Exits with 1 if anything differs. Example: halfbyte verify ./glm ./glm-nvfp4
     """
     if dst.suffix == ".gguf":
-        _verify_gguf(src, dst, json_output)
+        _verify_gguf(src, dst, follow_links, json_output)
         return
     from halfbyte.quantize.verify import verify as run
 
     with shown_progress() as progress:
-        result = run(src, dst, workers=workers, progress=progress)
+        result = run(src, dst, workers=workers, follow_links=follow_links, progress=progress)
     if json_output:
         print_json(result.as_json())
     else:
@@ -33,30 +34,30 @@ def verify(
             rows = [[name, f"{error:.5f}"] for name, error in result.worst]
             print_table("largest errors", ["tensor", "relative error"], rows)
         for found in result.mismatches:
-            print(f"MISMATCH {found.tensor}: {found.reason}")
+            say(f"MISMATCH {found.tensor}: {found.reason}")
         if result.improving is not None:
-            print(result.improving)
+            say(result.improving)
         hashes = f"{result.hashed_files} file hashes" if result.hashed_files else "no halfbyte.json, so no hashes"
         outcome = "ok" if result.ok else "NOT OK"
-        print(f"{outcome}: {result.tensors:,} tensors, {hashes}, {len(result.mismatches)} mismatch(es)")
+        say(f"{outcome}: {result.tensors:,} tensors, {hashes}, {len(result.mismatches)} mismatch(es)")
     if not result.ok:
         raise typer.Exit(1)
 
 
-def _verify_gguf(src: Path, out: Path, json_output: bool) -> None:
+def _verify_gguf(src: Path, out: Path, follow_links: bool, json_output: bool) -> None:
     """A GGUF is lossless or it is not: there is no error to rank."""
     from halfbyte.export import verify_gguf
 
     with shown_progress() as progress:
-        result = verify_gguf(src, out, progress=progress)
+        result = verify_gguf(src, out, follow_links=follow_links, progress=progress)
     if json_output:
         mismatches = [dict(zip(("tensor", "reason"), line.split(": ", 1), strict=False)) for line in result.problems]
         print_json({"ok": result.ok, "tensors": result.tensors, "mismatches": mismatches, "worst": []})
     else:
         for line in result.problems:
-            print(f"MISMATCH {line}")
+            say(f"MISMATCH {line}")
         unchecked = f", {len(result.unchecked)} left out by llama.cpp" if result.unchecked else ""
         outcome = "ok, lossless" if result.ok else "NOT OK"
-        print(f"{outcome}: {result.tensors:,} tensors and {result.keys} metadata keys{unchecked}")
+        say(f"{outcome}: {result.tensors:,} tensors and {result.keys} metadata keys{unchecked}")
     if not result.ok:
         raise typer.Exit(1)

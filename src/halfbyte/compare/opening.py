@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halfbyte.checkpoint.writer import output_error
+from halfbyte.disk import check_apart, check_work
 from halfbyte.process import rss_bytes
 from halfbyte.progress import NotesOf, Progress
 from halfbyte.stream.executor import Streamed
@@ -35,8 +36,15 @@ class Opening:
         with ExitStack() as stack:
             budget = self._share(len(wanted))
             folders: list[Path | None] = [None] * len(wanted)
+            inputs = [folder for folder, _ in wanted]
+            if self.work is not None:
+                check_work(self.work, inputs)
             if self.work is not None and self.resume:
-                folders = [self.work / f"model-{i}" for i in range(len(wanted))]
+                own = [self.work / f"model-{i}" for i in range(len(wanted))]
+                for place in own:
+                    for folder in inputs:
+                        check_apart(folder, place)  # it will be removed
+                folders = list(own)
             elif self.work is not None and budget is not None:  # without a budget nothing spills
                 try:
                     self.work.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Rows from what `--data` names: JSONL, Parquet and text files, `hf:` data sets. A row is a mapping and its number."""
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from halfbyte.disk import open_regular, read_stream
 from halfbyte.errors import DataError, UnsupportedError
 
 JSONL = (".jsonl", ".ndjson", ".json")
@@ -48,27 +50,21 @@ def rows_of(name: str, seed: int) -> Iterator[Row]:
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    values = json.loads(line.decode("utf-8"))
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}:{number}: not valid JSON: {str(error)[:120]}") from None
-                if not isinstance(values, dict):
-                    raise DataError(f"{path}:{number}: {type(values).__name__}, wanted a JSON object on every line")
-                yield Row(str(path), number, values)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    for number, line in enumerate(io.BytesIO(read_stream(path, DataError)), 1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}:{number}: not valid JSON: {str(error)[:120]}") from None
+        if not isinstance(values, dict):
+            raise DataError(f"{path}:{number}: {type(values).__name__}, wanted a JSON object on every line")
+        yield Row(str(path), number, values)
 
 
 def _text(path: Path) -> Iterator[Row]:
     try:
-        text = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        text = read_stream(path, DataError).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: not UTF-8 text at byte {error.start}", hint="text files are one document each"
@@ -78,6 +74,7 @@ def _text(path: Path) -> Iterator[Row]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     parquet: Any = _needed("pyarrow.parquet", "pyarrow", f"{path}: Parquet")
+    os.close(open_regular(path, DataError))
     number = 0
     try:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):

@@ -14,8 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES, read_json
+from halfbyte.checkpoint.pointers import refuse_pointer
 from halfbyte.data.byte_letters import LETTER
+from halfbyte.disk import is_missing, read_regular, read_text
 from halfbyte.errors import CheckpointError
 
 FILE = "tiktoken.model"
@@ -35,7 +37,7 @@ class Vocabulary:
     def read(cls, folder: Path) -> "Vocabulary":
         """Raises CheckpointError for a file that is missing or malformed."""
         ranks, config = _read_ranks(folder / FILE), folder / "tokenizer_config.json"
-        settings = read_json(config) if config.is_file() else {}
+        settings = {} if is_missing(config) else read_json(config)
         named = {int(number): token["content"] for number, token in settings.get("added_tokens_decoder", {}).items()}
         numbers = range(len(ranks), len(ranks) + RESERVED)
         return cls(ranks, {i: named.get(i, f"<|reserved_token_{i}|>") for i in numbers}, settings)
@@ -80,10 +82,11 @@ def fast_tokenizer(folder: Path, rule: tuple[str, ...]) -> Any:
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([vocabulary.special[number] for number in sorted(vocabulary.special)])
     template, named = folder / "chat_template.jinja", ("bos_token", "eos_token", "pad_token", "unk_token")
+    stated_template = vocabulary.settings.get("chat_template")
     stated = {key: _text(vocabulary.settings[key]) for key in named if vocabulary.settings.get(key) is not None}
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=inner,
-        chat_template=template.read_text("utf-8") if template.is_file() else vocabulary.settings.get("chat_template"),
+        chat_template=stated_template if is_missing(template) else read_text(template, JSON_LIMIT_BYTES),
         **stated,
     )
 
@@ -94,12 +97,11 @@ def _text(token: Any) -> str:
 
 
 def _read_ranks(path: Path) -> dict[bytes, int]:
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read: {error.strerror}", hint=f"copy {FILE} from the source model"
-        ) from None
+    if is_missing(path):
+        raise CheckpointError(f"{path}: cannot be read: no such file", hint=f"copy {FILE} from the source model")
+    content = read_regular(path, JSON_LIMIT_BYTES)
+    refuse_pointer(content, str(path))
+    lines = content.splitlines()
     try:
         pairs = [line.split() for line in lines if line]
         ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}

@@ -10,8 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.files import check_folder
+from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES, read_json
 from halfbyte.data import tiktoken
+from halfbyte.disk import is_missing, read_regular
 from halfbyte.errors import CheckpointError, DataError
 from halfbyte.models import find
 
@@ -92,12 +94,10 @@ class Tokenizer:
         """SHA-256 over the content of the vocabulary files, whatever their layout; None if the folder has none."""
         digest, found = hashlib.sha256(), False
         for name in _VOCABULARY_FILES:
-            try:
-                content = (self.folder / name).read_bytes()
-            except OSError:
+            if is_missing(path := self.folder / name):
                 continue
-            found = True
-            with contextlib.suppress(ValueError):
+            content, found = read_regular(path, JSON_LIMIT_BYTES), True
+            with contextlib.suppress(ValueError, RecursionError):
                 content = json.dumps(json.loads(content), sort_keys=True).encode()
             digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
         return digest.hexdigest() if found else None
@@ -115,7 +115,7 @@ def load_tokenizer(folder: Path) -> Any:
         known = family.llama_cpp if family is not None and not (folder / "tokenizer.json").is_file() else None
         if known is not None and known.vocabulary == "tiktoken" and (folder / tiktoken.FILE).is_file():
             return tiktoken.fast_tokenizer(folder, next(iter(known.splitting)))
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except CheckpointError:
         raise
     except Exception as error:  # transformers raises whatever the broken file led to
@@ -130,4 +130,5 @@ def open_tokenizer(folder: str | Path) -> Tokenizer:
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder", hint="give a checkpoint folder")
+    check_folder(folder, follow_links=True)
     return Tokenizer(folder, read_json(folder / "config.json"))

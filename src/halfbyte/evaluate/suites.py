@@ -6,11 +6,13 @@ BF16, `benchmarks/rounding_tasks.py`.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halfbyte.disk import open_regular
 from halfbyte.errors import DataError, UsageError
 
 UNKNOWN_ACCURACY = 0.5
@@ -65,7 +67,7 @@ def read_items(path: Path) -> Iterator[dict[str, Any]]:
     seen: dict[str, int] = {}
     number = 0
     try:
-        with open(path, "rb") as file:
+        with os.fdopen(open_regular(path, DataError), "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT_BYTES + 1), b""), 1):
                 if len(line) > LINE_LIMIT_BYTES:
                     raise DataError(f"{path}:{number}: a line of over {LINE_LIMIT_BYTES} bytes is no item")

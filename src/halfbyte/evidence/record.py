@@ -14,7 +14,9 @@ from pydantic_core import core_schema
 
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.checkpoint.writer import write_whole
+from halfbyte.disk import is_missing, read_regular
 from halfbyte.errors import CheckpointError, HalfbyteError
+from halfbyte.text import json_text
 from halfbyte.validation import first_fault
 
 MOST = 2**1023
@@ -68,16 +70,11 @@ class JsonDocument(Record):
     def read(cls, path: str | Path) -> Self:
         """From a file. Raises `error` naming it and the first field at fault."""
         path = Path(path)
+        if is_missing(path):
+            raise cls.error(f"{path}: missing", hint=cls.hint)
+        content = read_regular(path, JSON_LIMIT_BYTES, cls.error)
         try:
-            if path.stat().st_size > JSON_LIMIT_BYTES:
-                raise cls.error(f"{path}: {path.stat().st_size} bytes are too many for {cls.what}")
-            content = path.read_bytes().decode("utf-8")
-        except FileNotFoundError:
-            raise cls.error(f"{path}: missing", hint=cls.hint) from None
-        except (OSError, ValueError) as error:
-            raise cls.error(f"{path}: cannot be read as {cls.what}: {error}") from None
-        try:
-            document = json.loads(content)
+            document = json.loads(content.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise cls.error(f"{path}: cannot be read as {cls.what}: {str(error)[:200]}") from None
         return cls.of(document, str(path))
@@ -105,4 +102,4 @@ class JsonDocument(Record):
 
 
 def json_bytes(document: Any, *, indent: int = 2, ascii: bool = False) -> bytes:
-    return (json.dumps(document, indent=indent, ensure_ascii=ascii) + "\n").encode()
+    return ((json.dumps(document, indent=indent) if ascii else json_text(document, indent)) + "\n").encode()

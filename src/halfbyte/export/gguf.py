@@ -12,13 +12,15 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from halfbyte.checkpoint.resume import source_identity
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.writer import LONGEST_NAME_BYTES, partial
+from halfbyte.disk import check_output
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
 from halfbyte.export.architectures import architecture_of
 from halfbyte.export.container import Layout, lay_out, open_writer
 from halfbyte.export.mapping import Mapper, Mapping
 from halfbyte.export.quantization import algorithm_of
 from halfbyte.export.stream import Step, sound_steps, steps, stream
-from halfbyte.export.unfinished import Unfinished, partial
+from halfbyte.export.unfinished import Unfinished
 from halfbyte.models import roles_of
 from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.progress import Progress, Silent
@@ -65,20 +67,23 @@ def export(
     tokenizer_pre: str | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    follow_links: bool = False,
 ) -> Exported:
     """Write the checkpoint folder `path` as GGUF file `out`, or as a series of files of at most `max_shard_size` bytes.
 
     A killed run goes on where it was when the same call is made again. tokenizer_pre: llama.cpp's name of the
-    tokenizer's splitting rule, where it is not recognised. Peak memory does not depend on the checkpoint's size.
-    Raises CheckpointError (damaged, incomplete), UnsupportedError (what llama.cpp cannot hold or run), OutputError
-    (exists, no space, another run).
+    tokenizer's splitting rule, where it is not recognised. follow_links: see `Checkpoint.open`. Peak memory does not
+    depend on the checkpoint's size. Raises CheckpointError (damaged, incomplete), UnsupportedError (what llama.cpp
+    cannot hold or run), OutputError (exists, no space, another run).
     """
     started, out, progress = time.monotonic(), Path(out), progress or Silent()
     workers = workers or min(8, (os.cpu_count() or 1) + 2)  # they mostly wait for the disk
     _check_destination(out)
-    with Checkpoint.open(path) as checkpoint:
+    with Checkpoint.open(path, follow_links) as checkpoint:
         plan = make_plan(checkpoint, tokenizer_pre, max_shard_size)
         layout = lay_out(plan.writer, plan.mapping.tensors, out)
+        for written in (out, *layout.paths):
+            check_output(written, [checkpoint.folder])
         _refuse_existing(layout, out, overwrite)
         _check_space(layout, out)
         todo = steps(layout)
@@ -151,19 +156,23 @@ def _fill(
 def _check_destination(out: Path) -> None:
     if out.suffix != ".gguf":
         raise UsageError(f"{out}: the output must be named *.gguf")
+    if len(os.fsencode(out.name)) > LONGEST_NAME_BYTES:
+        raise OutputError(f"{out}: a name of over {LONGEST_NAME_BYTES} bytes", hint="choose a shorter one")
+    if os.path.lexists(out) and not out.is_file():
+        raise OutputError(f"{out}: is no regular file", hint="choose another name")
     if not out.parent.is_dir():
         raise OutputError(f"{out.parent}: no such folder", hint="create it first")
 
 
 def _refuse_existing(layout: Layout, out: Path, overwrite: bool) -> None:
     series = sorted(out.parent.glob(f"{out.stem}-?????-of-?????.gguf"))
-    existing = [path for path in dict.fromkeys([out, *layout.paths, *series]) if path.exists()]
+    existing = [path for path in dict.fromkeys([out, *layout.paths, *series]) if os.path.lexists(path)]
     if existing and not overwrite:
         raise OutputError(f"{existing[0]}: exists", hint=said("choose another name, or give {overwrite}"))
 
 
 def _check_space(layout: Layout, out: Path) -> None:
-    held = sum(partial(path).stat().st_blocks * 512 for path in layout.paths if partial(path).exists())
+    held = sum(partial(path).stat().st_blocks * 512 for path in layout.paths if partial(path).is_file())
     free, wanted = shutil.disk_usage(out.parent).free, layout.bytes - held
     if wanted > free:
         raise OutputError(

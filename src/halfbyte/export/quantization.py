@@ -2,6 +2,7 @@
 
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.disk import is_missing
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.modelopt import ALGORITHMS, HF_QUANT_CONFIG, Algorithm
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
@@ -44,7 +45,7 @@ def _blocks(checkpoint: Checkpoint) -> dict[str, QuantizationBlock]:
     """File -> the block it states, of the files that state one."""
     found = {"config.json": QuantizationBlock.of_config(checkpoint.config)}
     path = checkpoint.folder / HF_QUANT_CONFIG
-    nested = read_json(path).get(NESTED_KEY) if path.is_file() else None
+    nested = None if is_missing(path) else read_json(path).get(NESTED_KEY)
     if nested:
         if not isinstance(nested, dict):
             raise CheckpointError(f"{path}: {NESTED_KEY} is {str(nested)[:80]!r}, wanted an object")

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 from gguf import GGUFWriter, TokenType
 
-from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES, read_json
+from halfbyte.checkpoint.pointers import refuse_pointer
+from halfbyte.disk import is_missing, read_regular
 from halfbyte.errors import CheckpointError
 
 PAD_SCORE, ADDED_SCORE = -10000.0, -1000.0
@@ -26,13 +28,13 @@ class Token(NamedTuple):
 def add_sentencepiece(writer: GGUFWriter, folder: Path, vocab_size: int) -> None:
     """Set the token list of a SentencePiece vocabulary. Raises CheckpointError if it is missing or malformed."""
     path = folder / "tokenizer.model"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
+    if is_missing(path):
         raise CheckpointError(
-            f"{path}: cannot be read: {error.strerror}",
+            f"{path}: cannot be read: no such file",
             hint="llama.cpp needs the SentencePiece model; copy tokenizer.model from the source model",
-        ) from None
+        )
+    content = read_regular(path, JSON_LIMIT_BYTES)
+    refuse_pointer(content, str(path))
     tokens = [Token(f"[PAD{number}]".encode(), PAD_SCORE, TokenType.UNUSED) for number in range(vocab_size)]
     try:
         found = list(pieces(content))
@@ -103,7 +105,7 @@ def _varint(content: bytes, position: int) -> tuple[int, int]:
 
 def _added(folder: Path) -> Iterator[tuple[int, Token]]:
     path = folder / "added_tokens.json"
-    if path.is_file():
+    if not is_missing(path):
         for text, number in read_json(path).items():
             yield number, Token(text.encode(), ADDED_SCORE, TokenType.USER_DEFINED)
     for key, token in _settings(folder).get("added_tokens_decoder", {}).items():
@@ -114,4 +116,4 @@ def _added(folder: Path) -> Iterator[tuple[int, Token]]:
 
 def _settings(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
-    return read_json(path) if path.is_file() else {}
+    return {} if is_missing(path) else read_json(path)

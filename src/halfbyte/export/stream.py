@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.writer import partial
 from halfbyte.errors import CheckpointError
 from halfbyte.export.container import Layout
 from halfbyte.export.direct import DirectReader, Scratch
 from halfbyte.export.mapping import Planned
 from halfbyte.export.pieces import Piece
 from halfbyte.export.transforms import ScaleError
-from halfbyte.export.unfinished import Unfinished, partial
+from halfbyte.export.unfinished import Unfinished
 from halfbyte.progress import Progress
 
 Bytes = npt.NDArray[np.uint8]

@@ -14,6 +14,7 @@ from gguf import GGUFWriter, SpecialVocab, TokenType
 
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.data.byte_letters import BYTE
+from halfbyte.disk import is_missing
 from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.export.sentencepiece import add_sentencepiece
 from halfbyte.export.tiktoken import add_tiktoken
@@ -32,15 +33,15 @@ def add_tokenizer(writer: GGUFWriter, folder: Path, architecture: LlamaCpp, voca
         add_sentencepiece(writer, folder, vocab_size)
         SpecialVocab(folder, n_vocab=vocab_size).add_to_gguf(writer, quiet=True)
         return
-    if architecture.vocabulary == "tiktoken" and not (folder / "tokenizer.json").is_file():
+    if architecture.vocabulary == "tiktoken" and is_missing(folder / "tokenizer.json"):
         (known,) = architecture.splitting.values()
         add_tiktoken(writer, folder, vocab_size, pre or known)
         SpecialVocab(folder, load_merges=False).add_to_gguf(writer, quiet=True)
         return
-    if not (folder / "tokenizer.json").is_file():
+    if is_missing(folder / "tokenizer.json"):
         raise CheckpointError(f"{folder / 'tokenizer.json'}: missing", hint=MISSING_HINT)
     tokenizer = read_json(folder / "tokenizer.json")
-    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    settings = {} if is_missing(folder / "tokenizer_config.json") else read_json(folder / "tokenizer_config.json")
     tokens, types = token_list(tokenizer, settings, vocab_size)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre or splitting_rule(tokenizer, architecture.splitting))

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from halfbyte.checkpoint.resume import Lines
-from halfbyte.checkpoint.writer import output_error
+from halfbyte.checkpoint.writer import output_error, partial
 from halfbyte.export.direct import open_direct, reserve, write_all, write_direct
 
 
@@ -38,7 +38,7 @@ class Unfinished:
             raise output_error(out, error) from None
 
     def _open_journal(self, fingerprint: str, discard: bool) -> None:
-        path = self.out.with_name(self.out.name + ".partial.jsonl")
+        path = partial(self.out, ".partial.jsonl")
         try:
             self._journal = Lines(
                 path,
@@ -122,7 +122,3 @@ class Unfinished:
             if file is not None:
                 os.close(file)
         self._files, self._direct = [], []
-
-
-def partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")

@@ -17,6 +17,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.disk import open_regular
 from halfbyte.errors import CheckpointError
 from halfbyte.export.direct import DirectReader, Scratch
 from halfbyte.export.gguf import make_plan
@@ -61,15 +62,21 @@ class Stored(NamedTuple):
 
 
 def verify_gguf(
-    path: str | Path, out: str | Path, *, tokenizer_pre: str | None = None, progress: Progress | None = None
+    path: str | Path,
+    out: str | Path,
+    *,
+    tokenizer_pre: str | None = None,
+    follow_links: bool = False,
+    progress: Progress | None = None,
 ) -> Verified:
     """Compare checkpoint folder `path` with GGUF `out` (a file, or the first or the base name of a series).
 
     Codes and block scales are compared after the inverse rearrangement, 16-bit tensors byte for byte, widened ones by
-    narrowing, metadata key by key. Raises CheckpointError if either side cannot be read.
+    narrowing, metadata key by key. follow_links: see `Checkpoint.open`. Raises CheckpointError if
+    either side cannot be read.
     """
     progress, files = progress or Silent(), gguf_files(Path(out))
-    with Checkpoint.open(path) as checkpoint:
+    with Checkpoint.open(path, follow_links) as checkpoint:
         plan = make_plan(checkpoint, tokenizer_pre)
         stored, keys = _read_headers(files)
         problems = list(_key_problems(plan.writer, keys))
@@ -162,7 +169,7 @@ def _same_form(tensor: Planned, found: Stored | None) -> bool:
 def _content_problems(
     checkpoint: Checkpoint, tensors: list[Planned], stored: dict[str, Stored], paths: list[Path], progress: Progress
 ) -> Iterator[str]:
-    files = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
+    files = [open_regular(path) for path in paths]
     scratch, reader = Scratch(), DirectReader(checkpoint)
 
     def check(tensor: Planned, piece: Piece, file: int, offset: int) -> str | None:

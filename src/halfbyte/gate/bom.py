@@ -1,18 +1,18 @@
 """A CycloneDX 1.6 ML-BOM of a checkpoint: the model as a component with its card, its files, hashes and origin."""
 
 import hashlib
-import json
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from halfbyte import __version__
-from halfbyte.errors import OutputError
+from halfbyte.checkpoint.writer import write_whole
 from halfbyte.evidence.decision import JudgedCheckpoint
 from halfbyte.gate.card import front_matter, licence_of
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.hashes import checkpoint_hashes
+from halfbyte.text import json_text
 
 
 def bill_of_materials(facts: Facts) -> dict[str, Any]:
@@ -88,7 +88,4 @@ def _files(facts: Facts, judged: JudgedCheckpoint) -> list[dict[str, Any]]:
 
 def write_bom(facts: Facts, path: Path) -> None:
     """Raises OutputError."""
-    try:
-        path.write_text(json.dumps(bill_of_materials(facts), indent=1, ensure_ascii=False) + "\n", "utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    write_whole(path, (json_text(bill_of_materials(facts), indent=1) + "\n").encode())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.targets import files_of
+from halfbyte.disk import check_output, read_stream
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.errors import HalfbyteError, UnsupportedError, UsageError, said
@@ -40,7 +41,9 @@ def gate(
     asked = options or GateOptions(**given)
     policy = asked.policy if isinstance(asked.policy, Policy) else load_policy(asked.policy, all_rules())
     resolved = _resolved(asked)
-    files = files_of(str(target), confined=True)
+    if asked.bom is not None:
+        check_output(Path(asked.bom), asked.files_read(target))
+    files = files_of(str(target), confined=True, seconds=asked.timeout)
     if files is None:
         raise UsageError(
             f"{str(target)[:300]}: no such checkpoint",
@@ -127,10 +130,8 @@ def engine_from(text: str | None) -> tuple[tuple[EngineName, ...], str | None]:
 def read_cluster(path: str | Path) -> dict[str, Any]:
     """The nodes of a cluster. Raises UsageError naming the file."""
     try:
-        if Path(path).stat().st_size > CLUSTER_LIMIT_BYTES:
-            raise UsageError(f"{path}: too large for a list of nodes")
-        document = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(read_stream(Path(path), UsageError, CLUSTER_LIMIT_BYTES).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as nodes: {str(error)[:200]}") from None
     if not isinstance(document, dict):
         raise UsageError(f"{path}: not a JSON object", hint="write it with kubectl get nodes -o json")

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from halfbyte import __version__
+from halfbyte.checkpoint.files import check_folder
 from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import write_whole
+from halfbyte.disk import check_apart
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, options_called, said
 from halfbyte.evidence.names import DECISION, DOSSIER
 from halfbyte.improve.checks import checked_hashes, nothing_to_do
@@ -35,7 +37,6 @@ from halfbyte.quantize.room import check_room, room_to_improve
 from halfbyte.quantize.rounding.stage import DataRounding, rounded_layers, task_on_data
 from halfbyte.quantize.rounding.store import FOLDER, experts_of
 from halfbyte.quantize.side_files import CARD, SOURCE_CARD
-from halfbyte.quantize.staging import check_apart
 from halfbyte.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -66,9 +67,11 @@ def improve(
     input_scales = _given_scales(recipe, options)
     bounds = DataBounds.of(options, None)
     check_apart(src, dst)
+    if not options.follow_links and dst.is_dir():
+        check_folder(dst, options.follow_links)
     finished = Finished.open(dst)
     finished.check_recipe(recipe)
-    with Checkpoint.open(src) as source:
+    with Checkpoint.open(src, options.follow_links) as source:
         finished.check_source_sizes(source)
         job = finished.lay_out(plan_job(source, recipe, WHOLE_SHARDS, options.force))
         if input_scales is not None:

@@ -13,12 +13,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from halfbyte.disk import read_text
 from halfbyte.engines.kernels import gpu_family
 from halfbyte.errors import UsageError, said
 
 Operand = Literal["bf16", "fp8", "fp4"]
 NOISE = frozenset({"nvidia", "amd", "instinct", "gpu", "tensor", "core", "sxm", "sxm2", "sxm4", "sxm5", "sxm6"})
 """Words of product names that tell no two entries apart."""
+LIMIT_BYTES = 1_000_000
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -62,10 +64,7 @@ def catalogue(extra: Path | None = None) -> dict[str, Gpu]:
     shipped = (resources.files("halfbyte.plan") / "data" / "hardware.yaml").read_text("utf-8")
     found = _parse(shipped, "hardware.yaml")
     if extra is not None:
-        try:
-            found |= _parse(extra.read_text("utf-8"), str(extra))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{extra}: cannot be read: {error}") from None
+        found |= _parse(read_text(extra, LIMIT_BYTES, UsageError), str(extra))
     return found
 
 
@@ -96,7 +95,7 @@ def _plain(name: str) -> str:
 def _parse(text: str, where: str) -> dict[str, Gpu]:
     try:
         document: Any = yaml.load(text, Loader=LOADER)  # a safe loader, in C where there is one
-    except yaml.YAMLError as error:
+    except Exception as error:  # PyYAML's constructors let whatever int(), float() and their like raise pass
         raise UsageError(f"{where}: not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(document, list):
         raise UsageError(f"{where}: wanted a list of GPUs")

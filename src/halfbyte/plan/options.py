@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from halfbyte.checkpoint.names import REMOTE_SECONDS
 from halfbyte.plan.workload import Workload
 
 
@@ -10,7 +11,7 @@ from halfbyte.plan.workload import Workload
 class PlanOptions:
     """recipe: plan the model in this format instead of its own. hardware: YAML file with more GPUs. gpu_memory_gib:
     that a process sees, instead of the catalogue's. traffic: trace file or `reasoning:REQUESTS@PER_SECOND`, seed: of
-    generated traffic.
+    generated traffic. timeout: seconds that a server is given in all.
 
     All else is what a server is started with, by the names of its flags; None means the engine's own default. engine:
     None for the one planned by default. mtp: draft tokens a step. draft_gib: of a draft model of its own, per GPU.
@@ -20,6 +21,7 @@ class PlanOptions:
     workload: Workload = field(default_factory=Workload)
     hardware: Path | None = None
     gpu_memory_gib: float | None = None
+    timeout: float = REMOTE_SECONDS
     traffic: str | Path | None = None
     seed: int = 0
     engine: str | None = None

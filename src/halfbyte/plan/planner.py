@@ -31,7 +31,7 @@ def plan(target: str, gpu: str, gpus: int, options: PlanOptions | None = None, *
     options = _options(options, given)
     chosen = find_gpu(gpu, options.hardware, options.gpu_memory_gib)
     requests = read_trace(options.traffic, options.seed) if options.traffic is not None else None
-    model = resolve(target, options.recipe)
+    model = resolve(target, options.recipe, options.timeout)
     return plan_deployment(model, _deployment(model, chosen, gpus, options), options.workload, requests)
 
 
@@ -41,7 +41,7 @@ def compare(
     """One plan for each (GPU, count); the model is read once."""
     options = _options(options, given)
     pools = [(find_gpu(gpu, options.hardware), gpus) for gpu, gpus in machines]
-    model = resolve(target, options.recipe)
+    model = resolve(target, options.recipe, options.timeout)
     return [plan_deployment(model, _deployment(model, gpu, gpus, options), options.workload) for gpu, gpus in pools]
 
 

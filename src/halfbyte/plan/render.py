@@ -7,6 +7,7 @@ from rich.text import Text
 from halfbyte.engines.server import GIB
 from halfbyte.plan.result import Plan
 from halfbyte.plan.terms import PHASES, PREFILL, Term
+from halfbyte.text import line
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red", "white")
 KINDS = ("weights", "KV cache", "forward buffers", "graphs", "context and communicators", "reserve", "free")
@@ -18,15 +19,15 @@ def show(plan: Plan, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = 140
-    console.print(_heading(plan), highlight=False, markup=False, soft_wrap=True)
+    console.print(line(_heading(plan)), highlight=False, markup=False, soft_wrap=True)
     console.print(_terms(plan))
     for phase in PHASES:
         console.print(_bar(plan, phase, max(console.width - 36, 20)))
     console.print(
         Text.assemble(*((f"  {kind}", colour) for kind, colour in zip(KINDS, (*COLOURS[:6], "dim"), strict=True)))
     )
-    for line in sentences(plan):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for sentence in sentences(plan):
+        console.print(line(sentence), highlight=False, markup=False, soft_wrap=True)
 
 
 def _heading(plan: Plan) -> str:
@@ -46,7 +47,8 @@ def _terms(plan: Plan) -> Table:
         table.add_column(name, justify="right" if name == "GiB" else "left", overflow="fold")
     for term in plan.memory.terms:
         if term.gib >= SMALL_GIB:
-            table.add_row(term.name, f"{term.gib:.2f}", term.phase, term.formula, term.source)
+            row = (term.name, f"{term.gib:.2f}", term.phase, term.formula, term.source)
+            table.add_row(*(Text(line(cell)) for cell in row))
     return table
 
 

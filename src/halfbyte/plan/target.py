@@ -9,6 +9,7 @@ from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.files import Files
 from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX
 from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.names import REMOTE_SECONDS
 from halfbyte.checkpoint.source import Opened, read_config, read_headers
 from halfbyte.checkpoint.targets import files_of
 from halfbyte.errors import CheckpointError, UnsupportedError, said
@@ -44,14 +45,16 @@ class PlannedModel:
         return PlannedModel(self.name, self.config, self.arch, groups, recipe)
 
 
-def resolve(target: str, recipe: str | None = None) -> PlannedModel:
-    """Read a target. Raises CheckpointError, UnsupportedError or RecipeError; never reads a weight."""
+def resolve(target: str, recipe: str | None = None, seconds: float = REMOTE_SECONDS) -> PlannedModel:
+    """Read a target. seconds: for all that is asked of a server.
+
+    Raises CheckpointError, UnsupportedError or RecipeError; never reads a weight."""
     with no_garbage_collection():
-        return _resolve(target, recipe)
+        return _resolve(target, recipe, seconds)
 
 
-def _resolve(target: str, recipe: str | None) -> PlannedModel:
-    files = files_of(target)
+def _resolve(target: str, recipe: str | None, seconds: float) -> PlannedModel:
+    files = files_of(target, seconds=seconds)
     if files is not None:
         try:
             return _of_files(target, files, recipe)

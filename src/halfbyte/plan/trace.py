@@ -4,13 +4,16 @@ A trace has one row a request: `arrival` (seconds from any origin), `input` and 
 """
 
 import csv
+import io
 import math
+import os
 import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halfbyte.disk import open_regular, read_stream
 from halfbyte.errors import UnsupportedError, UsageError
 
 COLUMNS = ("arrival", "input", "output", "tenant")
@@ -37,7 +40,7 @@ def read_trace(source: str | Path, seed: int = 0) -> list[Request]:
     if generated:
         return reasoning_traffic(int(generated.group(1)), float(generated.group(2)), seed)
     path = Path(source)
-    if not path.is_file():
+    if not os.path.lexists(path):
         hint = "give a CSV or Parquet file, or reasoning:REQUESTS@PER_SECOND for generated traffic"
         raise UsageError(f"{path}: no such trace", hint=hint)
     rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path)
@@ -48,12 +51,13 @@ def read_trace(source: str | Path, seed: int = 0) -> list[Request]:
 
 
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    text = read_stream(path, UsageError)
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with io.StringIO(text.decode("utf-8"), newline="") as file:
             reader = csv.DictReader(file)
             _check_columns(reader.fieldnames or (), path)
             return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path}: cannot be read as CSV: {error}") from None
 
 
@@ -64,6 +68,7 @@ def _parquet_rows(path: Path) -> list[dict[str, Any]]:
         raise UnsupportedError(
             f"{path}: reading Parquet needs pyarrow, which is not installed", hint="pip install pyarrow, or give CSV"
         ) from None
+    os.close(open_regular(path, UsageError))
     try:
         table = parquet.read_table(path)
     except (OSError, ValueError) as error:

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from halfbyte.checkpoint.writer import output_error
+from halfbyte.disk import check_apart
 from halfbyte.errors import HalfbyteError, NonFiniteError, OutputError, said
 from halfbyte.quantize.calibrated import ACTIVATIONS
 from halfbyte.quantize.journal import STAGING, Journal, has_journal
 from halfbyte.quantize.rounding.store import FOLDER
-from halfbyte.quantize.staging import check_apart
 from halfbyte.stream.snapshot import STATE
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from halfbyte.checkpoint.header import header_length, parse_header
+from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
+from halfbyte.disk import is_missing, read_regular
 from halfbyte.errors import CheckpointError, InputScaleError, said
 from halfbyte.evidence.calibration import CALIBRATION_KEY, Calibration
 from halfbyte.formats.dtypes import F32
@@ -103,13 +105,12 @@ def from_file(path: Path) -> InputScales:
     `.input_scale`: then it is the scale itself, as stored in a ModelOpt checkpoint. What
     stands under `halfbyte` in a JSON file is not a value but says how they came about.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
+    if is_missing(path):
         raise InputScaleError(
-            said("{input_scale} {path}: cannot be read: {reason}", path=path, reason=error.strerror),
+            said("{input_scale} {path}: cannot be read: no such file", path=path),
             hint=said("give a number, a file, or the rule max or headroom with {calibrate}"),
-        ) from None
+        )
+    content = read_regular(path, JSON_LIMIT_BYTES, InputScaleError)
     calibration = None
     if path.suffix == ".safetensors":
         values = _from_safetensors(content, path)
@@ -159,7 +160,10 @@ def _from_json(content: bytes, path: Path) -> tuple[dict[str, float], Calibratio
         else:
             raise InputScaleError(f"{path}: {prefix or 'the document'} is {str(node)[:60]!r}, wanted a number")
 
-    collect("", document)
+    try:
+        collect("", document)
+    except (OverflowError, RecursionError):
+        raise InputScaleError(f"{path}: holds numbers or nesting beyond any scale's") from None
     try:
         return values, None if about is None else Calibration.model_validate(about)
     except ValidationError as error:

@@ -29,7 +29,7 @@ from halfbyte.quantize.prepare import Prepared, prepare
 from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.room import check_room
 from halfbyte.quantize.rounding.stage import FALLBACK, DataRounding, round_on_data
-from halfbyte.quantize.staging import publish
+from halfbyte.quantize.staging import publish, stage_side_files
 from halfbyte.quantize.threads import Run
 
 
@@ -51,7 +51,7 @@ def quantize(
     """
     began, progress, dst = time.monotonic(), progress or Silent(), Path(dst)
     options = options or QuantizeOptions(**given)
-    with Checkpoint.open(src) as source:
+    with Checkpoint.open(src, options.follow_links) as source:
         prepared = prepare(source, dst, options, began)
         if options.dry_run:
             return prepared.result(prepared.known_scales)
@@ -98,11 +98,12 @@ def _write(
     job, dst, rounding = prepared.job, prepared.dst, prepared.options.rounding
     rest: EncoderRounding = rounding if rounding == "max" or rounding == "sweep" else FALLBACK
     experts = None if on_data is None else on_data.experts
+    copied = stage_side_files(journal.folder, prepared.side.files)
     run = Run(prepared.source, job, journal, dst, rest, scales, prepared.options.threads, progress, experts)
     results = run.execute()
     about = None if on_data is None else on_data.record(job)
-    names = write_metadata(prepared, journal, run.output_files(), scales, results, about)
-    publish(journal.folder, dst, [shard.file for shard in job.shards], names)
+    names = write_metadata(prepared, journal, copied, run.output_files(), scales, results, about)
+    publish(journal.folder, dst, [shard.file for shard in job.shards], copied, names)
     return prepared.result(scales, results, run.resumed_shards)
 
 

@@ -1,6 +1,6 @@
 """All that is read, decided and checked before a run writes anything."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.room import Room, room_for
 from halfbyte.quantize.rounding.stage import rounded_layers, task_on_data
+from halfbyte.quantize.side_files import SideFiles, side_files
 from halfbyte.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
 class Prepared:
     """What a run does. rule: by which it measures its input scales; None if it measures none.
 
-    known_scales: until then, or for good. documents: the data. task: the rounding on data. room: on the disk.
-    began: `time.monotonic()`.
+    side: what comes along beside the weights. known_scales: until then, or for good. documents: the data. task: the
+    rounding on data. room: on the disk. began: `time.monotonic()`.
     """
 
     source: Checkpoint
     dst: Path
     options: QuantizeOptions
     job: Job
+    side: SideFiles
     rule: str | None
     known_scales: InputScales | None
     bounds: DataBounds
@@ -71,6 +73,8 @@ def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: floa
     rule = measured_by(recipe, options)
     scales, bounds = known_scales(recipe, options, rule), DataBounds.of(options, rule)
     job = plan_job(source, recipe, options.max_shard_bytes, options.force)
+    side = side_files(source)
+    job = replace(job, warnings=[*job.warnings, *side.warnings])
     check_destination(source.folder, dst, options.overwrite)
     if scales is not None and rule is None:
         check_covered(job, scales)
@@ -82,4 +86,4 @@ def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: floa
     task = None
     if method and documents and not options.dry_run:
         task = task_on_data(source.folder, documents, job, layers, method, bounds)
-    return Prepared(source, dst, options, job, rule, scales, bounds, documents, task, room, began)
+    return Prepared(source, dst, options, job, side, rule, scales, bounds, documents, task, room, began)

@@ -1,41 +1,93 @@
 """The files beside the weights: which are carried over, and config.json with its quantization block."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from halfbyte.checkpoint.files import walked
 from halfbyte.checkpoint.index import INDEX_NAME
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.evidence.names import DECISION, DOSSIER
 from halfbyte.evidence.record import json_bytes
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG, hf_quant_config, quantization_config
 from halfbyte.quantize.job import Job
+from halfbyte.quantize.journal import STAGING
+from halfbyte.text import is_text, line
 
 CARD = "README.md"
 SOURCE_CARD = "README.source.md"
 """Where the source's own model card goes."""
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack", ".partial")
-_REPLACED = {"config.json", INDEX_NAME, HF_QUANT_CONFIG, DOSSIER, DECISION}
+_REPLACED = {"config.json", INDEX_NAME}
+_ABOUT_THE_SOURCE = {HF_QUANT_CONFIG, DOSSIER, DECISION}
+SHOWN_NAMES = 5
 
 
-def carried(folder: Path) -> dict[str, Path]:
-    """Output name -> file of everything beside the weights that comes along: tokenizer, template, licence, the rest.
+@dataclass(frozen=True)
+class SideFiles:
+    """files: output name, folders in it, -> source file of everything beside the weights that comes along. left_out:
+    name -> why it does not."""
 
-    Not weights in any format, not hidden files, not subfolders; files too large for a side file are refused.
+    files: dict[str, Path]
+    left_out: dict[str, str]
+
+    @property
+    def warnings(self) -> list[str]:
+        """One for each reason, naming what stays behind."""
+        by_reason: dict[str, list[str]] = {}
+        for name, why in self.left_out.items():
+            by_reason.setdefault(why, []).append(line(name))
+        return [f"not copied: {_names(names)} ({why})" for why, names in by_reason.items()]
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
+
+
+def side_files(source: Checkpoint) -> SideFiles:
+    """Everything beside the weights, in folders too: tokenizer, templates, licence, the rest.
+
+    Raises CheckpointError for files too large for a side file.
     """
-    files = {}
-    for path in sorted(folder.iterdir()):
-        name = path.name
-        if name.startswith(".") or name in _REPLACED or name.endswith((*_WEIGHTS, ".index.json")) or not path.is_file():
+    files: dict[str, Path] = {}
+    left_out = dict(source.left_out)
+    for hidden in sorted(os.listdir(source.folder)):
+        if hidden.startswith(".") and hidden != STAGING:
+            left_out[hidden] = "hidden"
+    for info in walked(source.folder, hidden=False):
+        name, path = info.name, source.folder / info.name
+        if name in source.shards or name in _REPLACED or name in left_out:
             continue
-        if path.stat().st_size > JSON_LIMIT_BYTES:
+        why = _why_not(name, path)
+        if why is not None:
+            left_out[name] = why
+            continue
+        size = path.stat().st_size
+        if size > JSON_LIMIT_BYTES:
             raise CheckpointError(
-                f"{path}: {path.stat().st_size / 1e9:.1f} GB are too many for a side file",
-                hint="move it out of the folder",
+                f"{path}: {size / 1e9:.1f} GB are too many for a side file", hint="move it out of the folder"
             )
         files[SOURCE_CARD if name == CARD else name] = path
-    return files
+    return SideFiles(dict(sorted(files.items())), left_out)
+
+
+def _why_not(name: str, path: Path) -> str | None:
+    if os.path.isdir(path):
+        return "a link to a folder"
+    if name in _ABOUT_THE_SOURCE:
+        return "about the source's own bytes"
+    if name.endswith((*_WEIGHTS, ".index.json")):
+        return "weights in another form"
+    if not is_text(name):
+        return "its name is not UTF-8"
+    if not name.isprintable():
+        return "its name cannot be printed"
+    return None
 
 
 def metadata_files(config: dict[str, Any], job: Job) -> dict[str, bytes]:

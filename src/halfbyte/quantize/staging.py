@@ -5,15 +5,21 @@ Every step can be repeated: a run killed in the middle publishes what is left.
 
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from halfbyte.checkpoint.index import INDEX_NAME
-from halfbyte.checkpoint.writer import output_error, write_whole
-from halfbyte.errors import OutputError
+from halfbyte.checkpoint.writer import copy_file, output_error, write_whole
+from halfbyte.errors import CheckpointError, OutputError
+from halfbyte.evidence.dossier import File
 from halfbyte.quantize.journal import STAGING
 
 SPARE_BYTES = 64 << 20
 """Room beyond the output's own bytes: metadata, evidence, journal."""
+
+
+BESIDE = "beside"
+"""Where side files wait, in folders as in the source."""
 
 
 def staged_files(dst: Path, name: str) -> tuple[Path, Path]:
@@ -25,8 +31,21 @@ def write_staged(staging: Path, name: str, content: bytes) -> None:
     write_whole(staging / name, content)
 
 
-def publish(staging: Path, dst: Path, shards: list[str], names: list[str]) -> None:
-    """Move shards, then `names` in their order (config.json last), from staging to `dst`.
+def stage_side_files(staging: Path, files: Mapping[str, Path]) -> dict[str, File]:
+    """Copy what comes along to where a source that changes or goes away does not touch it. Output name -> as copied.
+
+    Raises CheckpointError for a file that cannot be read, OutputError.
+    """
+    shutil.rmtree(staging / BESIDE, ignore_errors=True)
+    copied = {}
+    for name, path in files.items():
+        size, digest = copy_file(path, staging / BESIDE / name, CheckpointError)
+        copied[name] = File(file=name, bytes=size, sha256=digest)
+    return copied
+
+
+def publish(staging: Path, dst: Path, shards: list[str], side: Iterable[str], names: list[str]) -> None:
+    """Move shards, side files, then `names` in their order (config.json last), from staging to `dst`.
 
     A checkpoint that is being replaced stops looking like one first: its config and index go, then its shards.
     """
@@ -35,12 +54,21 @@ def publish(staging: Path, dst: Path, shards: list[str], names: list[str]) -> No
             replaced = (staging / old.name).exists() and old.exists()
             if replaced or (old.suffix == ".safetensors" and old.name not in shards):
                 old.unlink()
-        for name in [*shards, *names]:
-            if (staging / name).exists():
-                os.replace(staging / name, dst / name)
+        for name in shards:
+            _move(staging / name, dst / name)
+        for name in side:
+            (dst / name).parent.mkdir(parents=True, exist_ok=True)
+            _move(staging / BESIDE / name, dst / name)
+        for name in names:
+            _move(staging / name, dst / name)
         _sync(dst)
     except OSError as error:
         raise output_error(dst, error) from None
+
+
+def _move(staged: Path, place: Path) -> None:
+    if staged.exists():
+        os.replace(staged, place)
 
 
 def put_in_place(dst: Path, name: str) -> None:
@@ -51,17 +79,6 @@ def put_in_place(dst: Path, name: str) -> None:
         _sync(dst)
     except OSError as error:
         raise output_error(dst / name, error) from None
-
-
-def check_apart(src: Path, dst: Path) -> None:
-    """Raises OutputError if writing to `dst` could touch the source, or no folder can have that name."""
-    try:
-        real_src, real_dst = src.resolve(), dst.resolve()
-        dst.exists()
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise OutputError(f"{str(dst)[:200]}: {getattr(error, 'strerror', None) or error}") from None
-    if real_dst == real_src or real_src in real_dst.parents or real_dst in real_src.parents:
-        raise OutputError(f"{dst}: lies in, around or on the source {src}", hint="choose a folder of its own")
 
 
 def check_free(dst: Path, needed_bytes: int) -> None:

@@ -85,11 +85,19 @@ class Verification:
 
 
 def verify(
-    src: str | Path, dst: str | Path, *, workers: int | None = None, progress: Progress | None = None
+    src: str | Path,
+    dst: str | Path,
+    *,
+    workers: int | None = None,
+    follow_links: bool = False,
+    progress: Progress | None = None,
 ) -> Verification:
-    """Hold the checkpoint in `dst` against its source. Mismatches are returned; unreadable checkpoints raise."""
+    """Hold the checkpoint in `dst` against its source. Mismatches are returned; unreadable checkpoints raise.
+
+    follow_links: see `Checkpoint.open`.
+    """
     progress = progress or Silent()
-    with Checkpoint.open(src) as source, Checkpoint.open(dst) as output:
+    with Checkpoint.open(src, follow_links) as source, Checkpoint.open(dst, follow_links) as output:
         dossier = Dossier.read(Path(dst) / DOSSIER) if (Path(dst) / DOSSIER).exists() else None
         roles = roles_of(source.config)
         stored = {entry.name: entry for entry in inventory(output.tensors.values(), roles)}

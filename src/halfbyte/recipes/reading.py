@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from halfbyte.disk import read_text
 from halfbyte.errors import HalfbyteError
 from halfbyte.validation import first_fault, nearest
 
@@ -54,7 +55,7 @@ class WrittenFile(Table):
         """From YAML (or JSON) text. Raises `error` naming the first thing wrong. where: for the message."""
         try:
             document = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
+        except Exception as error:  # PyYAML's constructors let whatever int(), float() and their like raise pass
             raise cls.error(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
         if not isinstance(document, dict):
             raise cls.error(f"{where}: a {cls.what} is a YAML mapping")
@@ -66,14 +67,8 @@ class WrittenFile(Table):
 
     @classmethod
     def _text(cls, name: str, shipped: Mapping[str, Traversable]) -> str:
-        if not os.path.isfile(name):  # unlike Path's, without an OSError for a name that no file can have
+        if not os.path.lexists(name) or os.path.isdir(name):  # no OSError for a name that cannot be
             listed = f"shipped {cls.plural}: {', '.join(sorted(shipped))}" if shipped else None
             hint = nearest(name, list(shipped)) or listed
             raise cls.error(f"no {cls.what} and no file is called {name[:200]!r}", hint=hint)
-        try:
-            size_bytes = os.path.getsize(name)
-            if size_bytes > LIMIT_BYTES:
-                raise cls.error(f"{name}: {size_bytes} bytes are too many for a {cls.what}")
-            return Path(name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise cls.error(f"{name[:200]}: cannot be read: {error}") from None
+        return read_text(Path(name), LIMIT_BYTES, cls.error)

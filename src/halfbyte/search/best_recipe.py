@@ -5,6 +5,7 @@
 3. the trade that fits the budget is written as a recipe and measured, beside the usual recipes
 """
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.compare.checks import check_context
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
+from halfbyte.disk import check_output, check_work
 from halfbyte.errors import OutputError, UsageError
 from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.formats.nvfp4.stored import FORMAT as NVFP4
@@ -70,7 +72,11 @@ def search(
     """
     options, progress = options or SearchOptions(**given), progress or Silent()
     output = options.output
-    if output is not None and Path(output).exists():
+    if options.work is not None:
+        check_work(Path(options.work), [Path(src)])
+    if output is not None:
+        check_output(Path(output), [Path(src), *map(Path, options.data)])
+    if output is not None and os.path.lexists(output):
         raise OutputError(f"{output}: exists already", hint="give another name with -o, or remove it")
     tokenizer = open_tokenizer(src)
     with Checkpoint.open(src) as source:

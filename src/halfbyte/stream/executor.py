@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from halfbyte import __version__
+from halfbyte.checkpoint.files import check_folder
 from halfbyte.checkpoint.resume import fingerprint_of, source_identity
+from halfbyte.disk import check_work
 from halfbyte.errors import UsageError, said
 from halfbyte.progress import Progress, Silent
 from halfbyte.stream import attention
@@ -94,6 +96,9 @@ class Streamed:
         dtype = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
         if activations not in (None, "a16", "a4-sim"):
             raise UsageError(f"activations {activations!r}: wanted a16 or a4-sim")
+        check_folder(folder, follow_links=True)
+        if work is not None:
+            check_work(work, [Path(folder)])
         config = plain_config(folder)
         contents = Contents.open(folder, config)
         try:

@@ -19,7 +19,7 @@ def model_config(folder: str | Path) -> Any:
     family = find(document.get("model_type"))
     try:
         if family is None or family.computed_as is None:
-            return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+            return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         stated = {key: value for key, value in document.items() if key not in ("model_type", "auto_map")}
         return type(AutoConfig.for_model(family.computed_as)).from_dict(stated)
     except Exception as error:  # transformers' validators raise many kinds, some of other packages

@@ -4,6 +4,7 @@ import io
 from typing import Any
 
 from halfbyte.gate.formats.blamed import blamed
+from halfbyte.text import line
 
 
 def rendered(document: dict[str, Any]) -> str:
@@ -23,7 +24,7 @@ def rendered(document: dict[str, Any]) -> str:
             severity = f"{finding['severity']} (waived)" if finding["waived"] else finding["severity"]
             message, subject = finding["message"], blamed(finding)
             where = f" [{subject}]" if subject and subject not in message else ""
-            table.add_row(severity, finding["rule"], Text(message + where))
+            table.add_row(severity, finding["rule"], Text(line(message + where)))
         console.print(table)
     if policy.get("weakens") is not None:
         which = f"policy file {policy['source']} (SHA-256 {policy['sha256'][:12]})"
@@ -34,7 +35,7 @@ def rendered(document: dict[str, Any]) -> str:
         counts[finding["severity"]] += not finding["waived"]
     console.print(
         Text(
-            f"{document['decision']}: {checkpoint['target']} by policy {policy['name']} at depth "
+            f"{document['decision']}: {line(checkpoint['target'])} by policy {line(policy['name'])} at depth "
             f"{document['options']['depth']}: {checkpoint['tensors']:,} tensors in {len(checkpoint['shards']):,} "
             f"shard(s), "
             f"{counts['deny']} refusal(s), {counts['warn']} warning(s)"

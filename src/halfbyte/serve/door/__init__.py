@@ -1,0 +1,1 @@
+"""The door itself: an ASGI application between clients and engines that speak OpenAI's protocol."""

@@ -1,0 +1,1 @@
+"""The ledger: who may use what, what is reserved, what was used. Exact, durable, and closed when in doubt."""
