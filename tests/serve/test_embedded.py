@@ -41,9 +41,9 @@ def running(folder: Path, key: str) -> Iterator[RunningDoor]:
 
 
 def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    return [int(row[0]) for row in rows if row[1] == str(pid) and "embedded.child" in row[2]]
+    return [int(row[0]) for row in rows if row[1] == str(pid) and "engine.child" in row[2]]
 
 
 def test_answers_name_the_model_and_no_path(running: RunningDoor, key: str, folder: Path) -> None:

@@ -1,15 +1,19 @@
 """`halfbyte serve`"""
 
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfbyte.cli.output import Json, command, options_from, shown_progress
-from halfbyte.errors import UsageError
+from halfbyte.cli.output import Json, command, flag, options_from, print_json, shown_progress
+from halfbyte.errors import UsageError, said
 from halfbyte.serve.ledger.sqlite import Durability
 from halfbyte.serve.options import ServeOptions
+
+if TYPE_CHECKING:
+    from halfbyte.serve.engine.command import Command
 
 
 @command
@@ -44,6 +48,13 @@ def serve(
         float, typer.Option(help="Seconds for running answers after SIGTERM.")
     ] = ServeOptions.drain_timeout,
     served_model_name: Annotated[str | None, typer.Option(help="Name of the model.  [default: the folder's]")] = None,
+    engine: Annotated[str | None, typer.Option(help="llama.cpp, sglang or vllm.  [default: llama.cpp]")] = None,
+    hardware: Annotated[str | None, typer.Option(help="Machine of sglang or vllm, for instance b200x8.")] = None,
+    kv_dtype: Annotated[str | None, typer.Option(help="Of sglang or vllm: auto, bf16, fp8.")] = None,
+    mtp: Annotated[int, typer.Option(help="Of sglang or vllm: draft tokens a step.")] = 0,
+    preset: Annotated[str | None, typer.Option(help="card: the model card's command, flag for flag.")] = None,
+    engine_version: Annotated[str | None, typer.Option(help="Release of sglang or vllm.  [default: any]")] = None,
+    print_: Annotated[bool, typer.Option("--print", help="Print the engine's command and start nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Export a GGUF of more than 20 GB without asking.")] = False,
     json_output: Json = False,
 ) -> None:
@@ -57,6 +68,10 @@ def serve(
     if upstream is not None and not urls:
         raise UsageError("--upstream: no URL given")
     options = options_from(ServeOptions, locals(), upstream=urls, context_length=tokens_from(context_length))
+    launch = _launch(target, engine, options, hardware, locals())
+    if print_:
+        _print(launch, json_output)
+        return
     with shown_progress() as progress:
         from halfbyte.serve.run import serve as run
 
@@ -65,7 +80,52 @@ def serve(
 
             return cached_gguf(path, progress, lambda question: yes or _confirmed(question))
 
-        run(target, options, progress, gguf)
+        run(target, options, progress, gguf, launch)
+
+
+def _launch(
+    target: str, engine: str | None, options: ServeOptions, hardware: str | None, values: dict[str, Any]
+) -> "Command | None":
+    """The command of a GPU engine; None for the embedded one and for upstreams. Raises HalfbyteError."""
+    from halfbyte.engines.local import LLAMA_CPP
+
+    own = ("hardware", "kv_dtype", "mtp", "preset", "engine_version")
+    if engine is None or engine == LLAMA_CPP:
+        given = next((name for name in own if values[name]), None)
+        if given is not None:
+            raise UsageError(said("{option}: of a GPU engine alone; name it with {engine}", option=flag(given)))
+        if values["print_"]:
+            raise UsageError(said("{print} shows the command of a GPU engine; name it with {engine}"))
+        return None
+    from halfbyte.engines.catalogue import engine as find_engine
+    from halfbyte.serve.engine.command import LaunchOptions, command_for
+
+    found = find_engine(engine)
+    if options.upstream:
+        raise UsageError(said("{engine} starts an engine here, {upstream} asks one elsewhere: give one of them"))
+    if hardware is None:
+        raise UsageError(said("{engine} {name} without a machine", name=found.name), hint=said("add {hardware} b200x8"))
+    asked = {name: values[name] for name in own}
+    return command_for(
+        target,
+        LaunchOptions(
+            found.name,
+            context_length=options.context_length,
+            max_running_requests=options.max_running_requests,
+            served_model_name=options.served_model_name,
+            **asked,
+        ),
+    )
+
+
+def _print(launch: "Command | None", json_output: bool) -> None:
+    assert launch is not None
+    if json_output:
+        print_json(launch.as_json())
+        return
+    print(" ".join([*(f"{name}={shlex.quote(value)}" for name, value in launch.env.items()), shlex.join(launch.words)]))
+    for note in launch.notes:
+        print(f"# {note}", file=sys.stderr)
 
 
 def _confirmed(question: str) -> bool:

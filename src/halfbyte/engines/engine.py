@@ -180,6 +180,22 @@ class Engine(ABC):
     def flags(self, server: Server, limits: Limits) -> list[str]:
         """The command-line flags of a server, model, host and parsers left to the caller."""
 
+    @abstractmethod
+    def start(self, model: str) -> list[str]:
+        """The command that starts a server of a model, without any other flag."""
+
+    @abstractmethod
+    def door_flags(self, name: str) -> list[str]:
+        """What a door in front wants of the server: the model's name, cached tokens in usage, metrics, time to end."""
+
+    def listen_flags(self, port: int) -> list[str]:
+        """Where it listens: on this machine only, behind the door."""
+        return ["--host", "127.0.0.1", "--port", str(port)]
+
+    def environment(self) -> dict[str, str]:
+        """Variables that the server is started with."""
+        return {}
+
     def parser_flags(self, support: Support) -> list[str]:
         """The flags that name a family's parsers."""
         flags = []

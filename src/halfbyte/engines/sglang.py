@@ -158,6 +158,17 @@ class Sglang(Engine):
         """`Fp8MoEMethod.create_weights` stops; AITER pads."""
         return gpu.platform == "rocm"
 
+    def start(self, model: str) -> list[str]:
+        return ["python3", "-m", "sglang.launch_server", "--model", model]
+
+    def door_flags(self, name: str) -> list[str]:
+        """It waits at SIGTERM for all requests by itself; usage always says what was cached where reports are on."""
+        return ["--served-model-name", name, "--enable-metrics", "--enable-cache-report"]
+
+    def environment(self) -> dict[str, str]:
+        """Without it `/health` generates a token each time that it is asked."""
+        return {"SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0"}
+
     def vision_ranks(self, dense: int) -> int:
         return 1
 
@@ -176,7 +187,7 @@ class Sglang(Engine):
         flags += ["--chunked-prefill-size", str(limits.chunk * (server.dp if server.dp_attention else 1))]
         flags += ["--mem-fraction-static", f"{limits.fraction:g}"]
         flags += ["--kv-cache-dtype", "fp8_e4m3" if limits.kv_dtype == "fp8" else "bfloat16"]
-        flags += ["--cuda-graph-max-bs", str(limits.graph_batch)]
+        flags += _graph_flags(server.version, limits.graph_batch)
         if server.concurrency or server.max_sequences:
             flags += ["--max-running-requests", str(limits.max_sequences)]
         if server.max_total_tokens:
@@ -185,6 +196,13 @@ class Sglang(Engine):
             flags += ["--speculative-algorithm", "EAGLE", "--speculative-num-steps", str(server.mtp_tokens)]
             flags += ["--speculative-eagle-topk", "1", "--speculative-num-draft-tokens", str(server.mtp_tokens + 1)]
         return flags
+
+
+def _graph_flags(version: tuple[int, ...], batch: int) -> list[str]:
+    """0.5.15 calls the largest captured batch by its new name and knows the old one; 0.5.23 only the new (read)."""
+    if batch == 0:
+        return ["--disable-cuda-graph"]
+    return ["--cuda-graph-max-bs-decode" if version >= (0, 5, 15) else "--cuda-graph-max-bs", str(batch)]
 
 
 def _path_match(entry: str, path: str) -> bool:

@@ -13,6 +13,8 @@ from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Support
 
 GRAPH_FORECAST = 2.0
+DRAIN_S = "600"
+"""Longer than the door waits for running answers."""
 RUN_KV_DTYPES = {"bf16": "bfloat16"}
 
 
@@ -191,6 +193,13 @@ class Vllm(Engine):
         if server.mtp_tokens:
             flags += ["--speculative-config", f'{{"method":"mtp","num_speculative_tokens":{server.mtp_tokens}}}']
         return flags
+
+    def start(self, model: str) -> list[str]:
+        return ["vllm", "serve", model]
+
+    def door_flags(self, name: str) -> list[str]:
+        """Without --shutdown-timeout it aborts running requests at SIGTERM; cached tokens are said only when asked."""
+        return ["--served-model-name", name, "--enable-prompt-tokens-details", "--shutdown-timeout", DRAIN_S]
 
     def parser_flags(self, support: Support) -> list[str]:
         """A tool parser is not used unless it is enabled too."""

@@ -49,6 +49,11 @@ def _options(options: PlanOptions | None, given: dict[str, Any]) -> PlanOptions:
     return options or PlanOptions(**{name: value for name, value in given.items() if value is not None})
 
 
+def plan_for(model: PlannedModel, gpu: Gpu, gpus: int, options: PlanOptions) -> Plan:
+    """Plan one server for a model and a GPU that are known already. Raises UsageError for a layout that cannot be."""
+    return plan_deployment(model, _deployment(model, gpu, gpus, options), options.workload)
+
+
 def _deployment(model: PlannedModel, gpu: Gpu, gpus: int, options: PlanOptions) -> Deployment:
     if options.mtp and not model.has_mtp and options.draft_gib is None:
         hint = said("leave out {mtp}, or give {draft_gib} for a draft model of its own")

@@ -24,7 +24,10 @@ from halfbyte.serve.door.keeper import Keeper
 from halfbyte.serve.door.metrics import Metrics
 from halfbyte.serve.door.pages import pages
 from halfbyte.serve.door.upstream import HEALTH_EVERY_S, Upstream, Upstreams
-from halfbyte.serve.embedded.supervisor import Engine, Supervisor
+from halfbyte.serve.engine.command import Command
+from halfbyte.serve.engine.launched import LaunchedEngine
+from halfbyte.serve.engine.llamacpp import LlamaCppEngine
+from halfbyte.serve.engine.supervisor import Engine, Supervisor
 from halfbyte.serve.ledger.errors import LedgerError
 from halfbyte.serve.ledger.opening import POSTGRES, Ledger, open_ledger
 from halfbyte.serve.ledger.settle import beat, doors_with_open_requests, leave, open_requests, settle
@@ -45,11 +48,18 @@ class ServeError(HalfbyteError):
     kind = "serve"
 
 
-def serve(target: str, options: ServeOptions, progress: Progress, gguf: Callable[[Path], Path]) -> None:
-    """Until SIGTERM or SIGINT. gguf: makes or finds the GGUF of a checkpoint folder. Raises HalfbyteError."""
+def serve(
+    target: str, options: ServeOptions, progress: Progress, gguf: Callable[[Path], Path], command: Command | None = None
+) -> None:
+    """Until SIGTERM or SIGINT. gguf: makes or finds the GGUF of a checkpoint folder. command: of the engine to start,
+    instead of the embedded one. Raises HalfbyteError."""
     _check(options)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    engine = None if options.upstream else _engine(target, options, gguf)
+    engine: Engine | None = None
+    if command is not None:
+        engine = LaunchedEngine(command)
+    elif not options.upstream:
+        engine = _embedded(target, options, gguf)
     model = options.served_model_name or (target if engine is None else engine.name)
     prices = None if options.price is None else read_prices(options.price, model)
     if prices is not None and model not in prices.models:
@@ -73,14 +83,14 @@ def _check(options: ServeOptions) -> None:
         raise UsageError(said("{drain_timeout} {n}: wanted seconds", n=options.drain_timeout))
 
 
-def _engine(target: str, options: ServeOptions, gguf: Callable[[Path], Path]) -> Engine:
+def _embedded(target: str, options: ServeOptions, gguf: Callable[[Path], Path]) -> LlamaCppEngine:
     path = Path(target)
     if not path.exists():
         hint = said("give a checkpoint folder or a GGUF, or {upstream} URL of the engine that serves this model")
         raise CheckpointError(f"{target[:300]}: no such checkpoint", hint=hint)
     file = path if path.suffix == ".gguf" else gguf(path)
     name = options.served_model_name or (path.stem if path.suffix == ".gguf" else path.resolve().name)
-    return Engine(
+    return LlamaCppEngine(
         file=str(file.resolve()),
         name=name,
         slots=options.max_running_requests or RUNNING,
@@ -139,7 +149,8 @@ class _Opening:
             stack.push_async_callback(ledger.close)
             await self._check_tenants(ledger)
             bound = stack.enter_context(_bind(options.host, options.port))
-            connector = aiohttp.TCPConnector(limit=0, force_close=self._engine is not None, ttl_dns_cache=60)
+            own = self._engine if self._engine is not None and self._engine.embedded else None
+            connector = aiohttp.TCPConnector(limit=0, force_close=own is not None, ttl_dns_cache=60)
             client = await stack.enter_async_context(
                 aiohttp.ClientSession(
                     connector=connector,
@@ -149,7 +160,7 @@ class _Opening:
                 )
             )
             urls: list[str | None] = [base_of(url) for url in options.upstream] or [None]
-            limit = options.max_running_requests or (RUNNING if self._engine else None)
+            limit = options.max_running_requests or (RUNNING if own is not None else None)
             upstreams = Upstreams([Upstream(url, client, self._upstream_key) for url in urls], limit)
             metrics = Metrics(upstreams)
             context = None
@@ -160,7 +171,7 @@ class _Opening:
                 context = supervisor.context
                 stack.enter_context(_task(supervisor.watch()))
             price = None if self._prices is None else self._prices.models[self._model]
-            service = Service(self._model, price, self._engine is not None, context)
+            service = Service(self._model, price, own is not None, context)
             door = Door(service, ledger, upstreams, Keeper(ledger, is_loopback(options.host)), metrics)
             door.pages = pages(door, time.time(), self._metrics_key)
             ledger.enter(door.id)

@@ -1,15 +1,12 @@
-"""Starts the embedded engine, waits until it answers, and starts it again where it dies."""
+"""Starts an engine, waits until it answers, and starts it again where it dies."""
 
 import asyncio
-import json
 import logging
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Protocol
 
-from halfbyte.errors import CheckpointError, HalfbyteError
+from halfbyte.errors import HalfbyteError
 from halfbyte.serve.door.upstream import BROKEN, Upstream
 
 LOG = logging.getLogger("halfbyte.serve")
@@ -18,18 +15,27 @@ STEADY_S = 60.0
 """An engine that ran so long may start again at once."""
 ASK_EVERY_S = 0.05
 SAY_EVERY_S = 5.0
-END_S = 5.0
 
 
-@dataclass(frozen=True)
-class Engine:
-    """What the child loads. context: tokens of each of `slots` sequences."""
+class EngineError(HalfbyteError):
+    """An engine that does not come up."""
 
-    file: str
-    name: str
-    slots: int
-    context: int
-    gpu_layers: int
+    kind = "engine"
+
+
+class Engine(Protocol):
+    """An engine that the door runs itself. name: of the model, for people. grace_s: to end by itself when told to."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def grace_s(self) -> float: ...
+    @property
+    def embedded(self) -> bool: ...
+
+    async def spawn(self, note: Callable[[str], None]) -> tuple[asyncio.subprocess.Process, str]:
+        """(process, URL) of a fresh one, which need not answer yet. Raises HalfbyteError."""
+        ...
 
 
 class Supervisor:
@@ -38,50 +44,27 @@ class Supervisor:
     def __init__(self, engine: Engine, upstream: Upstream, restarted: Callable[[], None]) -> None:
         self._engine, self._upstream, self._restarted = engine, upstream, restarted
         self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
         self.context: int | None = None
 
     async def start(self, note: Callable[[str], None]) -> None:
-        """Until it answers. Raises CheckpointError for what it cannot load."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "halfbyte.serve.embedded.child",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        try:
-            stdin.write(json.dumps(asdict(self._engine)).encode() + b"\n")
-            await stdin.drain()
-        except OSError:
-            pass  # it died at once; its answer is missing then
-        said = asyncio.ensure_future(stdout.readline())
+        """Until it answers. Raises HalfbyteError for an engine that cannot."""
         began = shown = time.monotonic()
-        while True:
-            done, _ = await asyncio.wait((said,), timeout=SAY_EVERY_S)
-            if done:
-                break
-            note(f"loading {self._engine.name}: {time.monotonic() - began:.0f} s")
-        found = json.loads(said.result() or b"{}")
-        if "url" not in found:
-            reason = found.get("error") or f"the engine ended with status {await self._process.wait()}"
-            raise CheckpointError(f"{Path(self._engine.file).name}: llama.cpp cannot load it: {reason}")
-        self._upstream.url = found["url"].removesuffix("/")
+        self._process, url = await self._engine.spawn(note)
+        self._upstream.url = url.removesuffix("/")
         while not self._upstream.healthy:
             await self._upstream.check(self._engine.name)
             if self._process.returncode is not None:
-                raise CheckpointError(f"{Path(self._engine.file).name}: llama.cpp ended while loading it")
+                raise EngineError(f"the engine ended with status {self._process.returncode} before it answered")
             if time.monotonic() - shown > SAY_EVERY_S:
                 shown = time.monotonic()
                 note(f"loading {self._engine.name}: {shown - began:.0f} s")
             await asyncio.sleep(ASK_EVERY_S)
-        self.context = await self._context()
+        if self._engine.embedded:
+            self.context = await self._context()
 
     async def _context(self) -> int | None:
-        """Tokens of one sequence, as the engine has settled on."""
+        """Tokens of one sequence, as llama.cpp has settled on."""
         try:
             _, found = await self._upstream.ask("/v1/models")
             context = found["data"][0]["meta"]["n_ctx"]
@@ -92,7 +75,7 @@ class Supervisor:
     async def watch(self) -> None:
         """Start it again whenever it dies, later and later where it does not live long."""
         wait_s = FIRST_WAIT_S
-        while self._process is not None:
+        while not self._stopping and self._process is not None:
             began = time.monotonic()
             status = await self._process.wait()
             self._upstream.url, self._upstream.healthy = None, False
@@ -108,13 +91,16 @@ class Supervisor:
                 LOG.error("%s", error)
 
     async def stop(self) -> None:
-        process, self._process = self._process, None
+        self._stopping = True
+        process = self._process
         if process is None or process.returncode is not None:
             return
         if process.stdin is not None:
             process.stdin.close()
+        else:
+            process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), END_S)
+            await asyncio.wait_for(process.wait(), self._engine.grace_s)
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -1,0 +1,237 @@
+"""The door's streaming path before a paced upstream: chunks per CPU second, added latency, memory.
+
+    python benchmarks/serve.py [--streams 200] [--rate 25] [--seconds 6] [--rounds 3] [--row NAME=URL ...]
+
+One upstream process paces `--streams` streams at `--rate` chunks a second each; one client process reads them all, once
+directly and once through the door (one tenant with limits that count tokens, prices, usage asked for by the door
+alone), alternating. CPU seconds are the door's own, from /proc. Latency is from the upstream's clock in each chunk to
+the client's, same machine; what the door adds is the difference of the medians of neighbouring runs. Other proxies are
+rows by `--row smg=http://127.0.0.1:PORT --pid smg=PID`.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve()
+MODEL = "m"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+async def upstream(port: int) -> None:
+    """Streams of `rate` chunks a second for `seconds`, each with the time at which it was sent."""
+    from aiohttp import web
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        asked = await request.json()
+        pace = asked["fake"]
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        began = time.monotonic() + pace["offset"]
+        total = int(pace["rate"] * pace["seconds"])
+        for number in range(total):
+            wait = began + number / pace["rate"] - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            document = {
+                "id": "chatcmpl-0123456789abcdef",
+                "object": "chat.completion.chunk",
+                "created": 1795673691,
+                "model": MODEL,
+                "choices": [{"index": 0, "delta": {"content": " token"}, "finish_reason": None}],
+                "sent": time.monotonic(),
+            }
+            await response.write(b"data: " + json.dumps(document).encode() + b"\n\n")
+        figures = {"prompt_tokens": 10, "completion_tokens": total, "total_tokens": total + 10}
+        for event in (
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": figures},
+        ):
+            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_get("/health", lambda _: _ok(web))
+    app.router.add_get("/v1/models", lambda _: _models(web))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
+    await asyncio.Event().wait()
+
+
+async def _ok(web: Any) -> Any:
+    return web.json_response({"status": "ok"})
+
+
+async def _models(web: Any) -> Any:
+    return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+
+
+async def read(url: str, key: str, streams: int, rate: float, seconds: float) -> dict[str, Any]:
+    """All streams at once: latencies in milliseconds, chunks, streams that were not whole."""
+    import aiohttp
+
+    latencies: list[float] = []
+    lost = 0
+
+    async def one(client: aiohttp.ClientSession, number: int) -> None:
+        nonlocal lost
+        ask = {
+            "model": MODEL,
+            "stream": True,
+            "max_tokens": 100_000,
+            "messages": [{"role": "user", "content": "hi"}],
+            "fake": {"rate": rate, "seconds": seconds, "offset": number / streams / rate},
+        }
+        got, done = 0, False
+        headers = {"authorization": f"Bearer {key}"}
+        async with client.post(f"{url}/v1/chat/completions", json=ask, headers=headers) as answer:
+            tail = b""
+            async for data in answer.content.iter_any():
+                now = time.monotonic()
+                tail += data
+                *events, tail = tail.split(b"\n\n")
+                for event in events:
+                    at = event.find(b'"sent": ')
+                    if at >= 0:
+                        latencies.append(1000 * (now - float(event[at + 8 :].rstrip(b"}"))))
+                        got += 1
+                    done = done or event == b"data: [DONE]"
+        lost += got != int(rate * seconds) or not done
+
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as client:
+        await asyncio.gather(*(one(client, number) for number in range(streams)))
+    latencies.sort()
+    return {
+        "chunks": len(latencies),
+        "lost": lost,
+        "p50": latencies[len(latencies) // 2],
+        "p99": latencies[int(len(latencies) * 0.99)],
+    }
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def started(words: list[str], url: str) -> "subprocess.Popen[bytes]":
+    import httpx
+
+    process = subprocess.Popen(words)
+    until = time.monotonic() + 30
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(url).status_code == 200:
+                return process
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise SystemExit(f"{words[:4]} does not answer at {url}")
+
+
+def measured(url: str, key: str, asked: argparse.Namespace) -> dict[str, Any]:
+    words = [sys.executable, str(HERE), "--client", url, "--key", key, "--streams", str(asked.streams)]
+    words += ["--rate", str(asked.rate), "--seconds", str(asked.seconds)]
+    return dict(json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=25)
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--row", action="append", default=[], help="NAME=URL of another proxy, for `m` at --upstream-port"
+    )
+    parser.add_argument("--pid", action="append", default=[], help="NAME=PID of its process")
+    parser.add_argument("--upstream-port", type=int, default=0)
+    parser.add_argument("--serve-upstream", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--client", help=argparse.SUPPRESS)
+    parser.add_argument("--key", default="", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.serve_upstream:
+        import uvloop
+
+        uvloop.run(upstream(asked.serve_upstream))
+    if asked.client:
+        import uvloop
+
+        print(json.dumps(uvloop.run(read(asked.client, asked.key, asked.streams, asked.rate, asked.seconds))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _compare(asked, Path(folder))
+
+
+def _compare(asked: argparse.Namespace, folder: Path) -> None:
+    halfbyte = [sys.executable, "-m", "halfbyte"]
+    limits = ["--tokens-per-day", str(10**12), "--output-tokens-per-minute", str(10**12), "--usd-per-day", "1000000"]
+    added = subprocess.run(
+        [*halfbyte, "tenants", "add", "bench", "--state", str(folder / "state"), *limits, "--json"],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    key = json.loads(added.stdout)["key"]
+    prices = {"usd_per_million_tokens": {MODEL: {"prompt": 0.1, "cached": 0.01, "output": 0.4, "reasoning": 0.4}}}
+    (folder / "price.json").write_text(json.dumps(prices))
+    paced, port = asked.upstream_port or free_port(), free_port()
+    source, door = f"http://127.0.0.1:{paced}", f"http://127.0.0.1:{port}"
+    processes = [started([sys.executable, str(HERE), "--serve-upstream", str(paced)], f"{source}/health")]
+    try:
+        serve = [*halfbyte, "serve", MODEL, "--upstream", source, "--state", str(folder / "state"), "--port", str(port)]
+        processes.append(started([*serve, "--price", str(folder / "price.json")], f"{door}/ready"))
+        rows = {"direct": source, "halfbyte": door} | dict(row.split("=", 1) for row in asked.row)
+        pids = {"direct": processes[0].pid, "halfbyte": processes[1].pid} | {
+            name: int(pid) for name, pid in (pair.split("=", 1) for pair in asked.pid)
+        }
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
+        for _ in range(asked.rounds):
+            for name, url in rows.items():
+                before = cpu_s(pids[name]) if name in pids else 0.0
+                found = measured(url, key, asked)
+                found["cpu"] = cpu_s(pids[name]) - before if name in pids else float("nan")
+                found["rss"] = rss_mb(pids[name]) if name in pids else float("nan")
+                runs[name].append(found)
+        load = os.getloadavg()[0]
+        print(f"{asked.streams} x {asked.rate:g}/s x {asked.seconds:g} s, {asked.rounds} rounds; load {load:.1f}")
+        names = ("chunks/CPU s", "p50 ms", "p99 ms", "added p50", "added p99", "RSS MB", "lost")
+        print(" " * 12 + "".join(f"{name:>13}" for name in names))
+        for name, found in runs.items():
+            cells = [statistics.median(run["chunks"] / run["cpu"] for run in found)]
+            cells += [statistics.median(run[p] for run in found) for p in ("p50", "p99")]
+            pairs = list(zip(found, runs["direct"], strict=True))
+            cells += [statistics.median(own[p] - direct[p] for own, direct in pairs) for p in ("p50", "p99")]
+            cells += [max(run["rss"] for run in found), sum(run["lost"] for run in found)]
+            print(f"{name:12}" + "".join(f"{cell:13,.2f}" for cell in cells))
+    finally:
+        for process in processes[::-1]:
+            process.send_signal(signal.SIGTERM)
+            process.wait(20)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Engines that the door runs itself, each in a process of its own: what ends one does not end the door."""
