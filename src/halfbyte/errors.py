@@ -126,6 +126,13 @@ class UnknownTensorError(CheckpointError):
         self.contradicts = contradicts
 
 
+class UndecidableError(HalfbyteError):
+    """Work that could not decide what it is for, whatever its outcome."""
+
+    kind = "undecidable"
+    exit_code = 3
+
+
 class UnsupportedError(HalfbyteError):
     """Sound input of a kind that Halfbyte does not handle: model family, dtype, quantized source."""
 

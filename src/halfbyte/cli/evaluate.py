@@ -1,26 +1,33 @@
 """`halfbyte evaluate`"""
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, say
-from halfbyte.errors import UsageError, said
+from halfbyte.cli.output import Json, command, print_json, shown_progress
+from halfbyte.errors import UndecidableError, UnsupportedError, UsageError, said
 
 if TYPE_CHECKING:
-    from halfbyte.evaluate.judging import Judgement
     from halfbyte.evaluate.power import Power
+    from halfbyte.evaluate.running.arms import Answers
 
 UNDECIDED = 3
 EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": UNDECIDED}
-SAYS = {"PASS": "is ruled out", "FAIL": "is certain", "INCONCLUSIVE": "is neither ruled out nor certain"}
 
 
 @command
 def evaluate(
     suite: Annotated[
         str | None, typer.Option(help="A suite by name, or a .jsonl file of items. [default: glm-5.2]")
+    ] = None,
+    candidate: Annotated[
+        str | None, typer.Option(help="Who is asked: an OpenAI-compatible URL, http://host/v1#model.")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="Its baseline, asked the same.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of the logs; the same one resumes.  [default: a temporary one]")
     ] = None,
     from_: Annotated[
         Path | None, typer.Option("--from", help="Judge answers that exist: the candidate's folder, of any harness.")
@@ -39,21 +46,27 @@ def evaluate(
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="Power: plan.json, for GPU hours and money.")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Go on although nothing can be decided.")] = False,
+    key_env: Annotated[str, typer.Option(help="Environment variable with the targets' key.")] = "OPENAI_API_KEY",
+    temperature: Annotated[float, typer.Option(help="Of the requests.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Of the requests.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(help="Of an answer, reasoning included.")] = 16_384,
     json_output: Json = False,
 ) -> None:
     """Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.
 
     Example: halfbyte evaluate --power --suite glm-5.2 --margin 1
+    Example: halfbyte evaluate --suite ours.jsonl --candidate http://b200:8000/v1#nvfp4 --baseline http://h200:8000/v1#bf16
     Example: halfbyte evaluate --from nvfp4-logs --against bf16-logs --margin 2
     """
-    if from_ is not None or against is not None:
-        if from_ is None or against is None or power:
-            raise UsageError(said("{from} and {against} go together, and without {power}"))
-        raise typer.Exit(_judge(from_, against, margin, cluster, json_output))
-    if not power:
+    asked = sum((power, candidate is not None, from_ is not None or against is not None))
+    if asked != 1 or (from_ is None) != (against is None) or (baseline is not None and candidate is None):
         raise UsageError(
-            "nothing to evaluate", hint=said("{power} says what a suite can decide, {from} judges answers that exist")
+            said("wanted {power}, or {candidate}, or {from} and {against}"),
+            hint=said("{power} says what a suite can decide, {candidate} asks, {from} judges answers that exist"),
         )
+    if from_ is not None and against is not None:
+        raise typer.Exit(_judge(from_, against, margin, cluster, json_output))
+    from halfbyte.cli.verdicts import show_power
     from halfbyte.evaluate.power import power as run
     from halfbyte.evaluate.suites import DEFAULT_SUITE
 
@@ -66,16 +79,81 @@ def evaluate(
         limit=limit,
         plan=plan,
     )
-    if json_output:
-        print_json(found.as_json())
+    if candidate is None:
+        if json_output:
+            print_json(found.as_json())
+        else:
+            show_power(found, margin)
+        if not found.decidable and not anyway:
+            raise typer.Exit(UNDECIDED)
+        return
+    if baseline is not None and not anyway:
+        _check_decidable(found, margin)
+    from halfbyte.evaluate.running.arms import answers, earlier
+    from halfbyte.evaluate.running.asking import Sampling
+    from halfbyte.evaluate.running.targets import target_of
+
+    sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, epochs=epochs)
+    there = {} if work is None else earlier(work)
+    known = [name for name in (there.get("candidate"), there.get("baseline")) if isinstance(name, str)]
+    asked_of = target_of(candidate, key_env, known)
+    against_it = None if baseline is None else target_of(baseline, key_env, known)
+    with shown_progress() as progress:
+        if work is None:
+            work = Path(tempfile.mkdtemp(prefix="halfbyte-evaluate-"))
+            progress.note(f"logs: {work}")
+        said_by = answers(_suite_file(suite), asked_of, against_it, sampling, limit, work, progress)
+    raise typer.Exit(_answered(said_by, margin, json_output))
+
+
+def _suite_file(suite: str | None) -> Path:
+    """Raises UnsupportedError for the suites that can only be planned yet."""
+    from halfbyte.evaluate.suites import DEFAULT_SUITE, PUBLISHED
+
+    if suite is None or suite in PUBLISHED:
+        raise UnsupportedError(
+            f"suite {suite or DEFAULT_SUITE} cannot be asked yet",
+            hint=said("give a .jsonl file of items, or judge other harnesses' logs with {from} and {against}"),
+        )
+    return Path(suite)
+
+
+def _check_decidable(found: "Power", margin: float) -> None:
+    """Raise UndecidableError where no outcome of the run could decide."""
+    from halfbyte.evaluate.power import undecidable
+
+    if not found.decidable:
+        raise UndecidableError(
+            f"a margin of {margin:g} points cannot be decided: {undecidable(found.suites)}",
+            hint=said("more items or {epochs}, a wider {margin}; {anyway} asks nevertheless"),
+        )
+
+
+def _answered(found: "Answers", margin: float, as_json: bool) -> int:
+    """Show what two arms say, or one; the exit code."""
+    from halfbyte.cli.verdicts import show_judgement, show_scores
+    from halfbyte.evaluate.judging import judge
+    from halfbyte.evaluate.running.arms import scores
+
+    more = {"conditions": found.conditions, "log": str(found.log)}
+    if found.baseline is None:
+        rows = scores(found.candidate)
+        if as_json:
+            print_json({"verdict": None, "suites": rows, **more})
+        else:
+            show_scores(rows)
+        return 0
+    judgement = judge(found.candidate, found.baseline, margin)
+    if as_json:
+        print_json(judgement.as_json() | more)
     else:
-        _show_power(found, margin)
-    if not found.decidable and not anyway:
-        raise typer.Exit(UNDECIDED)
+        show_judgement(judgement)
+    return EXIT_CODES[judgement.verdict]
 
 
 def _judge(candidate: Path, baseline: Path, margin: float, cluster: str | None, as_json: bool) -> int:
     """Judge two folders of answers; the exit code."""
+    from halfbyte.cli.verdicts import show_judgement
     from halfbyte.evaluate.harnesses.reading import read_arm
     from halfbyte.evaluate.judging import judge
 
@@ -85,55 +163,5 @@ def _judge(candidate: Path, baseline: Path, margin: float, cluster: str | None, 
         more = {"harness": arm.harness, "conditions": arm.conditions, "log": str(candidate)}
         print_json(found.as_json() | more)
     else:
-        _show_judgement(found)
+        show_judgement(found)
     return EXIT_CODES[found.verdict]
-
-
-def _show_judgement(found: "Judgement") -> None:
-    columns = ("n", "baseline", "candidate", "difference", "90 % interval", "cut", "verdict")
-    widths = (6, 9, 10, 11, 17, 7, 14)
-    say(f"{'points':24}" + "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
-    for suite in found.suites:
-        low, high = suite.interval
-        values = (
-            f"{suite.n:,}",
-            f"{suite.baseline:.1f}",
-            f"{suite.candidate:.1f}",
-            f"{suite.difference:+.2f}",
-            f"{low:+.2f} .. {high:+.2f}",
-            f"{suite.truncated['candidate']}/{suite.truncated['baseline']}",
-            suite.verdict,
-        )
-        name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
-        say(f"{name:24}" + "".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True)))
-        for state, counts in (("failed", suite.failed), ("unscorable", suite.unscorable)):
-            if any(counts.values()):
-                say(f"  {state}: {counts['candidate']} of the candidate's, {counts['baseline']} of the baseline's")
-    low, high = found.pooled["interval"]
-    if len(found.suites) > 1:
-        say(f"mean over suites: {found.pooled['difference']:+.2f} ({low:+.2f} .. {high:+.2f})")
-    say(f"{found.verdict}: a loss of {found.suites[0].margin:g} points {SAYS[found.verdict]}")
-
-
-def _show_power(found: "Power", margin: float) -> None:
-    from halfbyte.evaluate.power import undecidable
-
-    columns = ("items", "runs", "accuracy", "sees drop of", "decides margin", "items wanted", "GPU hours")
-    say(f"{'points':24}" + "".join(f"{name:>{max(len(name), 5) + 2}}" for name in columns))
-    for suite in found.suites:
-        values = (
-            str(suite.items),
-            str(suite.repeats),
-            f"{suite.accuracy:.1f} %",
-            f"{suite.smallest_drop:.1f}",
-            f"{suite.smallest_margin:.1f}",
-            f"{suite.items_needed:,}",
-            "-" if suite.gpu_hours is None else f"{suite.gpu_hours:.1f}",
-        )
-        cells = zip(columns, values, strict=True)
-        name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
-        say(f"{name:24}" + "".join(f"{value:>{max(len(column), 5) + 2}}" for column, value in cells))
-    if found.decidable:
-        say(f"a margin of {margin:g} points can be decided")
-    else:
-        say(f"a margin of {margin:g} points cannot be decided: {undecidable(found.suites)}")

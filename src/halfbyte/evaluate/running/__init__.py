@@ -1,0 +1,1 @@
+"""Asking a served model a suite's items, through inspect-ai."""
