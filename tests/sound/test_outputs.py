@@ -164,6 +164,9 @@ def test_a_name_as_long_as_can_be_is_written(tmp_path: Path) -> None:
     assert len(os.fsencode(partial(tmp_path / name).name)) <= LONGEST_NAME_BYTES
     assert partial(tmp_path / "a" / "short").name == "short.partial"
     assert partial(tmp_path / ("n" * 255)) != partial(tmp_path / ("n" * 254 + "m"))
+    for folder in (Path(), Path(".."), tmp_path):
+        with pytest.raises(OutputError, match="is a folder"):
+            write_whole(folder, b"x")
     with pytest.raises(OutputError, match="File name too long"):
         write_whole(tmp_path / ("n" * 256), b"x")
 
