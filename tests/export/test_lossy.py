@@ -14,7 +14,7 @@ from small import small_config
 from stream.models import streamed_logits
 from typer.testing import CliRunner
 
-from export.checkpoints import VOCAB, family_checkpoint, quantized
+from export.checkpoints import family_checkpoint, quantized
 from halfbyte.cli.main import app
 from halfbyte.export import LOSSY_KEY
 from halfbyte.export.lossy import LOSSY
@@ -50,10 +50,10 @@ def run(*words: object, code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def logits(path: Path) -> np.ndarray:
+def logits(path: Path, vocabulary: int) -> np.ndarray:
     """Log-probabilities of every token, from llama.cpp in a process of its own."""
     pytest.importorskip("xllamacpp")
-    command = [sys.executable, "-c", SERVER, str(path), json.dumps(PROMPT), str(VOCAB)]
+    command = [sys.executable, "-c", SERVER, str(path), json.dumps(PROMPT), str(vocabulary)]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return np.array([value for _, value in json.loads(done.stdout.splitlines()[-1])])
@@ -66,6 +66,7 @@ def test_each_type_loads_answers_and_is_verified(name: str, tmp_path: Path) -> N
         error = run("export", source, tmp_path / "no.gguf", code=1)["error"]
         assert "--type q8_0" in error["hint"]
     answers, worst = {}, {}
+    vocabulary = json.loads((source / "config.json").read_text())["vocab_size"]
     for kind in LOSSY:
         out = tmp_path / f"{kind}.gguf"
         written = run("export", source, out, "--type", kind)
@@ -77,7 +78,7 @@ def test_each_type_loads_answers_and_is_verified(name: str, tmp_path: Path) -> N
         verified = run("verify", source, out)
         assert (verified["ok"], verified["lossy"]) == (True, kind)
         worst[kind] = verified["relative_error"]
-        answers[kind] = logits(out)
+        answers[kind] = logits(out, vocabulary)
         assert np.isfinite(answers[kind]).all()
     assert 0 < worst["bf16"] < 0.003 < worst["q8_0"] < 0.01 < worst["q4_0"] < 0.15
     spread = answers["bf16"].std()

@@ -40,7 +40,7 @@ for line in sys.stdin:
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
 """
-KILLS = pytest.mark.parametrize("kills", [3, pytest.param(15, marks=pytest.mark.slow)])
+KILLS = pytest.mark.parametrize("kills", [2, pytest.param(15, marks=pytest.mark.slow)])
 
 
 class Server:
@@ -129,7 +129,8 @@ def test_compare(kills: int, server: Server, data: str, tmp_path: Path) -> None:
     assert figures(json.loads(found)) == figures(json.loads(wanted))
 
 
-@KILLS
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [15])
 def test_search(kills: int, server: Server, data: str, tmp_path: Path) -> None:
     """Nothing of a killed search is gone on with; it leaves no recipe and no folder in the way."""
     out = tmp_path / "recipe.yaml"
