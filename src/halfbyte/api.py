@@ -7,9 +7,12 @@ A name is imported when it is first asked for: the core needs no torch, `calibra
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from halfbyte.errors import HalfbyteError
 
 if TYPE_CHECKING:
     from halfbyte.calibrate.calibration import CalibrationResult, calibrate
@@ -78,12 +81,35 @@ def quantize(
     given: fields of `quantize.options.QuantizeOptions` by name, instead of `options`. improve: `dst` holds a finished
     checkpoint of this source and recipe, whose experts are replaced by those that gptq rounds, shard by shard; all
     else of it stays, input scales that are not given too (`improve.shard_by_shard`).
+
+    What is written is put before `gate` with the default policy, headers only: why it would refuse stands among the
+    warnings of the result.
     """
     if improve:
         from halfbyte.improve.shard_by_shard import improve as verb
     else:
         from halfbyte.quantize.pipeline import quantize as verb
-    return verb(src, dst, options, progress=progress, on_done=on_done, **given)
+    judged: list[QuantizeResult] = []
+
+    def judge(result: "QuantizeResult") -> None:
+        judged.append(_judged(result))
+        if on_done is not None:
+            on_done(judged[0])
+
+    result = verb(src, dst, options, progress=progress, on_done=judge, **given)
+    return judged[0] if judged else result
+
+
+def _judged(result: "QuantizeResult") -> "QuantizeResult":
+    from halfbyte.gate.judge import gate
+
+    try:
+        decision = gate(result.output)
+        refused = [f"{found.rule}: {found.found.message}" for found in decision.findings if found.refuses]
+    except HalfbyteError as error:
+        refused = [str(error.message)]
+    told = [f"gate refuses this checkpoint by its default policy: {reason}" for reason in refused]
+    return replace(result, warnings=[*result.warnings, *told])
 
 
 def __getattr__(name: str) -> Any:

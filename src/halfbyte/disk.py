@@ -6,6 +6,7 @@ device and inode, because bind mounts and links give one file many names.
 """
 
 import os
+import select
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,11 @@ from halfbyte.errors import CheckpointError, HalfbyteError, OutputError
 STREAM_LIMIT_BYTES = 4_000_000_000
 """Of texts that are read whole: beyond that they are no sample any more."""
 
+SILENCE_SECONDS = 60
+"""That the writer of a pipe may take for its next bytes."""
+
 MOST_FOLDERS = 100_000
+REPORT_LIMIT_BYTES = 100_000_000
 _PIECE_BYTES = 1 << 20
 
 _KINDS = {
@@ -81,30 +86,50 @@ def read_text(path: Path, limit: int, fault: Fault = CheckpointError) -> str:
 
 
 def read_stream(path: Path, fault: Fault, limit: int = STREAM_LIMIT_BYTES) -> bytes:
-    """A regular file, or a pipe to its end, whole and read once. Raises `fault`."""
+    """A regular file, or a pipe to its end, whole. Raises `fault`, also for a pipe through which nothing comes.
+
+    A pipe gives its bytes once: they are kept, for whoever reads it again in this process.
+    """
     try:
-        mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise fault(f"{path}: is {kind_of(mode)}, wanted a regular file or a pipe")
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        status = os.stat(path)
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+            raise fault(f"{path}: is {kind_of(status.st_mode)}, wanted a regular file or a pipe")
+        key = str(path), status.st_dev, status.st_ino
+        if key in _drained:
+            return _drained[key]
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise fault(f"{path}: cannot be opened: {reason(error)}") from None
     try:
-        return _read(file, path, limit, fault)
+        if stat.S_ISREG(status.st_mode):
+            return _read(file, path, limit, fault)
+        _drained[key] = _read(file, path, limit, fault, awaited=True)
+        return _drained[key]
     finally:
         os.close(file)
 
 
-def _read(file: int, path: Path, limit: int, fault: Fault) -> bytes:
+_drained: dict[tuple[str, int, int], bytes] = {}
+"""Name, device and inode of a pipe -> what came through it."""
+
+
+def _read(file: int, path: Path, limit: int, fault: Fault, awaited: bool = False) -> bytes:
+    """awaited: whether it is a pipe, whose writer may come late and write slowly."""
     content = bytearray()
+    waiting = select.poll()
+    waiting.register(file, select.POLLIN)
     try:
-        while piece := os.read(file, max(_PIECE_BYTES, os.fstat(file).st_size - len(content))):
+        while True:
+            if awaited and not waiting.poll(SILENCE_SECONDS * 1000):
+                raise fault(f"{path}: nothing came through this pipe for {SILENCE_SECONDS} s")
+            piece = os.read(file, _PIECE_BYTES if awaited else max(_PIECE_BYTES, os.fstat(file).st_size - len(content)))
+            if not piece:
+                return bytes(content)
             content += piece
             if len(content) > limit:
                 raise fault(f"{path}: more than {limit} bytes are too many for this file")
     except OSError as error:
         raise fault(f"{path}: cannot be read: {reason(error)}") from None
-    return bytes(content)
 
 
 def same(one: Path, other: Path) -> bool:
@@ -198,8 +223,9 @@ def _is_loaded(name: str) -> bool:
 
 
 def _is_report(path: Path) -> bool:
-    """Whether it says early on that Halfbyte wrote it, as all our reports do."""
+    """Whether it says that Halfbyte wrote it, as all our reports do, or what a decision on a terminal says."""
     try:
-        return b"halfbyte" in read_regular(path, 1 << 30)[:65536].lower()
+        content = read_regular(path, REPORT_LIMIT_BYTES)
     except HalfbyteError:
         return False
+    return b"halfbyte" in content[:65536].lower() or b" by policy " in content

@@ -37,6 +37,16 @@ class Silent:
         pass
 
 
+class NotesOf(Silent):
+    """Passes on the notes alone: of work that runs inside other work, which shows how far it is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def note(self, message: str) -> None:
+        self._progress.note(message)
+
+
 class Plain:
     """One line on stderr every few seconds, for logs and pipes."""
 

@@ -72,7 +72,12 @@ SPECIALS = {
 
 
 def family_checkpoint(folder: Path, name: str, **changes: Any) -> Path:
-    """A small unquantized model of the family `name`, tokenizer included."""
+    """A small unquantized model of the family `name`, tokenizer included. changes: of its config."""
+    return checkpoint_with(folder, name, changes, {})
+
+
+def checkpoint_with(folder: Path, name: str, changes: dict[str, Any], more: dict[str, np.ndarray]) -> Path:
+    """more: tensors beside, or instead of, the family's own."""
     config = ROPE | small_config(name) | SIZES | FAMILIES.get(name, {}) | changes
     config = {key: value for key, value in config.items() if key in small_config(name) or key not in SIZES}
     config.pop("quantization_config", None)
@@ -81,7 +86,7 @@ def family_checkpoint(folder: Path, name: str, **changes: Any) -> Path:
         tensor: (random.standard_normal(shape) * 0.05).astype(NUMPY[dtype])
         for tensor, (dtype, shape) in headers_for(config, Variant()).items()
     }
-    write_checkpoint(folder, config, tensors, tokenizer=False)
+    write_checkpoint(folder, config, tensors | more, tokenizer=False)
     known = KNOWN[config["model_type"]].llama_cpp
     vocabulary = None if known is None else known.vocabulary
     if vocabulary == "llama":

@@ -123,7 +123,7 @@ def test_a_torn_journal_line_is_ignored(source: Path, tmp_path: Path, monkeypatc
     interrupted(monkeypatch, source, out, after=300)
     journal = tmp_path / "model.gguf.partial.jsonl"
     noted = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert noted[-1]["steps"] > 0
+    assert noted[-1]["sums"]
     with open(journal, "a") as file:
         file.write('{"steps": 9')
     assert export(source, out).resumed_bytes > 0

@@ -13,6 +13,7 @@ from halfbyte.chat.answer import Summary
 from halfbyte.chat.options import Sampling
 from halfbyte.checkpoint.files import check_folder
 from halfbyte.checkpoint.json_file import read_json
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.tokenizer import load_tokenizer
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, UnsupportedError, said
@@ -29,6 +30,7 @@ class Transformers:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder", hint="transformers takes a checkpoint folder")
         check_folder(folder, follow_links)
+        Checkpoint.open(folder).close()  # a format that is not read, damage, pickles: refused by name
         import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints, so not before it is needed
 
         assert halfbyte.runtime

@@ -197,8 +197,18 @@ def _inspected(path: str, name: str, root: str) -> FileInfo:
         return FileInfo(name, None, problem=f"is a link that leads out of the folder, to {real[:200]}", leads_out=True)
     if not stat.S_ISREG(status.st_mode) and not (stat.S_ISDIR(status.st_mode) and os.path.islink(path)):
         return FileInfo(name, None, problem=f"is {kind_of(status.st_mode)}, wanted a regular file")
+    problem = "is a git-LFS pointer, not the file itself" if _is_pointer(path, status) else None
     blob = os.path.basename(real) if not inside and _SHA256.fullmatch(os.path.basename(real)) else None
-    return FileInfo(name, status.st_size, blob)
+    return FileInfo(name, status.st_size, blob, problem)
+
+
+def _is_pointer(path: str, status: os.stat_result) -> bool:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+        return False
+    try:
+        return is_pointer(read_regular(Path(path), MOST_BYTES))
+    except CheckpointError:  # said by whoever reads it
+        return False
 
 
 def _blobs(root: str) -> str | None:
@@ -226,23 +236,23 @@ def check_folder(folder: str | Path, follow_links: bool) -> None:
             problem = None if follow_links else problem
         if problem is None and not os.path.isdir(path):
             problem = _unreadable(path)
-            hint = POINTER_HINT if problem and "git-LFS" in problem else None
+        if problem and "git-LFS" in problem:
+            hint = POINTER_HINT
         if problem is not None:
             raise CheckpointError(f"{path}: {problem}", hint=hint)
 
 
 def _unreadable(path: Path) -> str | None:
+    """What is wrong with a file behind a link that leads out, or with the right to read any."""
     try:
         status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            return f"is {kind_of(status.st_mode)}, wanted a regular file"
-        if not os.access(path, os.R_OK):
-            return "cannot be read: Permission denied"
-        if status.st_size <= MOST_BYTES and is_pointer(read_regular(path, MOST_BYTES)):
-            return "is a git-LFS pointer, not the file itself"
     except OSError as error:
         return f"cannot be read: {reason(error)}"
-    return None
+    if not stat.S_ISREG(status.st_mode):
+        return f"is {kind_of(status.st_mode)}, wanted a regular file"
+    if not os.access(path, os.R_OK):
+        return "cannot be read: Permission denied"
+    return "is a git-LFS pointer, not the file itself" if _is_pointer(str(path), status) else None
 
 
 def pooled(files: Files, work: Callable[[str], T], names: Iterable[str]) -> list[T]:

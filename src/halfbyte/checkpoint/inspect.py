@@ -12,13 +12,17 @@ from halfbyte.models import roles_of
 
 @dataclass(frozen=True)
 class Inspection:
-    """parameters: logical weights. bytes: of the tensors on disk. groups: by role, MTP flag and format."""
+    """parameters: logical weights. bytes: of the tensors on disk. groups: by role, MTP flag and format.
+
+    buffers: names of tensors that are no weights and are counted nowhere.
+    """
 
     model_type: str
     tensors: int
     parameters: int
     bytes: int
     groups: list[dict[str, Any]]
+    buffers: list[str]
 
     @property
     def bits_per_weight(self) -> float:
@@ -32,7 +36,7 @@ class Inspection:
             "bytes": self.bytes,
             "bits_per_weight": round(self.bits_per_weight, 4),
             "groups": self.groups,
-        }
+        } | ({"buffers": self.buffers} if self.buffers else {})
 
 
 def inspect(path: str | Path) -> Inspection:
@@ -40,10 +44,12 @@ def inspect(path: str | Path) -> Inspection:
     with no_garbage_collection(), Checkpoint.open(path) as checkpoint:
         roles = roles_of(checkpoint.config)
         groups = grouped(inventory(checkpoint.tensors.values(), roles))
+        buffers = roles.buffers(checkpoint.tensors)
     return Inspection(
         model_type=roles.family.model_type,
         tensors=sum(group["tensors"] for group in groups),
         parameters=sum(group["parameters"] for group in groups),
         bytes=sum(group["bytes"] for group in groups),
         groups=groups,
+        buffers=buffers,
     )

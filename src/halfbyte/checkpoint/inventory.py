@@ -46,12 +46,17 @@ class Entry(NamedTuple):
 
 
 def inventory(tensors: Iterable[Tensor], roles: RoleMap) -> list[Entry]:
-    """Entries in the order of `tensors`. Raises UnknownTensorError, CheckpointError (scales without weight, shapes)."""
+    """Entries in the order of `tensors`, without buffers (`RoleMap.is_buffer`), which are no weights.
+
+    Raises UnknownTensorError, CheckpointError (scales without weight, shapes).
+    """
     modules: dict[str, tuple[TensorRole, dict[str, Tensor]]] = {}
     for tensor in tensors:
         owner, _, part = tensor.name.rpartition(".")
         module = modules.get(owner)
         if module is None or module[0].fused or part not in LINEAR_PARTS:
+            if roles.is_buffer(tensor.name):
+                continue
             role = roles.role(tensor.name)
             part = role.part
             if part not in LINEAR_PARTS:

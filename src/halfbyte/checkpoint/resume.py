@@ -56,10 +56,13 @@ def folder_identity(folder: Path) -> list[list[Any]]:
 def locked(path: Path, refusal: OutputError) -> int:
     """An open file (made if it is missing) that no other run holds, and that is still the one under its name.
 
-    Raises `refusal` if another run holds it, OSError if it cannot be made.
+    Raises `refusal` if another run holds it, OutputError for a folder of that name, OSError if it cannot be made.
     """
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except IsADirectoryError:
+            raise OutputError(f"{path}: is a folder, wanted a file of an earlier run", hint=f"remove {path}") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -227,3 +230,11 @@ def read_state(path: Path) -> dict[str, Any] | None:
     if document is None or document.pop(FORM, None) != VERSION:
         raise DamagedError(f"{path}: damaged, or of another version of Halfbyte", hint="remove it to start anew")
     return document
+
+
+def remove_file(path: Path) -> None:
+    """Remove what a run left, if it is there. Raises OutputError for what has its name and is no file."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed: {error.strerror}", hint=f"remove {path}") from None

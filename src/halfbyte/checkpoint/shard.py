@@ -6,11 +6,13 @@ error with a name, where a map would kill the process with SIGBUS, and resident 
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 from halfbyte.checkpoint.header import Header, header_length, parse_header
-from halfbyte.disk import open_regular
+from halfbyte.checkpoint.writer import hash_open_file
+from halfbyte.disk import open_regular, reason
 from halfbyte.errors import CheckpointError
 
 
@@ -52,6 +54,13 @@ class Shard:
                     hint="the file changed while it was read; start again with an intact copy",
                 )
             filled += count
+
+    def sha256(self, check_stop: Callable[[], None] = lambda: None) -> str:
+        """Of the file that was opened, whatever its name leads to by now. check_stop: see `writer.hash_open_file`."""
+        try:
+            return hash_open_file(self._file, check_stop)
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {reason(error)}") from None
 
     def close(self) -> None:
         if self._file >= 0:

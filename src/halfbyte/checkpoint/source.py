@@ -17,6 +17,7 @@ from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.disk import reason
 from halfbyte.errors import CheckpointError, HalfbyteError, UnsupportedError
+from halfbyte.formats.foreign import refuse_foreign
 from halfbyte.models import roles_of
 
 CONFIG_NAME = "config.json"
@@ -49,7 +50,8 @@ def read_config(files: Files) -> dict[str, Any]:
 def read_headers(files: Files) -> Opened:
     """Config, index and every header, cross-checked.
 
-    Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors), naming the file.
+    Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors, or a format that is
+    not read), naming the file.
     """
     config = read_config(files)
     where, content = files.place(INDEX_NAME), files.text(INDEX_NAME)
@@ -68,7 +70,9 @@ def read_headers(files: Files) -> Opened:
             else f"{files.place(missing[0])}: missing",
             hint="complete the download",
         )
-    return _with_unindexed(files, Opened(config, merged(headers, weight_map, where, refuse), {}), set(names))
+    tensors = merged(headers, weight_map, where, refuse)
+    refuse_foreign(config, tensors, files.where)
+    return _with_unindexed(files, Opened(config, tensors, {}), set(names))
 
 
 def _with_unindexed(files: Files, opened: Opened, known: set[str]) -> Opened:

@@ -61,16 +61,21 @@ class ShardWriter:
         try:
             os.fsync(self._file)
             digest = hash_open_file(self._file)
-            os.close(self._file)
+            self._close()
             os.replace(self._partial, self.path)
         except OSError as error:
             raise output_error(self.path, error) from None
         return digest
 
     def abandon(self) -> None:
-        """Remove the partial file."""
-        os.close(self._file)
+        """Remove the partial file, also after a `finish` that failed."""
+        self._close()
         self._partial.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            file, self._file = self._file, -1  # the number may be another file's from here on
+            os.close(file)
 
 
 def output_error(path: Path, error: OSError | ValueError) -> OutputError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from halfbyte.chat.options import CONTEXT_TOKENS, Sampling
-from halfbyte.cli.output import FollowLinks, Json, command, print_json, shown_progress, stdout
+from halfbyte.cli.output import FollowLinks, Json, command, print_json, shown_progress
 from halfbyte.disk import read_stream
 from halfbyte.errors import UsageError
 from halfbyte.progress import tell
@@ -129,11 +129,9 @@ class _Shown:
         if delta.kind != self._kind and (self._kind, delta.kind) != ("tool_name", "tool_arguments"):
             self._close()
             opening = {"reasoning": self._dim, "tool_name": "tool call: "}
-            with stdout():
-                print(opening.get(delta.kind, ""), end="")
+            print(opening.get(delta.kind, ""), end="")
         self._kind = delta.kind
-        with stdout():
-            print(block(delta.text) + (" " if delta.kind == "tool_name" else ""), end="", flush=True)
+        print(block(delta.text) + (" " if delta.kind == "tool_name" else ""), end="", flush=True)
 
     def _close(self) -> None:
         if self._kind is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, print_table, role_text, size_text
+from halfbyte.cli.output import Json, command, print_json, print_table, role_text, say, size_text
 
 
 @command
@@ -44,3 +44,5 @@ def inspect(
     ]
     columns = ["role", "format", "tensors", "parameters", "size", "bits/weight"]
     print_table(f"{path} ({found.model_type})", columns, rows, footer)
+    if found.buffers:
+        say(f"not counted: {len(found.buffers):,} buffers, which are no weights, first {found.buffers[0]}")

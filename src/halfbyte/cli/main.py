@@ -2,9 +2,7 @@
 
 import gc
 import os
-import sys
 from importlib import import_module
-from io import TextIOWrapper
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -90,16 +88,14 @@ def _options(
 def main() -> NoReturn:
     """Run the command line and leave at once: tearing down compiled code takes longer than most commands."""
     gc.set_threshold(100_000, 50, 50)  # half a million tensors make no cycles, only work for the collector
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # no character stops a message, whatever the terminal can show
-            stream.reconfigure(errors="backslashreplace")
     os._exit(_run())
 
 
 def _run() -> int:
     """The exit code; all that is to be said has been said."""
-    from halfbyte.cli.output import exit_code_of, flush  # `--help` does without most of it
+    from halfbyte.cli.output import Stdout, exit_code_of, flush  # not before they are needed
 
+    Stdout.take()
     try:
         code = app(standalone_mode=False)
         flush()

@@ -56,7 +56,7 @@ def command(function: F) -> F:
             code = done.exit_code
             try:
                 flush()
-            except (OSError, HalfbyteError) as error:
+            except (ReaderGone, HalfbyteError) as error:
                 code = exit_code_of(error)
             raise typer.Exit(code) from None
         except (Exception, KeyboardInterrupt) as error:
@@ -67,7 +67,7 @@ def command(function: F) -> F:
 
 def exit_code_of(error: BaseException, as_json: bool = False) -> int:
     """Say what went wrong, and with which code to leave. A reader that has seen enough is no error."""
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, ReaderGone | BrokenPipeError):
         sys.stdout = None  # what is left in its buffer has no reader
         return 0
     if isinstance(error, KeyboardInterrupt):
@@ -133,7 +133,7 @@ def told(error: HalfbyteError, as_json: bool) -> int:
     elif as_json:
         try:
             print_json({"error": {"kind": error.kind, "message": message, "hint": hint}})
-        except BrokenPipeError:
+        except ReaderGone:
             sys.stdout = None
         except StdoutError as full:
             return told(full, as_json)
@@ -143,39 +143,59 @@ def told(error: HalfbyteError, as_json: bool) -> int:
     return error.exit_code
 
 
+class Stdout(io.TextIOWrapper):
+    """Standard output, whoever writes to it: what cannot be written is an error of ours, which no library takes for
+    its own."""
+
+    @classmethod
+    def take(cls) -> None:
+        """Put it in place. No character stops a message, whatever the terminal can show."""
+        given = sys.stdout
+        if isinstance(given, io.TextIOWrapper):
+            given.flush()
+            line_buffering, encoding = given.line_buffering, given.encoding
+            sys.stdout = cls(given.detach(), encoding, "backslashreplace", line_buffering=line_buffering)
+
+    def write(self, text: str) -> int:
+        with _written():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _written():
+            super().flush()
+
+
+class ReaderGone(Exception):
+    """Whoever read standard output has seen enough."""
+
+
 @contextmanager
-def stdout() -> Iterator[None]:
-    """Whatever is written inside goes to standard output. Raises StdoutError, or BrokenPipeError where nobody reads."""
+def _written() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise
+        raise ReaderGone from None
     except OSError as error:
         raise StdoutError(f"standard output: cannot be written: {reason(error)}") from None
 
 
 def flush() -> None:
-    """Raises as `stdout` does."""
     if sys.stdout is not None:
-        with stdout():
-            sys.stdout.flush()
+        sys.stdout.flush()
 
 
 def say(text: object) -> None:
     """One line on stdout, whatever is in it."""
-    with stdout():
-        print(line(text))
+    print(line(text))
 
 
 def say_block(text: str) -> None:
     """Text of several lines on stdout, as it ends."""
-    with stdout():
-        print(block(text), end="")
+    print(block(text), end="")
 
 
 def print_json(document: Any, indent: int | None = None) -> None:
-    with stdout():
-        print(json_text(document, indent), flush=True)
+    print(json_text(document, indent), flush=True)
 
 
 @contextmanager
@@ -206,8 +226,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console = Console()
     if not console.is_terminal:
         console.width = 200
-    with stdout():
-        console.print(table)
+    console.print(table)
 
 
 def parse_size(text: str, option: str = "max_shard_bytes") -> int:

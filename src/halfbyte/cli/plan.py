@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from halfbyte.cli.output import Json, command, options_from, print_json, stdout
+from halfbyte.cli.output import Json, command, options_from, print_json
 from halfbyte.disk import check_output, read_stream
 from halfbyte.errors import UsageError, said
 from halfbyte.plan.options import PlanOptions
@@ -131,8 +131,7 @@ def plan(
     else:
         from halfbyte.plan.render import show
 
-        with stdout():
-            show(found)
+        show(found)
     if not found.fits:
         raise typer.Exit(1)
 
@@ -143,8 +142,7 @@ def _print_comparison(plans: "list[Plan]", json_output: bool) -> None:
         return
     from halfbyte.plan.render import show_comparison
 
-    with stdout():
-        show_comparison(plans)
+    show_comparison(plans)
 
 
 def routing_from(path: Path | None) -> tuple[float, ...] | None:

@@ -134,7 +134,7 @@ def _measure(
     job = Spans(ids, spans, len(documents) or len(ids), opening.logit_bytes or LOGIT_BYTES)
     wanted: list[tuple[Path, str | None]] = [(base.folder, None), (candidate.folder, None)]
     wanted += [(candidate.folder, "a4-sim")] if options.a4_sim else []
-    with opening.models(wanted) as (baseline, *candidates):
+    with opening.models(wanted, progress) as (baseline, *candidates):
         layer_bytes = (base.bytes + candidate.bytes * len(candidates)) // baseline.layers
         differences = Lockstep(baseline, candidates, job).run(progress, layer_bytes)
         if options.save_reference is not None:

@@ -21,7 +21,7 @@ class Streaming(Protocol):
     config: Any
     next_layer: int
 
-    def start(self, sequences: Sequence[Tensor]) -> None: ...
+    def start(self, sequences: Sequence[Tensor], key: str = "", anew: bool = False) -> None: ...
     def step(self, observer: Observer | None = None) -> int: ...
     def restore(self, observer: Observer) -> None: ...
     def hidden(self, sequence: int) -> Tensor: ...
@@ -73,8 +73,13 @@ class Lockstep:
         Models that were opened with a work folder go on where an earlier run of the same job was killed. The baseline
         is at most one layer ahead then, and holds the rows of all layers but its last.
         """
-        for model in (self._base, *self._candidates):
+        models = (self._base, *self._candidates)
+        for model in models:
             model.start(self._work.ids)
+        if not self._side_by_side():
+            progress.note("what is left of the models does not fit together; all start again from the first layer")
+            for model in models:
+                model.start(self._work.ids, anew=True)
         self._base.restore(self._choices)
         first = len(self._choices.rows[0])
         progress.start("comparing", layer_bytes * self._base.layers, layer_bytes * first)
@@ -83,6 +88,11 @@ class Lockstep:
             progress.advance(layer_bytes)
         tokens = self._token_measures(progress)
         return [Difference(*pair) for pair in zip(tokens, self._choices.rows, strict=True)]
+
+    def _side_by_side(self) -> bool:
+        """Whether the models are where one run left them: the baseline at the candidates' layer or one ahead."""
+        base = self._base.next_layer
+        return all(model.next_layer in ({base - 1, base} if base else {0}) for model in self._candidates)
 
     def _layer(self, layer: int) -> None:
         if self._base.next_layer == layer:

@@ -10,6 +10,7 @@ from pathlib import Path
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.disk import check_apart, check_work
 from halfbyte.process import rss_bytes
+from halfbyte.progress import NotesOf, Progress
 from halfbyte.stream.executor import Streamed
 
 LOGIT_SHARE = 16
@@ -28,8 +29,10 @@ class Opening:
     resume: bool = False
 
     @contextmanager
-    def models(self, wanted: Sequence[tuple[Path, str | None]]) -> Iterator[list[Streamed]]:
-        """Streamed models of (folder, activations), closed at the end, their files removed."""
+    def models(
+        self, wanted: Sequence[tuple[Path, str | None]], progress: Progress | None = None
+    ) -> Iterator[list[Streamed]]:
+        """Streamed models of (folder, activations), closed at the end, files removed. progress: hears of damage."""
         with ExitStack() as stack:
             budget = self._share(len(wanted))
             folders: list[Path | None] = [None] * len(wanted)
@@ -52,7 +55,12 @@ class Opening:
             models = []
             for (folder, activations), work in zip(wanted, folders, strict=True):
                 model = Streamed.open(
-                    folder, device=self.device, memory_budget=budget, activations=activations, work=work
+                    folder,
+                    device=self.device,
+                    memory_budget=budget,
+                    activations=activations,
+                    work=work,
+                    progress=None if progress is None else NotesOf(progress),
                 )
                 stack.callback(model.close)
                 models.append(model)

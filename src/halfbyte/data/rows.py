@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -42,11 +43,16 @@ def rows_of(name: str, seed: int) -> Iterator[Row]:
         raise DataError(
             f"{name}: no such file", hint="give JSONL, Parquet or text files, hf:NAME, or the mix nemotron-7"
         )
-    if path.suffix in JSONL:
+    if path.suffix in JSONL or (not path.suffix and _looks_like_json_lines(path)):
         return _json_lines(path)
     if path.suffix == ".parquet":
         return _parquet(path)
     return _text(path)
+
+
+def _looks_like_json_lines(path: Path) -> bool:
+    """Of a pipe, whose name (`/dev/fd/63`) says nothing: whether it begins with an object."""
+    return stat.S_ISFIFO(os.stat(path).st_mode) and read_stream(path, DataError)[:1] == b"{"
 
 
 def _json_lines(path: Path) -> Iterator[Row]:

@@ -38,7 +38,7 @@ class RecipeRecord(Record):
     name: str
     description: str = ""
     algorithm: str
-    roles: dict[str, str]
+    roles: dict[str, str | dict[str, str]]
     layers: dict[str, Any]
     mtp: str
 

@@ -19,13 +19,13 @@ from halfbyte.export.architectures import architecture_of
 from halfbyte.export.container import Layout, lay_out, open_writer
 from halfbyte.export.mapping import Mapper, Mapping
 from halfbyte.export.quantization import algorithm_of
-from halfbyte.export.stream import Step, steps, stream
+from halfbyte.export.stream import Step, sound_steps, steps, stream
 from halfbyte.export.unfinished import Unfinished
 from halfbyte.models import roles_of
 from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.progress import Progress, Silent
 
-FORMAT = 1
+FORMAT = 2
 """Part of every fingerprint: raise it when the same input would give other bytes, so that no old run is continued."""
 
 
@@ -90,9 +90,14 @@ def export(
         target = Unfinished(out, layout.paths, layout.sizes, _fingerprint(checkpoint, layout, todo), discard=overwrite)
         if target.damage is not None:
             progress.note(target.damage)
-        resumed = sum(step.bytes for step in todo[: target.done])
+        try:
+            done = sound_steps(todo, target, progress)
+        except BaseException:
+            target.interrupt()
+            raise
+        resumed = sum(todo[number].bytes for number in done)
         progress.start("export", sum(step.bytes for step in todo), resumed)
-        silenced = _fill(checkpoint, layout, todo, target, progress, workers)
+        silenced = _fill(checkpoint, layout, todo, done, target, progress, workers)
     tensors = plan.mapping.tensors
     return Exported(
         files=[str(path) for path in layout.paths],
@@ -123,12 +128,18 @@ def make_plan(
 
 
 def _fill(
-    checkpoint: Checkpoint, layout: Layout, todo: list[Step], target: Unfinished, progress: Progress, workers: int
+    checkpoint: Checkpoint,
+    layout: Layout,
+    todo: list[Step],
+    done: frozenset[int],
+    target: Unfinished,
+    progress: Progress,
+    workers: int,
 ) -> int:
     try:
         for file, header in enumerate(layout.headers):
             target.write(file, memoryview(header), 0)
-        silenced = stream(checkpoint, todo, target, progress, workers)
+        silenced = stream(checkpoint, todo, done, target, progress, workers)
     except OutputError:
         target.interrupt()
         raise

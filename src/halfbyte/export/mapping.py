@@ -24,7 +24,7 @@ from halfbyte.export.scales import scale_vector
 from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
 from halfbyte.models.llama_cpp import LlamaCpp
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import Role, TensorRole
+from halfbyte.models.roles import CACHE_SCALES, Role, TensorRole
 
 DTYPES = {
     BF16: GGMLQuantizationType.BF16,
@@ -54,7 +54,7 @@ class Planned:
 @dataclass
 class Mapping:
     """dropped: tensors of the checkpoint that llama.cpp has no use for (MTP where it loads none, scales of a quantized
-    KV cache)."""
+    KV cache, buffers)."""
 
     tensors: list[Planned] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
@@ -69,12 +69,12 @@ class Mapper:
         self._names: TensorNameMap = get_tensor_name_map(MODEL_ARCH[architecture.names], self.blocks)
 
     def map(self) -> Mapping:
-        mapping = Mapping()
+        mapping = Mapping(dropped=self.roles.buffers(self.checkpoint.tensors))
         stacks: dict[tuple[int | None, str | None], dict[int, Entry]] = {}
         ordered: list[Entry | dict[int, Entry]] = []
         for entry in inventory(self.checkpoint.tensors.values(), self.roles):
             role = entry.role
-            if role.part in ("k_scale", "v_scale") or (role.mtp and not self.architecture.mtp):
+            if role.part in CACHE_SCALES or (role.mtp and not self.architecture.mtp):
                 mapping.dropped += [tensor.name for tensor in entry.tensors.values()]
                 continue
             self._check_format(entry)

@@ -6,14 +6,16 @@ a piece (8 MiB, or one attention head's rows), whatever the size of the checkpoi
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.writer import partial
 from halfbyte.errors import CheckpointError
 from halfbyte.export.container import Layout
 from halfbyte.export.direct import DirectReader, Scratch
@@ -43,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A run of consecutive pieces of one file; the padding between tensors belongs to it."""
+    """A run of consecutive pieces of one file; the padding between tensors, and behind the last one, belongs to it."""
 
     file: int
     offset: int
@@ -64,7 +66,29 @@ def steps(layout: Layout) -> list[Step]:
                 last.parts.append(Part(tensor, piece, offset - last.offset, size))
                 result[-1] = last._replace(bytes=offset + size - last.offset)
             offset += size
-    return result
+    ends = [(after.file, after.offset) for after in result[1:]] + [(-1, 0)]
+    return [
+        step._replace(bytes=(end if file == step.file else layout.sizes[step.file]) - step.offset)
+        for step, (file, end) in zip(result, ends, strict=True)
+    ]
+
+
+def sound_steps(todo: Sequence[Step], target: Unfinished, progress: Progress) -> frozenset[int]:
+    """Numbers of the steps that an earlier run has written and that still are what it wrote. Reads all of them."""
+    noted = {number: total for number, total in target.noted.items() if number < len(todo)}
+    if noted:
+        progress.start("check the unfinished export", sum(todo[number].bytes for number in noted))
+    sound, scratch = set(), Scratch()
+    for number, total in sorted(noted.items()):
+        step = todo[number]
+        data = scratch.take(0, step.bytes, step.offset)
+        if target.read(step.file, data.data, step.offset) and crc32(data.data) == total:
+            sound.add(number)
+        progress.advance(step.bytes)
+    damaged = len(noted) - len(sound)
+    if damaged:
+        progress.note(f"{partial(target.out)}: {damaged} of {len(noted)} finished pieces damaged; they are made again")
+    return frozenset(sound)
 
 
 def read_piece(reader: DirectReader, piece: Piece, scratch: Scratch) -> list[Bytes]:
@@ -72,8 +96,15 @@ def read_piece(reader: DirectReader, piece: Piece, scratch: Scratch) -> list[Byt
     return [reader.read(source, scratch, slot) for slot, source in enumerate(piece.sources)]
 
 
-def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progress: Progress, workers: int) -> int:
-    """Write every step from number `target.done` on. Returns how many NVFP4 blocks have a zero scale over codes.
+def stream(
+    checkpoint: Checkpoint,
+    todo: list[Step],
+    done: frozenset[int],
+    target: Unfinished,
+    progress: Progress,
+    workers: int,
+) -> int:
+    """Write every step whose number is not in `done`. Returns how many NVFP4 blocks have a zero scale over codes.
 
     Raises CheckpointError for a block scale that is NaN or negative and for a source that ends early, OutputError if
     the disk refuses. Whatever was noted in the journal stays good.
@@ -81,26 +112,34 @@ def stream(checkpoint: Checkpoint, todo: list[Step], target: Unfinished, progres
     scratch, reader, journal = Scratch(), DirectReader(checkpoint), _JournalThread(target)
     silenced = 0
 
-    def convert(step: Step) -> int:
+    def convert(step: Step) -> tuple[int, int]:
         output, position, found = scratch.take(-1, step.bytes, step.offset), 0, 0
         for tensor, piece, start, size in step.parts:
             output[position:start] = 0
             position = start + size
             found += _make(reader, tensor, piece, output[start:position], scratch)
+        output[position:] = 0
         target.write(step.file, output.data, step.offset)
-        return found
+        return found, crc32(output.data)
 
     with ThreadPoolExecutor(workers, "export") as pool, journal:
-        running: deque[tuple[Step, Future[int]]] = deque()
+        running: deque[tuple[int, Future[tuple[int, int]]]] = deque()
+
+        def settle() -> int:
+            number, future = running.popleft()
+            found, total = future.result()
+            progress.advance(todo[number].bytes)
+            journal.settled(number, total, todo[number].bytes)
+            return found
+
         try:
-            for number in range(target.done, len(todo) + workers):
-                if number < len(todo):
-                    running.append((todo[number], pool.submit(convert, todo[number])))
-                while running and (len(running) > 2 * workers or number >= len(todo)):
-                    step, future = running.popleft()
-                    silenced += future.result()
-                    progress.advance(step.bytes)
-                    journal.settled(step.bytes)
+            for number in range(len(todo)):
+                if number not in done:
+                    running.append((number, pool.submit(convert, todo[number])))
+                while len(running) > 2 * workers:
+                    silenced += settle()
+            while running:
+                silenced += settle()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -129,19 +168,20 @@ class _JournalThread:
     """Syncs and notes progress in the background, so that the steps never wait for the disk's own pace."""
 
     def __init__(self, target: Unfinished) -> None:
-        self._target, self._steps, self._bytes = target, target.done, 0
+        self._target, self._bytes = target, 0
+        self._sums: dict[int, int] = {}
         self._pool = ThreadPoolExecutor(1, "export-journal")
         self._noting: Future[None] | None = None
 
-    def settled(self, size: int) -> None:
-        """One more step, in order, is written."""
-        self._steps += 1
+    def settled(self, number: int, total: int, size: int) -> None:
+        """One more step is written. total: CRC-32 of its bytes."""
+        self._sums[number] = total
         self._bytes += size
         if self._bytes >= SYNC_BYTES and (self._noting is None or self._noting.done()):
             self._wait()
-            self._bytes = 0
-            reached: Callable[[int], None] = self._target.reached
-            self._noting = self._pool.submit(reached, self._steps)
+            reached, sums = self._target.reached, self._sums
+            self._bytes, self._sums = 0, {}
+            self._noting = self._pool.submit(reached, sums)
 
     def _wait(self) -> None:
         if self._noting is not None:

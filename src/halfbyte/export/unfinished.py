@@ -2,7 +2,7 @@
 
 The files are `NAME.partial` until the last of them is complete and synced; then they are renamed, the first of a
 series last, because that is the one that llama.cpp is given. The journal `OUT.partial.jsonl` (`checkpoint.resume`) says
-line by line how many steps are on disk for good.
+line by line which steps are on disk for good, each with the CRC-32 of its bytes; what no longer has it is made again.
 """
 
 import os
@@ -20,6 +20,7 @@ class Unfinished:
         """Create or resume. discard: an unfinished run of another job may be thrown away.
 
         Raises OutputError if another run is writing, if the unfinished run is another job's, or if the disk refuses.
+        noted: afterwards, the CRC-32 of every step that was on the disk, by number.
         """
         self.out, self.paths, self.sizes = out, paths, sizes
         self._files: list[int] = []
@@ -27,7 +28,7 @@ class Unfinished:
         self._open_journal(fingerprint, discard)
         try:
             for path, size in zip(paths, sizes, strict=True):
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if self.done else os.O_TRUNC)
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if self.noted else os.O_TRUNC)
                 self._files.append(os.open(partial(path), flags, 0o644))
                 os.ftruncate(self._files[-1], size)
                 reserve(self._files[-1], size)
@@ -47,15 +48,13 @@ class Unfinished:
                 discard=discard,
             )
             self.damage = self._journal.damage
-            if not all(partial(path).exists() for path in self.paths):
-                self._journal.forget()
-            self.done = max((line["steps"] for line in self._journal.lines), default=0)
+            self.noted = {number: total for line in self._journal.lines for number, total in line.get("sums", ())}
             mine = [partial(path).name for path in self.paths]
             for line in self._journal.discarded or ():
                 for name in line.get("files", ()):
                     if name not in mine:
                         (self.out.parent / Path(name).name).unlink(missing_ok=True)
-            self._journal.append({"files": mine, "steps": self.done})
+            self._journal.append({"files": mine})
         except OSError as error:
             raise output_error(path, error) from None
 
@@ -69,12 +68,25 @@ class Unfinished:
         except OSError as error:
             raise output_error(self.paths[file], error) from None
 
-    def reached(self, steps: int) -> None:
-        """The first `steps` steps are written: sync them, then note it."""
+    def read(self, file: int, buffer: memoryview, offset: int) -> bool:
+        """Fill `buffer` from `offset` of file number `file`; False if it ends early or cannot be read."""
+        position = 0
+        try:
+            while position < len(buffer):
+                count = os.preadv(self._files[file], [buffer[position:]], offset + position)
+                if count == 0:
+                    return False
+                position += count
+        except OSError:
+            return False
+        return True
+
+    def reached(self, sums: dict[int, int]) -> None:
+        """These steps are written: sync them, then note it. sums: CRC-32 of their bytes by number."""
         try:
             for file in self._files:
                 os.fdatasync(file)
-            self._journal.append({"steps": steps})
+            self._journal.append({"sums": sorted(sums.items())})
         except OSError as error:
             raise output_error(self.out, error) from None
 

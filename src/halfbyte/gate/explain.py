@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.tensor import Tensor
+from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import plural, printable
@@ -11,7 +12,7 @@ from halfbyte.models import promised_tensors, roles_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Described
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import Role
+from halfbyte.models.roles import CACHE_SCALES, Role
 
 Key = tuple[Role, int | None, str | None]
 
@@ -47,8 +48,9 @@ def _with_roles(facts: Facts, roles: RoleMap) -> list[Tensor]:
     known = []
     for tensor in facts.tensors.values():
         try:
-            roles.role(tensor.name)
-            known.append(tensor)
+            if not roles.is_buffer(tensor.name):
+                roles.role(tensor.name)
+                known.append(tensor)
         except UnknownTensorError as error:
             rule = _RULES.get(error.contradicts, "integrity.unknown-tensor")
             facts.problem(rule, printable(error.message, 500), tensor=tensor.name)
@@ -82,7 +84,7 @@ def _compare(facts: Facts, arch: Architecture) -> None:
     whole = not any(rule in facts.problems for rule in ("integrity.parts", "integrity.shard"))
     for entry in facts.entries:
         role = entry.role
-        if role.part in ("k_scale", "v_scale"):
+        if role.part in CACHE_SCALES:
             continue
         if role.fused:
             fused.add((role.layer, role.projection))
@@ -100,6 +102,10 @@ def _compare(facts: Facts, arch: Architecture) -> None:
         lacking = absent.total() - wrong.total()
         if lacking > 0 and whole:
             _note_missing(facts, arch, key, lacking, shapes.total())
+    head: Key = (Role.LM_HEAD, None, None)
+    if arch.tied_embeddings and there.get(head) == Counter([(arch.vocab, arch.hidden)]):
+        del there[head]
+        facts.problem("integrity.shape", TIED_HEAD, tensor="lm_head.weight", at_most="warn")
     for key, shapes in there.items():
         if key not in promised:
             _note_shape(facts, key, shapes, Counter())

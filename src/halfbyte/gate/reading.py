@@ -16,6 +16,7 @@ from halfbyte.checkpoint.index import INDEX_NAME, SINGLE_NAME, Fault, merged, we
 from halfbyte.errors import CheckpointError, HeaderError
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
+from halfbyte.formats.foreign import refuse_foreign
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.gate.explain import explain_tensors
 from halfbyte.gate.facts import Facts, RuleOptions, ShardFacts
@@ -57,7 +58,11 @@ RULES = {
 
 
 def read_facts(files: Files, policy: Policy, options: RuleOptions, progress: Progress) -> Facts:
-    """Everything that rules look at. Raises CheckpointError if there is nothing to judge, or the server fails."""
+    """Everything that rules look at.
+
+    Raises CheckpointError if there is nothing to judge, or the server fails; UnsupportedError if the weights are in a
+    format that no rule knows.
+    """
     facts = Facts(files, policy, options, progress, listing=files.listing())
     with no_garbage_collection():
         _read_small_files(facts)
@@ -66,6 +71,7 @@ def read_facts(files: Files, policy: Policy, options: RuleOptions, progress: Pro
         facts.evidence = _dossier(facts)
         weight_map = _weight_map(facts)
         _merge(facts, _read_headers(facts, weight_map), weight_map)
+        refuse_foreign(facts.config, facts.tensors, files.where)
         _explain(facts)
     return facts
 

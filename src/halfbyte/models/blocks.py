@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Described
-from halfbyte.models.roles import GLU, Role
+from halfbyte.models.roles import CACHE_SCALES, GLU, Role
 
 LayerOf = Callable[[Architecture, int], Iterable[Described]]
 
@@ -44,9 +44,11 @@ def _attention(projection: str, *shape: int, part: str = "weight", promised: boo
 
 
 def _cache_scales() -> Iterator[Described]:
-    """Where the scales of a quantized KV cache live."""
-    for part in ("k_scale", "v_scale"):
-        yield Described(f"self_attn.attn.{part}", Role.ATTENTION, (), dtype="f32", promised=False)
+    """Where the scales of a quantized KV cache live: vLLM's place, and ModelOpt's, which names `k_proj` and `v_proj`
+    also where the attention is latent and has no such linears."""
+    for part, projection in zip(CACHE_SCALES, ("k_proj", "v_proj"), strict=True):
+        for owner in ("attn", projection):
+            yield Described(f"self_attn.{owner}.{part}", Role.ATTENTION, (), dtype="f32", promised=False)
 
 
 def mla(arch: Architecture) -> Iterator[Described]:

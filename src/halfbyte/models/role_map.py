@@ -5,12 +5,17 @@ else matches names. A name that the list does not hold is an error, never a gues
 config: an expert number beyond the last, an indexer on a layer that shares its selection, experts on a dense layer.
 """
 
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from halfbyte.errors import UnknownTensorError
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Described, Family
-from halfbyte.models.roles import PARTS, Role, TensorRole
+from halfbyte.models.roles import CACHE_SCALES, PARTS, Role, TensorRole
+
+_BUFFER = re.compile(r"model\.(?:layers\.(\d{1,6})\.self_attn\.)?rotary_emb\.(?:inv_freq|cos_cached|sin_cached)")
+"""What old transformers saved of the rotary embedding, in any family: computed anew by whoever runs the model."""
 
 
 class _Module(NamedTuple):
@@ -35,6 +40,7 @@ class RoleMap:
         self._stacks: dict[str, TensorRole] = {}
         self._expert_paths: dict[tuple[int | None, str | None], tuple[str, str]] = {}
         self._published: dict[str, str] = {}
+        self._projections: dict[Role, list[str]] = {}
         self._numbers: dict[str, int | None] = {}  # a few hundred spellings serve many thousand names
         for tensor in family.tensors(arch):
             if tensor.layer is None or tensor.layer < self.layers + self.mtp_layers:
@@ -49,7 +55,7 @@ class RoleMap:
                 )
                 continue
             module, _, part = name.rpartition(".")
-            parts = frozenset((part,)) if part not in PARTS else PARTS
+            parts = PARTS if part in PARTS and part not in CACHE_SCALES else frozenset((part,))
             entry = _Module(tensor.role, tensor.layer, tensor.projection, tensor.mtp, parts)
             head, marker, tail = module.partition(".experts.{e}.")
             if marker:
@@ -85,6 +91,28 @@ class RoleMap:
         if stack is None:
             raise self._unknown(name)
         return stack
+
+    def projections(self, role: Role) -> list[str]:
+        """The linears of a role by their standard names, as this model has them."""
+        if role not in self._projections:
+            found = {
+                tensor.projection: None
+                for tensor in self.family.tensors(self.arch)
+                if tensor.role is role and tensor.promised and tensor.projection and len(tensor.shape) == 2
+            }
+            self._projections[role] = list(found)
+        return self._projections[role]
+
+    def is_buffer(self, name: str) -> bool:
+        """Whether a tensor is no weight but what a module computes for itself (Kimi-K2 and Moonlight have such)."""
+        if "rotary_emb" not in name:
+            return False
+        found = _BUFFER.fullmatch(name)
+        return found is not None and int(found[1] or 0) < self.layers + self.mtp_layers
+
+    def buffers(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that are buffers: whoever leaves them out names them."""
+        return [name for name in names if self.is_buffer(name)]
 
     def expert_module(self, layer: int, expert: int, projection: str) -> str:
         """Module path of one expert's linear in the published names, which engines load."""

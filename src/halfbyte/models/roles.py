@@ -25,7 +25,10 @@ class Role(StrEnum):
 GLU = ("gate_proj", "up_proj", "down_proj")
 """Standard names of the three linears of an expert or MLP."""
 
-PARTS = LINEAR_PARTS | {"bias", "k_scale", "v_scale"}
+CACHE_SCALES = ("k_scale", "v_scale")
+"""Of a quantized KV cache: no weights, and not all engines read them."""
+
+PARTS = LINEAR_PARTS | {"bias", *CACHE_SCALES}
 """What may follow a linear's path: its tensors in any of the formats we read, and the scales of a quantized cache."""
 
 SHARED_SCALE = (("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("q_proj", "k_proj", "v_proj"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries
+from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import F32, QUANTIZED
 from halfbyte.models import roles_of
@@ -50,7 +51,7 @@ class Job:
 def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bool = False) -> Job:
     """Decide everything. Raises CheckpointError, UnknownTensorError, UnsupportedError, RecipeError."""
     roles = roles_of(source.config)
-    recipe.check_layers(roles)
+    recipe.check_model(roles)
     problems = recipe.engine_problems(roles)
     if problems and not force:
         raise RecipeError(
@@ -59,7 +60,7 @@ def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bo
         )
     entries = inventory(source.tensors.values(), roles)
     _refuse_quantized(source, entries)
-    warnings = [f"forced: {problem}" for problem in problems] + _warnings(entries, roles, source.config)
+    warnings = [f"forced: {problem}" for problem in problems] + _warnings(source, entries, roles)
     linears, kept = split(entries, roles)
     linears = [replace(linear, quantize=recipe.quantizes(linear.role, roles.layers)) for linear in linears]
     if not any(linear.quantize for linear in linears):
@@ -98,13 +99,18 @@ def _refuse_quantized(source: Checkpoint, entries: list[Entry]) -> None:
         )
 
 
-def _warnings(entries: list[Entry], roles: RoleMap, config: dict[str, object]) -> list[str]:
+def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[str]:
     found = []
-    if config.get("num_nextn_predict_layers") and not any(entry.role.mtp for entry in entries):
+    buffers = roles.buffers(source.tensors)
+    if buffers:
+        found.append(f"left out: {len(buffers):,} tensor(s) that are buffers, no weights, first {buffers[0]}")
+    if source.config.get("num_nextn_predict_layers") and not any(entry.role.mtp for entry in entries):
         found.append(
             "config.json announces an MTP layer but the checkpoint has none: engines that draft with it will draft "
             "garbage; set num_nextn_predict_layers to 0 or restore the layer"
         )
+    if roles.arch.tied_embeddings and "lm_head.weight" in source.tensors:
+        found.append(TIED_HEAD)
     for entry in entries:
         if entry.role.part == "e_score_correction_bias" and entry.format != F32 and roles.arch.shared_width:
             found.append(f"{entry.name} is {entry.format}: engines expect float32, rounding it reorders top-k")

@@ -209,7 +209,7 @@ class Run:
 
     def _hash_source(self, name: str) -> None:
         self._check_stop()
-        digest = hash_file(self._source.shards[name].path, self._check_stop)
+        digest = self._source.shards[name].sha256(self._check_stop)
         with self._lock:
             self._journal.source_done(name, digest)
 

@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from halfbyte.checkpoint.index import SHARD_SUFFIX
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
@@ -143,6 +144,8 @@ def _check_hashes(dst: Path, dossier: Dossier | None) -> tuple[list[Mismatch], i
         path = dst / file.file
         if not path.is_file():
             found.append(Mismatch(file.file, f"missing, {DOSSIER} lists it"))
+        elif path.stat().st_size != file.bytes and not path.name.endswith(SHARD_SUFFIX):
+            found.append(Mismatch(file.file, f"{path.stat().st_size} bytes, {DOSSIER} has {file.bytes}"))
         elif (digest := hash_file(path)) != file.sha256 and not _improved(dst, dossier, file.file, digest):
             found.append(Mismatch(file.file, f"SHA-256 {digest}, {DOSSIER} has {file.sha256}"))
     return found, len(files)

@@ -4,11 +4,12 @@ What the engines cannot load is refused here, before any work, with the reason; 
 SGLang 0.5.23. One precision per layer's experts holds by construction: a recipe cannot name an expert.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
 
-from halfbyte.engines.packing import LATENT_ATTENTION, REASONS
+from halfbyte.engines.packing import REASONS, WHOLE_EXPERTS, halves_apart, why_unpackable
 from halfbyte.errors import RecipeError
 from halfbyte.formats.modelopt import Algorithm
 from halfbyte.models.role_map import RoleMap
@@ -16,6 +17,9 @@ from halfbyte.models.roles import Role, TensorRole
 from halfbyte.recipes.reading import Table, WrittenFile
 
 Format = Literal["nvfp4", "keep"]
+
+Chosen = Format | dict[str, Format]
+"""Of a role: one format, or one for each linear (`{o_proj: nvfp4}`); linears that are not named are kept."""
 
 
 def _layer_numbers(value: Any) -> Any:
@@ -38,7 +42,7 @@ class Override(Table):
     """Other formats for some layers."""
 
     layers: LayerNumbers
-    roles: dict[Role, Format]
+    roles: dict[Role, Chosen]
 
 
 class Layers(Table):
@@ -50,7 +54,8 @@ class Layers(Table):
 
 
 class Recipe(WrittenFile):
-    """Which roles become NVFP4. Roles that are not named are kept; MTP layers are kept unless `mtp` says otherwise."""
+    """Which roles, or which linears of a role, become NVFP4. What is not named is kept, MTP layers too unless `mtp`
+    says otherwise."""
 
     what: ClassVar = "recipe"
     plural: ClassVar = "recipes"
@@ -61,7 +66,7 @@ class Recipe(WrittenFile):
     name: str = Field(min_length=1)
     description: str = ""
     algorithm: Algorithm = "NVFP4"
-    roles: dict[Role, Format]
+    roles: dict[Role, Chosen]
     layers: Layers = Layers()
     mtp: Format = "keep"
 
@@ -70,6 +75,8 @@ class Recipe(WrittenFile):
         recipe = super().parsed(text, where)
         if Role.NORM in recipe._quantized_roles():
             raise RecipeError(f"{where}: roles.norm: norms have one dimension and cannot be NVFP4")
+        if any(isinstance(chosen, dict) for chosen in recipe._chosen(Role.ROUTED_EXPERT)):
+            raise RecipeError(f"{where}: roles.routed_expert: {WHOLE_EXPERTS}", hint="give the role one format")
         if not recipe._quantized_roles():
             raise RecipeError(f"{where}: quantizes nothing", hint="give at least one role the format nvfp4")
         return recipe
@@ -85,28 +92,57 @@ class Recipe(WrittenFile):
             for override in self.layers.overrides:
                 if role.layer in override.layers:
                     chosen = override.roles.get(role.role, chosen)
-        return chosen == "nvfp4"
+        return (chosen.get(role.projection or "", "keep") if isinstance(chosen, dict) else chosen) == "nvfp4"
+
+    def _chosen(self, role: Role) -> list[Chosen]:
+        """All that the recipe says of a role."""
+        tables = [self.roles, *(override.roles for override in self.layers.overrides)]
+        return [table[role] for table in tables if role in table]
 
     def _quantized_roles(self) -> set[Role]:
-        tables = [self.roles, *(override.roles for override in self.layers.overrides)]
-        return {role for table in tables for role, chosen in table.items() if chosen == "nvfp4"}
+        return {role for role in Role if any(map(_packs, self._chosen(role)))}
 
-    def check_layers(self, roles: RoleMap) -> None:
-        """Raise RecipeError for a layer number that the model does not have."""
+    def check_model(self, roles: RoleMap) -> None:
+        """Raise RecipeError for a layer number or a linear that the model does not have."""
         for override in self.layers.overrides:
             for layer in override.layers:
                 if layer >= roles.layers:
                     raise RecipeError(
                         f"recipe {self.name}: layer {layer} in layers.overrides, the model has 0 to {roles.layers - 1}"
                     )
+        for role in Role:
+            for chosen in self._chosen(role):
+                for projection in chosen if isinstance(chosen, dict) else ():
+                    if projection not in (known := roles.projections(role)):
+                        raise RecipeError(
+                            f"recipe {self.name}: roles.{role} names {projection[:80]!r}, no linear of this model",
+                            hint=f"its linears of this role: {', '.join(known) or 'none'}",
+                        )
 
     def engine_problems(self, roles: RoleMap) -> list[str]:
         """Why an engine could not load a checkpoint made by this recipe; empty if both can."""
-        quantized = self._quantized_roles()
-        problems = []
-        if Role.ATTENTION in quantized and roles.arch.mla is not None:
-            problems.append(f"attention: {LATENT_ATTENTION}")
-        problems += [f"{role}: {reason}" for role, reason in REASONS.items() if role in quantized]
+        latent, problems = roles.arch.mla is not None, list[str]()
+        for role in (Role.ATTENTION, *REASONS, Role.SHARED_EXPERT, Role.DENSE_MLP):
+            for chosen in filter(_packs, self._chosen(role)):
+                problems += [f"{role}: {reason}" for reason in _reasons(role, chosen, latent, roles.projections(role))]
         if self.mtp == "nvfp4":
             problems.append(f"mtp: {REASONS[Role.MTP]}")
-        return problems
+        return list(dict.fromkeys(problems))
+
+
+def _packs(chosen: Chosen) -> bool:
+    return "nvfp4" in chosen.values() if isinstance(chosen, dict) else chosen == "nvfp4"
+
+
+def _reasons(role: Role, chosen: Chosen, latent: bool, linears: list[str]) -> Iterator[str]:
+    """Why engines do not load what is chosen for a role. linears: the projections of the role."""
+    if isinstance(chosen, str):
+        reason = why_unpackable(role, None, latent)
+        if reason is not None:
+            yield reason
+        return
+    packed = [name for name, form in chosen.items() if form == "nvfp4"]
+    yield from filter(None, (why_unpackable(role, name, latent) for name in packed))
+    apart = halves_apart(packed, linears)
+    if apart is not None:
+        yield f"{apart[0]} is packed and {apart[1]} is not, yet engines fuse the two"

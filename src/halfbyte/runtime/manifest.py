@@ -21,7 +21,7 @@ from halfbyte.formats.catalogue import NVFP4, QUANTIZED
 from halfbyte.formats.dtypes import F8_E4M3, FLOATS, U8
 from halfbyte.formats.torch_dtypes import TORCH_DTYPES
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import Role
+from halfbyte.models.roles import CACHE_SCALES, Role
 from halfbyte.runtime.replace import is_quantized
 from halfbyte.runtime.runtime import logger
 
@@ -67,8 +67,10 @@ def _check_names(model: Any, quantizer: Any, roles: RoleMap, checkpoint: Checkpo
     found: dict[str, set[tuple[str, int]]] = {}
     dropped = 0
     for tensor in checkpoint.tensors.values():
+        if roles.is_buffer(tensor.name):
+            continue
         role = roles.role(tensor.name)
-        if role.mtp or role.part in ("k_scale", "v_scale") or any(entry.search(tensor.name) for entry in ignored):
+        if role.mtp or role.part in CACHE_SCALES or any(entry.search(tensor.name) for entry in ignored):
             dropped += 1
             continue
         target, pattern = rename_source_key(tensor.name, renamings, converters, model.base_model_prefix, wanted)

@@ -14,9 +14,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.models import find, roles_of
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import GLU, Role
-
-CACHE_SCALES = ("k_scale", "v_scale")
+from halfbyte.models.roles import CACHE_SCALES, GLU, Role
 
 
 @dataclass

@@ -36,6 +36,13 @@ class Ends:
         self.norm = _needed(outside.get(Role.NORM), "model.norm.weight")
         head = outside.get(Role.LM_HEAD) or (self.embedding if tied else None)
         self.head = _needed(head, "lm_head.weight")
+        width = int(skeleton.config.hidden_size)
+        for entry in (self.embedding, self.norm, self.head):
+            if entry.shape[-1:] != (width,):
+                raise CheckpointError(
+                    f"{entry.name}: shape {list(entry.shape)}, the model's hidden_size is {width}",
+                    hint="config.json does not belong to these weights",
+                )
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings [T, H] of one sequence, int64 [T]: only its tokens' rows are read.

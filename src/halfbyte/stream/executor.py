@@ -110,16 +110,19 @@ class Streamed:
         return cls(contents, skeleton, options, progress or Silent())
 
     @torch.no_grad()
-    def start(self, sequences: Sequence[Tensor], key: str = "") -> None:
+    def start(self, sequences: Sequence[Tensor], key: str = "", anew: bool = False) -> None:
         """Embed all sequences, each int64 [T], or go on where an earlier run of the same job was killed.
 
-        key: whatever else the work folder's results depend on, such as an observer's options. Afterwards `next_layer`
-        says where `step` begins.
+        key: whatever else the work folder's results depend on, such as an observer's options. anew: whatever an
+        earlier run left is removed. Afterwards `next_layer` says where `step` begins.
         """
         self._stop()
         own = Sequences.of(sequences)
         config, device = self.config, self._skeleton.device
+        self._observed = None
         self._work = Work(self._options["work"], self._progress.note)
+        if anew:
+            self._work.clear()
         self._fingerprint = self._identity(own, key)
         state = self._work.found(self._fingerprint)
         self.next_layer = 0 if state is None else state.layers

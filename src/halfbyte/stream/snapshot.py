@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from halfbyte.checkpoint.resume import DamagedError, locked, read_state, write_state
+from halfbyte.checkpoint.resume import DamagedError, locked, read_state, remove_file, write_state
 from halfbyte.checkpoint.writer import hash_file, output_error, write_whole
 from halfbyte.errors import OutputError, said
 
@@ -104,7 +104,7 @@ class Work:
         for path in self.folder.iterdir():
             old = path.name.startswith(("observer-", "selection-"))
             if old and path.name not in (state.selection, state.observer):
-                path.unlink()
+                remove_file(path)
 
     def clear(self) -> None:
         """Remove our files; nothing else that the folder may hold."""
@@ -119,7 +119,7 @@ class Work:
     def _remove(self, beginnings: tuple[str, ...]) -> None:
         for path in self.folder.iterdir():
             if path.name.startswith(beginnings):
-                path.unlink()
+                remove_file(path)
 
     def close(self) -> None:
         os.close(self._lock)

@@ -5,8 +5,9 @@ What each engine takes stands in `engines`, which the writer asks too.
 
 from collections.abc import Iterator
 
+from halfbyte.checkpoint.inventory import Entry
 from halfbyte.engines.catalogue import ENGINES
-from halfbyte.engines.packing import unpackable
+from halfbyte.engines.packing import halves_apart, why_unpackable
 from halfbyte.formats.catalogue import NVFP4, QUANTIZED
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
@@ -20,6 +21,7 @@ from halfbyte.gate.quantization import (
     wants_input_scales,
 )
 from halfbyte.gate.registry import rule
+from halfbyte.models.roles import Role
 
 CONFIG = "config.json"
 
@@ -183,16 +185,30 @@ def mixed_precision(facts: Facts) -> Iterator[Found]:
 @rule(
     "loadability.packed-roles",
     "deny",
-    "Attention of the latent kind is absorbed per head, the indexer fused in BF16, the router a plain parameter, head "
-    "and embeddings looked up: no engine takes them packed.",
+    "Latent attention's kv_b_proj is absorbed per head, the indexer fused in BF16, the router a plain parameter, head "
+    "and embeddings looked up: no engine takes them packed, nor one of two linears that it fuses.",
 )
 def packed_roles(facts: Facts) -> Iterator[Found]:
     latent = facts.arch is not None and facts.arch.mla is not None
-    never = unpackable(latent)
-    for (role, mtp, form), count in facts.formats.items():
-        if form == NVFP4 and role in never and not mtp:
-            module = facts.first(role, mtp, form).role.module
-            yield Found(f"{role}: {plural(count, 'tensor')} packed as NVFP4, which engines cannot load", module=module)
+    found: dict[tuple[Role, str], list[Entry]] = {}
+    for entry in facts.packed:
+        role = entry.role
+        if not role.mtp and (reason := why_unpackable(role.role, role.projection, latent)) is not None:
+            found.setdefault((role.role, reason), []).append(entry)
+    for (name, reason), entries in found.items():
+        count, module = plural(len(entries), "tensor"), entries[0].role.module
+        yield Found(f"{name}: {count} packed as NVFP4, which engines cannot load: {reason}", module=module)
+    linears: dict[str, dict[str, Entry]] = {}
+    for entry in facts.linears:
+        role = entry.role
+        if role.projection is not None and not role.mtp and role.role is not Role.ROUTED_EXPERT:
+            linears.setdefault(role.module.rpartition(".")[0], {})[role.projection] = entry
+    for owner, parts in linears.items():
+        apart = halves_apart([name for name, entry in parts.items() if entry.format == NVFP4], parts)
+        if apart is not None:
+            message = f"{owner}: {apart[0]} is packed and {apart[1]} is not, yet engines fuse the two"
+            yield Found(message, module=parts[apart[0]].role.module)
+            return
 
 
 @rule(

@@ -14,7 +14,7 @@ from halfbyte.calibrate.file import write_scales
 from halfbyte.calibrate.findings import SCHEMA, findings
 from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.rule import parse_rule
-from halfbyte.checkpoint.resume import DamagedError, fingerprint_of, folder_identity, read_state
+from halfbyte.checkpoint.resume import DamagedError, fingerprint_of, folder_identity, read_state, remove_file
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.data.documents import Documents
 from halfbyte.errors import UnsupportedError
@@ -111,7 +111,7 @@ def _check_what_is_there(work: Path, store: RoundedExperts, progress: Progress) 
         f"{expert}: rounded again{', after the layers before them ran again' if again else ''}"
     )
     if again:
-        (work / STATE).unlink(missing_ok=True)
+        remove_file(work / STATE)
 
 
 def _finished_layers(work: Path, key: str, progress: Progress) -> int:
@@ -126,9 +126,9 @@ def _finished_layers(work: Path, key: str, progress: Progress) -> int:
             return int(state["layers"])
     except DamagedError as error:
         progress.note(f"{error.message}; the pass begins anew")
-    except FileNotFoundError:
+    except OSError:
         pass
-    (work / STATE).unlink(missing_ok=True)
+    remove_file(work / STATE)
     return 0
 
 
