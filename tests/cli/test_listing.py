@@ -22,7 +22,7 @@ from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.search.options import SearchOptions
 from halfbyte.serve.options import ServeOptions
 
-NO_COMMANDS = {"__init__", "main", "many", "output"}
+NO_COMMANDS = {"__init__", "main", "many", "output", "verdicts"}
 OPTIONS: dict[type[Any], str] = {
     QuantizeOptions: "quantize",
     CalibrateOptions: "calibrate",

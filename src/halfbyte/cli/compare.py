@@ -46,6 +46,9 @@ def compare(
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: cuda if there is one]")] = None,
     memory_budget: MemoryBudget = None,
     work: Annotated[Path | None, typer.Option(help="Folder for what spills, in which a killed run goes on.")] = None,
+    save_reference: Annotated[
+        Path | None, typer.Option(help="Keep the candidate's answers at some hundred positions here, for probe.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Measure what a candidate lost, both models streamed layer by layer from disk over the same tokens.

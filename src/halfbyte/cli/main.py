@@ -27,6 +27,7 @@ SUMMARIES = {
     "serve": "Serve a model behind one door: tenants whose tokens and money are reserved, then settled, to the token.",
     "tenants": "Tenants of a door: keys, limits per minute, budgets per day and month, priority, allowed models.",
     "usage": "What tenants used and paid, from the ledger, and what the machines cost beyond that.",
+    "probe": "Ask a running engine whether it computes what the checkpoint says, at some hundred positions.",
     "evaluate": "Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.",
     "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
     "which drops ruled out.",

@@ -48,6 +48,9 @@ def serve(
         float, typer.Option(help="Seconds for running answers after SIGTERM.")
     ] = ServeOptions.drain_timeout,
     served_model_name: Annotated[str | None, typer.Option(help="Name of the model.  [default: the folder's]")] = None,
+    probe: Annotated[
+        Path | None, typer.Option(help="Reference that every engine must agree with before the door opens.")
+    ] = ServeOptions.probe,
     engine: Annotated[str | None, typer.Option(help="llama.cpp, sglang or vllm.  [default: llama.cpp]")] = None,
     hardware: Annotated[str | None, typer.Option(help="Machine of sglang or vllm, for instance b200x8.")] = None,
     kv_dtype: Annotated[str | None, typer.Option(help="Of sglang or vllm: auto, bf16, fp8.")] = None,

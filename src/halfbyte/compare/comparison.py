@@ -137,6 +137,11 @@ def _measure(
     with opening.models(wanted, progress) as (baseline, *candidates):
         layer_bytes = (base.bytes + candidate.bytes * len(candidates)) // baseline.layers
         differences = Lockstep(baseline, candidates, job).run(progress, layer_bytes)
+        if options.save_reference is not None:
+            from halfbyte.compare.reference import chosen, reference_of
+
+            own = dict(enumerate(ids[: len(documents)]))
+            reference_of(candidates[0], own, chosen(list(own.values())), device).write(options.save_reference)
     columns = []
     for difference in differences:
         measures = difference.tokens[: len(documents)]

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import socket
@@ -18,7 +17,9 @@ import uvicorn
 import uvloop
 
 from halfbyte.errors import CheckpointError, HalfbyteError, UsageError, said
+from halfbyte.evidence.reference import ReferenceDocument
 from halfbyte.progress import Progress
+from halfbyte.serve.addresses import base_of, is_loopback
 from halfbyte.serve.door.door import Door, Service
 from halfbyte.serve.door.keeper import Keeper
 from halfbyte.serve.door.metrics import Metrics
@@ -34,6 +35,8 @@ from halfbyte.serve.ledger.settle import beat, doors_with_open_requests, leave, 
 from halfbyte.serve.ledger.tenants import admit_nobody, any_tenant, tenants
 from halfbyte.serve.money import Prices, read_prices
 from halfbyte.serve.options import CONTEXT_TOKENS, RUNNING, ServeOptions
+from halfbyte.serve.probe.ask import Engine as ProbedEngine
+from halfbyte.serve.probe.verdict import Probed, Thresholds, judge
 
 LOG = logging.getLogger("halfbyte.serve")
 BEAT_S = 1.0
@@ -99,18 +102,6 @@ def _embedded(target: str, options: ServeOptions, gguf: Callable[[Path], Path]) 
     )
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def base_of(url: str) -> str:
-    """An upstream's URL without /v1 and the last slash."""
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
 def _secret(name: str | None, option: str) -> str | None:
     if name is None:
         return None
@@ -170,6 +161,7 @@ class _Opening:
                 await supervisor.start(self._progress.note)
                 context = supervisor.context
                 stack.enter_context(_task(supervisor.watch()))
+            await self._probe(upstreams)
             price = None if self._prices is None else self._prices.models[self._model]
             service = Service(self._model, price, own is not None, context)
             door = Door(service, ledger, upstreams, Keeper(ledger, is_loopback(options.host)), metrics)
@@ -205,6 +197,27 @@ class _Opening:
                     raise ServeError(
                         f"tenant {tenant.name!r} has a budget in dollars, and no price is given", hint=hint
                     )
+
+    async def _probe(self, upstreams: Upstreams) -> None:
+        """Raises ServeError for an engine that does not agree with the reference."""
+        if self._options.probe is None:
+            return
+        reference = ReferenceDocument.read(self._options.probe)
+
+        def ask(url: str) -> Probed:
+            scores = ProbedEngine(url, self._model, self._upstream_key).scores(reference, self._progress)
+            return judge(reference, scores, Thresholds())
+
+        for member in upstreams.members:
+            found = await asyncio.to_thread(ask, member.url or "")
+            told = (
+                f"{found.verdict}, likeliest token the same at {found.top1_agreement:.1%} of {found.positions} "
+                f"positions, log-probabilities {found.mean_abs_logprob_difference:.3f} apart in the mean"
+            )
+            if found.verdict != "agrees":
+                hint = "see docs/serve.md; halfbyte probe has thresholds"
+                raise ServeError(f"the engine does not compute what the reference says: {told}", hint=hint)
+            self._progress.note(f"probe: {told}")
 
     async def _listen(self, door: Door, bound: socket.socket) -> None:
         loop = asyncio.get_running_loop()

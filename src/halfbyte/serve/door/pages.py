@@ -1,7 +1,6 @@
 """The documented routes beside the streaming one: models, usage, health, metrics, console."""
 
 import hmac
-import ipaddress
 import json
 import time
 from importlib import resources
@@ -14,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from halfbyte import __version__
 from halfbyte.errors import UsageError
+from halfbyte.serve.addresses import is_loopback
 from halfbyte.serve.door.dialects import DIALECTS
 from halfbyte.serve.door.door import Door
 from halfbyte.serve.door.refusal import Refusal, unavailable
@@ -147,16 +147,9 @@ def _check_scraper(request: Request, metrics_key: str | None) -> None:
         given = request.headers.get("authorization", "").partition(" ")[2]
         if hmac.compare_digest(given.encode("utf-8", "replace"), metrics_key.encode()):
             return
-    elif request.client is not None and _is_loopback(request.client.host):
+    elif request.client is not None and is_loopback(request.client.host):
         return
     raise Refusal(403, "not_allowed", "metrics are for whoever runs this door", type="permission_error")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _document_streaming(app: FastAPI) -> None:

@@ -1,0 +1,1 @@
+"""`probe`: whether a running engine computes what the checkpoint says."""
