@@ -149,6 +149,8 @@ def main(count: int, first: int = 0, *commands: str) -> int:
                 if problems:
                     faults += 1
                     print(f"seed {first + number}", shown(ended, problems), flush=True)
+                if number % 500 == 499:
+                    print(f"{number + 1} runs, {faults} faults", flush=True)
     print(*sorted(codes.items(), key=str), sep="\n")
     print(f"{count} runs, {faults} faults")
     return faults

@@ -35,8 +35,10 @@ def computed_sha256(facts: Facts, name: str) -> str | None:
 
 
 def hash_shards(facts: Facts) -> None:
-    """Fill in every shard's SHA-256, several at a time."""
-    names = [name for name, shard in facts.shards.items() if shard.bytes is not None]
+    """Fill in the SHA-256 of every shard whose header is sound, several at a time. The others are refused as it is,
+    and may be of any size."""
+    sound = {tensor.shard for tensor in facts.tensors.values()}
+    names = [name for name, shard in facts.shards.items() if shard.bytes is not None and name in sound]
     facts.progress.start("hash", sum(facts.shards[name].bytes or 0 for name in names))
 
     def one(name: str) -> None:

@@ -79,9 +79,8 @@ def hashes(facts: Facts) -> Iterator[Found]:
         if found is not None:
             yield found
     for name, shard in facts.shards.items():
-        actual = computed_sha256(facts, name) if facts.options.depth == "full" else None
-        if actual is not None and shard.stated is not None and actual != shard.stated:
-            yield Found(f"{printable(name)}: SHA-256 {actual}, the hub states {shard.stated}", file=name)
+        if shard.sha256 is not None and shard.stated is not None and shard.sha256 != shard.stated:
+            yield Found(f"{printable(name)}: SHA-256 {shard.sha256}, the hub states {shard.stated}", file=name)
 
 
 def _compare(facts: Facts, name: str, stated: File) -> Found | None:
@@ -96,7 +95,7 @@ def _compare(facts: Facts, name: str, stated: File) -> Found | None:
     if actual_size is not None and actual_size != stated.bytes:
         message = f"{printable(name)}: {actual_size} bytes, halfbyte.json has {stated.bytes}"
         return Found(message, **blame)  # type: ignore[arg-type]
-    actual = computed_sha256(facts, name) if not is_shard or facts.options.depth == "full" else None
+    actual = facts.shards[name].sha256 if is_shard else computed_sha256(facts, name)  # shards are hashed at depth full
     if actual is None and is_shard:
         actual = facts.shards[name].stated
     if actual is not None and actual != stated.sha256 and not (is_shard and _improved(facts, name, actual)):
