@@ -10,7 +10,7 @@ import numpy as np
 from forked import Forks, shards
 from stream.models import checkpoint
 
-KILLS = 10
+KILLS = 15
 
 
 def test_killed_at_any_moment_it_ends_the_same(tmp_path: Path) -> None:

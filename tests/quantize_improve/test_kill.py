@@ -20,7 +20,7 @@ from halfbyte.gate.judge import gate
 
 from .material import check_loads, copied, evidence, write_data
 
-KILLS = 10
+KILLS = 15
 
 
 def check_state(source: Path, out: Path, old: dict[str, bytes], new: dict[str, bytes]) -> bool:

@@ -20,15 +20,21 @@ def export(
     tokenizer_pre: Annotated[
         str | None, typer.Option(help="llama.cpp's name of the tokenizer's splitting rule, where it is not recognised.")
     ] = None,
+    type: Annotated[
+        str | None, typer.Option(help="Round matrices to q8_0, q4_0 or bf16: lossy, for what has no NVFP4 graph.")
+    ] = None,
     follow_links: FollowLinks = False,
     json_output: Json = False,
 ) -> None:
     """Write a checkpoint as GGUF for llama.cpp, losslessly: NVFP4 codes and scales are rearranged, never requantized.
 
     Streams in constant memory; after a kill the same command resumes. Check with: halfbyte verify PATH OUT.gguf
+    llama.cpp applies no NVFP4 scale in its graphs of deepseek_v3, kimi_k2, glm4_moe, glm4_moe_lite and minimax_m2, and
+    would compute nonsense: their NVFP4 checkpoints are refused; --type q8_0, q4_0 or bf16 writes a lossy one that runs.
     Example: halfbyte export ./glm-nvfp4 glm.gguf
     """
     try:
+        from halfbyte.export import LOSSY_KEY
         from halfbyte.export import export as run
     except ModuleNotFoundError as error:
         if error.name != "gguf":
@@ -44,6 +50,7 @@ def export(
             tokenizer_pre=tokenizer_pre,
             progress=progress,
             follow_links=follow_links,
+            type=type,
         )
     if json_output:
         print_json(result.as_json())
@@ -55,6 +62,8 @@ def export(
         )
     if result.zero_scale_blocks:
         say(f"note: {result.zero_scale_blocks:,} blocks have a scale of 0 over codes that are not; they decode to 0")
+    if result.lossy is not None:
+        say(f"lossy: matrices are rounded to {result.lossy}, as {LOSSY_KEY} in the file says")
     more = f" and {len(result.files) - 1} more" if len(result.files) > 1 else ""
     resumed = f", {size_text(result.resumed_bytes)} resumed" if result.resumed_bytes else ""
     say(

@@ -45,19 +45,24 @@ def verify(
 
 
 def _verify_gguf(src: Path, out: Path, follow_links: bool, json_output: bool) -> None:
-    """A GGUF is lossless or it is not: there is no error to rank."""
+    """A GGUF is lossless or says that it is not; then it is the checkpoint's own rounding, block by block, or wrong."""
     from halfbyte.export import verify_gguf
 
     with shown_progress() as progress:
         result = verify_gguf(src, out, follow_links=follow_links, progress=progress)
     if json_output:
         mismatches = [dict(zip(("tensor", "reason"), line.split(": ", 1), strict=False)) for line in result.problems]
-        print_json({"ok": result.ok, "tensors": result.tensors, "mismatches": mismatches, "worst": []})
+        document = {"ok": result.ok, "tensors": result.tensors, "mismatches": mismatches, "worst": []}
+        lossy = {} if result.lossy is None else {"lossy": result.lossy, "relative_error": result.error}
+        print_json(document | lossy)
     else:
         for line in result.problems:
             say(f"MISMATCH {line}")
         unchecked = f", {len(result.unchecked)} left out by llama.cpp" if result.unchecked else ""
-        outcome = "ok, lossless" if result.ok else "NOT OK"
+        proof = "lossless" if result.lossy is None else f"lossy: exactly what rounding to {result.lossy} gives"
+        outcome = f"ok, {proof}" if result.ok else "NOT OK"
+        if result.lossy is not None and result.error is not None:
+            say(f"largest relative error of a tensor: {result.error:.5f}")
         say(f"{outcome}: {result.tensors:,} tensors and {result.keys} metadata keys{unchecked}")
     if not result.ok:
         raise typer.Exit(1)

@@ -20,6 +20,7 @@ from yaml import YAMLError
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.export.hyperparameters import add_hyperparameters
+from halfbyte.export.lossy import FILE_TYPES, KEY, Lossy
 from halfbyte.export.mapping import Mapping, Planned
 from halfbyte.export.tokenizer import add_tokenizer
 from halfbyte.formats.modelopt import WEIGHT_ONLY
@@ -61,6 +62,7 @@ def open_writer(
     algorithm: str | None,
     tokenizer_pre: str | None,
     max_shard_size: int | None = None,
+    lossy: Lossy | None = None,
 ) -> GGUFWriter:
     """A writer that holds all metadata and tensor infos. algorithm: ModelOpt's quant_algo, None if unquantized."""
     logging.getLogger("gguf").setLevel(logging.ERROR)  # it explains its defaults at length
@@ -69,10 +71,13 @@ def open_writer(
     for tensor in mapping.tensors:
         # the dtype only says that `shape` is the logical one; what counts is raw_dtype
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor.bytes, raw_dtype=tensor.type)
-    _add_general(writer, checkpoint.folder.absolute(), file_type(mapping.tensors))
+    kind = file_type(mapping.tensors) if lossy is None else FILE_TYPES[lossy]
+    _add_general(writer, checkpoint.folder.absolute(), kind, "" if lossy is None else f" (lossy {lossy})")
+    if lossy is not None:
+        writer.add_string(KEY, lossy)
     with _blamed_on("config.json"):
         add_hyperparameters(writer, checkpoint.config, roles, architecture, blocks)
-    if algorithm == WEIGHT_ONLY:
+    if algorithm == WEIGHT_ONLY and lossy is None:
         names = sorted(tensor.name for tensor in mapping.tensors if tensor.type == GGMLQuantizationType.NVFP4)
         writer.add_array("general.tensor_extra.name", names)  # gguf 0.19 has no method for these two
         writer.add_array("general.tensor_extra.prec_a4", [False] * len(names))
@@ -91,7 +96,8 @@ def _blamed_on(what: str) -> Iterator[None]:
         raise CheckpointError(f"{what}: not as expected ({reason})") from None
 
 
-def _add_general(writer: GGUFWriter, folder: Path, kind: LlamaFileType) -> None:
+def _add_general(writer: GGUFWriter, folder: Path, kind: LlamaFileType, remark: str) -> None:
+    """remark: behind the model's name."""
     total, shared, expert, experts = writer.get_total_parameter_count()
     try:
         metadata: Any = Metadata.load(None, folder, None, total)
@@ -99,6 +105,7 @@ def _add_general(writer: GGUFWriter, folder: Path, kind: LlamaFileType) -> None:
         metadata = Metadata()  # a model card that cannot be read: it only names authors and licences
     if metadata.name is None:
         metadata.name = folder.name
+    metadata.name += remark
     if metadata.size_label is None:
         metadata.size_label = size_label(total, shared, expert, experts)
     writer.add_type(GGUFType.MODEL)

@@ -17,6 +17,7 @@ from halfbyte.disk import check_output
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
 from halfbyte.export.architectures import architecture_of
 from halfbyte.export.container import Layout, lay_out, open_writer
+from halfbyte.export.lossy import Lossy, lossy_type
 from halfbyte.export.mapping import Mapper, Mapping
 from halfbyte.export.quantization import algorithm_of
 from halfbyte.export.stream import Step, sound_steps, steps, stream
@@ -33,7 +34,7 @@ FORMAT = 2
 class Exported:
     """files: in order, the first is the one to load. dropped: tensors llama.cpp has no use for. zero_scale_blocks:
     NVFP4 blocks with a scale of 0 over codes that are not 0; they are zero in every engine and were kept as they are.
-    resumed_bytes: what an earlier, interrupted run had already written."""
+    resumed_bytes: what an earlier, interrupted run had already written. lossy: what matrices were rounded to."""
 
     files: list[str]
     bytes: int
@@ -44,9 +45,11 @@ class Exported:
     zero_scale_blocks: int = 0
     resumed_bytes: int = 0
     seconds: float = 0.0
+    lossy: Lossy | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """`lossy` only where it is."""
+        return {key: value for key, value in asdict(self).items() if key != "lossy" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,22 @@ def export(
     progress: Progress | None = None,
     workers: int | None = None,
     follow_links: bool = False,
+    type: str | None = None,
 ) -> Exported:
     """Write the checkpoint folder `path` as GGUF file `out`, or as a series of files of at most `max_shard_size` bytes.
 
     A killed run goes on where it was when the same call is made again. tokenizer_pre: llama.cpp's name of the
-    tokenizer's splitting rule, where it is not recognised. follow_links: see `Checkpoint.open`. Peak memory does not
-    depend on the checkpoint's size. Raises CheckpointError (damaged, incomplete), UnsupportedError (what llama.cpp
-    cannot hold or run), OutputError (exists, no space, another run).
+    tokenizer's splitting rule, where it is not recognised. type: `q8_0`, `q4_0` or `bf16` to round the matrices to, for
+    what llama.cpp cannot run in NVFP4; without it not a bit is lost. follow_links: see `Checkpoint.open`. Peak memory
+    does not depend on the checkpoint's size. Raises CheckpointError (damaged, incomplete), UnsupportedError (what
+    llama.cpp cannot hold or run), OutputError (exists, no space, another run).
     """
     started, out, progress = time.monotonic(), Path(out), progress or Silent()
     workers = workers or min(8, (os.cpu_count() or 1) + 2)  # they mostly wait for the disk
+    lossy = lossy_type(type)
     _check_destination(out)
     with Checkpoint.open(path, follow_links) as checkpoint:
-        plan = make_plan(checkpoint, tokenizer_pre, max_shard_size)
+        plan = make_plan(checkpoint, tokenizer_pre, max_shard_size, lossy)
         layout = lay_out(plan.writer, plan.mapping.tensors, out)
         for written in (out, *layout.paths):
             check_output(written, [checkpoint.folder])
@@ -109,20 +115,27 @@ def export(
         zero_scale_blocks=silenced,
         resumed_bytes=resumed,
         seconds=round(time.monotonic() - started, 3),
+        lossy=lossy,
     )
 
 
 def make_plan(
-    checkpoint: Checkpoint, tokenizer_pre: str | None = None, max_shard_size: int | None = None
+    checkpoint: Checkpoint,
+    tokenizer_pre: str | None = None,
+    max_shard_size: int | None = None,
+    lossy: Lossy | None = None,
 ) -> ExportPlan:
-    """What the export of a checkpoint holds. Reads headers, scalar scales and tokenizer, no weights."""
+    """What the export of a checkpoint holds. Reads headers, scalar scales and tokenizer, no weights.
+
+    lossy: what matrices are rounded to, None for nothing.
+    """
     roles = roles_of(checkpoint.config)
     architecture = architecture_of(roles.family)
     algorithm = algorithm_of(checkpoint)
-    mapper = Mapper(checkpoint, roles, architecture)
+    mapper = Mapper(checkpoint, roles, architecture, lossy)
     mapping = mapper.map()
     writer = open_writer(
-        checkpoint, roles, architecture, mapping, mapper.blocks, algorithm, tokenizer_pre, max_shard_size
+        checkpoint, roles, architecture, mapping, mapper.blocks, algorithm, tokenizer_pre, max_shard_size, lossy
     )
     return ExportPlan(architecture, mapping, writer)
 

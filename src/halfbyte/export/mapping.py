@@ -16,9 +16,10 @@ from gguf import MODEL_ARCH, GGMLQuantizationType, TensorNameMap, get_tensor_nam
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.export import pieces
 from halfbyte.export.blocks import ELEMENTS
+from halfbyte.export.lossy import ROUNDED, Lossy, type_of
 from halfbyte.export.pieces import Piece
 from halfbyte.export.scales import scale_vector
 from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
@@ -63,8 +64,11 @@ class Mapping:
 class Mapper:
     """Maps one checkpoint. Raises UnsupportedError and CheckpointError, naming the tensor."""
 
-    def __init__(self, checkpoint: Checkpoint, roles: RoleMap, architecture: LlamaCpp) -> None:
-        self.checkpoint, self.roles, self.architecture = checkpoint, roles, architecture
+    def __init__(
+        self, checkpoint: Checkpoint, roles: RoleMap, architecture: LlamaCpp, lossy: Lossy | None = None
+    ) -> None:
+        """lossy: what matrices are rounded to; None to keep every bit."""
+        self.checkpoint, self.roles, self.architecture, self.lossy = checkpoint, roles, architecture, lossy
         self.blocks = roles.layers + (roles.mtp_layers if architecture.mtp else 0)
         self._names: TensorNameMap = get_tensor_name_map(MODEL_ARCH[architecture.names], self.blocks)
 
@@ -98,11 +102,13 @@ class Mapper:
                 f"{entry.name}: {entry.format} cannot be exported losslessly",
                 hint="export takes ModelOpt NVFP4 checkpoints and plain BF16, F16 or F32 ones",
             )
+        if self.lossy is not None and role.projection != "kv_b_proj":
+            return
         if role.role not in self.architecture.scaled:
             raise UnsupportedError(
                 f"{entry.name}: llama.cpp's {arch!r} does not apply the NVFP4 scale of a {role.role}; the exported "
                 "model would compute nonsense without saying so",
-                hint="export the BF16 checkpoint of this family instead",
+                hint=said("{type} q8_0 writes a lossy file that runs; lossless is only the BF16 checkpoint's export"),
             )
         if entry.shape[-1] % ELEMENTS:
             raise UnsupportedError(
@@ -136,7 +142,9 @@ class Mapper:
         else:
             name = self.gguf_name(entry)
             rope_rows = self._rope_rows(entry) if self.architecture.rope_pairs else 0
-            if entry.format == NVFP4:
+            if self._rounds(entry):
+                yield self._rounded(name, [entry], entry.shape, rope_rows)
+            elif entry.format == NVFP4:
                 made = tuple(pieces.nvfp4(entry, rope_rows))
                 yield Planned(name, GGMLQuantizationType.NVFP4, entry.shape, made)
                 yield from self._scales(name, [entry])
@@ -144,6 +152,24 @@ class Mapper:
                 wanted = self._type(entry)
                 made = tuple(pieces.plain(_only(entry), wanted == GGMLQuantizationType.F32, rope_rows))
                 yield Planned(name, wanted, entry.shape, made)
+
+    def _rounds(self, entry: Entry) -> bool:
+        """Whether a matrix is rounded: what is packed always, a plain one where it can be had in fewer bits."""
+        if self.lossy is None or len(entry.shape) != 2 or _part(entry) != "weight":
+            return False
+        return entry.format == NVFP4 or (self.lossy != "bf16" and entry.role.role in ROUNDED and not entry.role.mtp)
+
+    def _rounded(self, name: str, entries: list[Entry], shape: tuple[int, ...], rope_rows: int = 0) -> Planned:
+        assert self.lossy is not None
+        first = entries[0]
+        kind = type_of(self.lossy, first.role.role, first.shape[1])
+        scales = scale_vector(self.checkpoint, entries, "weight_scale_2") if first.format == NVFP4 else None
+        made = tuple(
+            piece
+            for number, entry in enumerate(entries)
+            for piece in pieces.rounded(entry, kind, 1.0 if scales is None else float(scales[number]), rope_rows)
+        )
+        return Planned(name, kind, shape, made)
 
     def _type(self, entry: Entry) -> GGMLQuantizationType:
         role = entry.role
@@ -183,7 +209,9 @@ class Mapper:
                     f"{list(first.shape)}; the experts of a layer are one tensor in GGUF"
                 )
         name, shape = self.gguf_name(first), (len(entries), *first.shape)
-        if first.format == NVFP4:
+        if self._rounds(first):
+            yield self._rounded(name, entries, shape)
+        elif first.format == NVFP4:
             made = tuple(piece for entry in entries for piece in pieces.nvfp4(entry))
             yield Planned(name, GGMLQuantizationType.NVFP4, shape, made)
             yield from self._scales(name, entries)
@@ -204,10 +232,13 @@ class Mapper:
             starts = [(expert * len(halves) + half) * rows * columns for expert in range(experts)]
             parts = [tensor.part(start, (rows, columns)) for start in starts]
             key = f"model.layers.{entry.role.layer}.mlp.experts.{projection}"
-            made = tuple(piece for part in parts for piece in pieces.plain(part))
-            yield Planned(
-                self._lookup(key, entry.role) + ".weight", DTYPES[entry.format], (experts, rows, columns), made
-            )
+            name, shape = self._lookup(key, entry.role) + ".weight", (experts, rows, columns)
+            split = [entry._replace(shape=part.shape, tensors={"weight": part}) for part in parts]
+            if self._rounds(split[0]):
+                yield self._rounded(name, split, shape)
+            else:
+                made = tuple(piece for part in parts for piece in pieces.plain(part))
+                yield Planned(name, DTYPES[entry.format], shape, made)
 
     def _split_heads(self, entry: Entry) -> Iterator[Planned]:
         """`kv_b_proj` [heads * (nope + v), rank] as `attn_k_b` [heads, rank, nope] and `attn_v_b` [heads, v, rank]."""

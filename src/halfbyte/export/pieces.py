@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
+from gguf import GGMLQuantizationType
+
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.tensor import Tensor
+from halfbyte.export.lossy import Rounded
 from halfbyte.export.transforms import Copy, PackNvfp4, RopeRows, Transform, Transpose, WidenBf16, WidenF16
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.dtypes import BF16, DTYPE_BYTES, F16
 
 PIECE_ELEMENTS = 1 << 22
@@ -61,3 +65,22 @@ def transposed(tensor: Tensor) -> Piece:
     """A whole matrix [rows, columns] as [columns, rows]."""
     rows, columns = tensor.shape
     return Piece((tensor,), Transpose(rows, columns, DTYPE_BYTES[tensor.dtype]))
+
+
+def rounded(entry: Entry, target: GGMLQuantizationType, scale_2: float = 1.0, rope_rows: int = 0) -> Iterator[Piece]:
+    """A matrix [N, K] by whole rows (by heads where rows are paired), rounded. scale_2: of one in NVFP4."""
+    rows, columns = entry.shape
+    parts: tuple[Tensor, ...]
+    if entry.format == NVFP4:
+        parts, stored = (entry.tensors["weight"], entry.tensors["weight_scale"]), ""
+    else:
+        (tensor,) = entry.tensors.values()
+        parts, stored = (tensor,), tensor.dtype
+    step = rope_rows or max(1, PIECE_ELEMENTS // columns)
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
+        transform: Transform = Rounded(count, columns, target, stored, scale_2)
+        if rope_rows:
+            transform = RopeRows(rope_rows, transform)
+        inputs = [part.part(first * part.shape[1], (count, part.shape[1])) for part in parts]
+        yield Piece(tuple(inputs), transform)

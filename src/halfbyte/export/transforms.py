@@ -148,9 +148,12 @@ class RopeRows:
     def output_bytes(self) -> int:
         return self.inner.output_bytes
 
+    def paired(self, inputs: Sequence[Bytes]) -> list[Bytes]:
+        """The inputs with their rows in the new order."""
+        return [data.reshape(2, self.rows // 2, -1).swapaxes(0, 1).reshape(-1) for data in inputs]
+
     def forward(self, inputs: Sequence[Bytes], output: Bytes) -> int:
-        paired = [data.reshape(2, self.rows // 2, -1).swapaxes(0, 1).reshape(-1) for data in inputs]
-        return self.inner.forward(paired, output)
+        return self.inner.forward(self.paired(inputs), output)
 
     def inverse(self, output: Bytes, inputs: Sequence[Bytes]) -> bool:
         paired = [np.empty_like(data) for data in inputs]

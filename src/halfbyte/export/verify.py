@@ -6,7 +6,8 @@ converter's as well.
 
 import os
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -21,9 +22,11 @@ from halfbyte.disk import open_regular
 from halfbyte.errors import CheckpointError
 from halfbyte.export.direct import DirectReader, Scratch
 from halfbyte.export.gguf import make_plan
+from halfbyte.export.lossy import KEY, LOSSY, Rounded
 from halfbyte.export.mapping import Planned
 from halfbyte.export.pieces import Piece
 from halfbyte.export.stream import read_piece
+from halfbyte.export.transforms import Bytes, RopeRows, Transform
 from halfbyte.progress import Progress, Silent
 
 PROBLEMS_SHOWN = 20
@@ -34,7 +37,9 @@ IGNORED_KEYS = re.compile(r"GGUF\.|split\.|general\.(?!architecture|file_type|qu
 @dataclass(frozen=True)
 class Verified:
     """problems: one line each, at most PROBLEMS_SHOWN; empty if the GGUF holds the checkpoint bit for bit.
-    unchecked: tensors of the checkpoint that llama.cpp has no use for."""
+    unchecked: tensors of the checkpoint that llama.cpp has no use for. lossy: what matrices were rounded to, as the
+    file says itself; then `problems` is empty if every block is what rounding the checkpoint gives, and error is the
+    largest relative one of a tensor."""
 
     files: list[str]
     tensors: int
@@ -42,6 +47,8 @@ class Verified:
     keys: int
     unchecked: list[str]
     problems: list[str]
+    lossy: str | None = None
+    error: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -77,13 +84,15 @@ def verify_gguf(
     """
     progress, files = progress or Silent(), gguf_files(Path(out))
     with Checkpoint.open(path, follow_links) as checkpoint:
-        plan = make_plan(checkpoint, tokenizer_pre)
         stored, keys = _read_headers(files)
+        lossy = next((known for known in LOSSY if known == keys.get(KEY)), None)
+        plan = make_plan(checkpoint, tokenizer_pre, lossy=lossy)
         problems = list(_key_problems(plan.writer, keys))
         problems += _set_problems(plan.mapping.tensors, stored)
         comparable = [tensor for tensor in plan.mapping.tensors if _same_form(tensor, stored.get(tensor.name))]
         progress.start("verify", sum(tensor.bytes for tensor in comparable))
-        problems += islice(_content_problems(checkpoint, comparable, stored, files, progress), PROBLEMS_SHOWN)
+        errors: dict[str, float] = {}
+        problems += islice(_content_problems(checkpoint, comparable, stored, files, progress, errors), PROBLEMS_SHOWN)
     return Verified(
         files=[str(file) for file in files],
         tensors=len(comparable),
@@ -91,6 +100,8 @@ def verify_gguf(
         keys=len(keys),
         unchecked=plan.mapping.dropped,
         problems=problems[:PROBLEMS_SHOWN],
+        lossy=lossy,
+        error=max(errors.values(), default=0.0) if lossy is not None else None,
     )
 
 
@@ -167,10 +178,17 @@ def _same_form(tensor: Planned, found: Stored | None) -> bool:
 
 
 def _content_problems(
-    checkpoint: Checkpoint, tensors: list[Planned], stored: dict[str, Stored], paths: list[Path], progress: Progress
+    checkpoint: Checkpoint,
+    tensors: list[Planned],
+    stored: dict[str, Stored],
+    paths: list[Path],
+    progress: Progress,
+    errors: dict[str, float],
 ) -> Iterator[str]:
+    """errors: filled with the relative error of every tensor that was rounded."""
     files = [open_regular(path) for path in paths]
     scratch, reader = Scratch(), DirectReader(checkpoint)
+    changed: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
 
     def check(tensor: Planned, piece: Piece, file: int, offset: int) -> str | None:
         size = piece.transform.output_bytes
@@ -178,6 +196,13 @@ def _content_problems(
         if os.preadv(files[file], [output.data], offset) != size:
             return f"{tensor.name}: ends early"
         inputs = read_piece(reader, piece, scratch)
+        found = _rounding_error(piece.transform, inputs, output)
+        if found is not None:
+            again = scratch.take(-2, size)
+            piece.transform.forward(inputs, again)
+            progress.advance(size)
+            changed[tensor.name].append(found)
+            return None if np.array_equal(output, again) else f"{tensor.name}: is not the checkpoint's, rounded"
         recovered = [scratch.take(-2 - slot, len(data)) for slot, data in enumerate(inputs)]
         sound = piece.transform.inverse(output, recovered)
         progress.advance(size)
@@ -196,6 +221,9 @@ def _content_problems(
             if problem:
                 return problem
             offset += piece.transform.output_bytes
+        if changed[tensor.name]:
+            lost, all_there = (sum(column) for column in zip(*changed[tensor.name], strict=True))
+            errors[tensor.name] = (lost / all_there) ** 0.5 if all_there else 0.0
         return None
 
     try:
@@ -205,3 +233,10 @@ def _content_problems(
         reader.close()
         for file in files:
             os.close(file)
+
+
+def _rounding_error(transform: Transform, inputs: Sequence[Bytes], output: Bytes) -> tuple[float, float] | None:
+    """`Rounded.error` of a piece that was rounded, None for one that was not."""
+    if isinstance(transform, RopeRows):
+        return _rounding_error(transform.inner, transform.paired(inputs), output)
+    return transform.error(inputs, output) if isinstance(transform, Rounded) else None
