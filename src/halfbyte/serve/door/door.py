@@ -113,7 +113,7 @@ class Door:
         )
         self.pages: Any = None
         self.draining = False
-        self._unseen_tokens = 0  # by which usage was seen to exceed the bound of a prompt: a template's own words
+        self._unseen_tokens: dict[str, int] = {}  # by tenant: how far usage went beyond the bound of a prompt
         self.running: dict[str, Running] = {}
         self.open = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -238,7 +238,7 @@ class Door:
             raise Refusal(
                 403, "no_price", "this key has a budget in dollars, and the model no price", type="permission_error"
             )
-        prompt = call.prompt_bound + self._unseen_tokens
+        prompt = call.prompt_bound + self._unseen_tokens.get(key.tenant, 0)
         if limits.counts_tokens:
             for name in ("previous_response_id", "conversation", "chat_template"):
                 if call.document.get(name):
@@ -523,7 +523,8 @@ class Door:
         """Settle before the client learns that it has all; a ledger that does not answer is waited for a while only."""
         running.ended, running.tokens, running.status = True, tokens, status
         unseen = min(tokens.prompt - running.call.prompt_bound, MOST_UNSEEN_TOKENS)
-        self._unseen_tokens = max(self._unseen_tokens, unseen)
+        if unseen > self._unseen_tokens.get(running.key.tenant, 0):
+            self._unseen_tokens[running.key.tenant] = unseen
         task = self._later(self._settle(running.id, running.key.tenant, tokens, status))
         await asyncio.wait((task,), timeout=SETTLE_WAIT_S)
 
