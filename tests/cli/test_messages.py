@@ -72,6 +72,16 @@ def test_every_option_that_is_named_is_a_flag_of_some_command() -> None:
     assert {flag(name) for name in named} - known == set()
 
 
+def test_one_place_prints() -> None:
+    """Whatever is said goes through `cli.output`, where names are made safe to show; chat does so itself."""
+    printing = []
+    for path in sorted((ROOT / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "print":
+                printing.append(path.name)
+    assert set(printing) == {"output.py", "main.py", "chat.py"}
+
+
 def test_no_library_error_spells_a_flag() -> None:
     """In the words of an error; findings of the gate and terms of a plan are documents, and say what they say."""
     spelled = []

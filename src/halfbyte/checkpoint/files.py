@@ -197,7 +197,8 @@ def _inspected(path: str, name: str, root: str) -> FileInfo:
         return FileInfo(name, None, problem=f"is a link that leads out of the folder, to {real[:200]}", leads_out=True)
     if not stat.S_ISREG(status.st_mode) and not (stat.S_ISDIR(status.st_mode) and os.path.islink(path)):
         return FileInfo(name, None, problem=f"is {kind_of(status.st_mode)}, wanted a regular file")
-    problem = "is a git-LFS pointer, not the file itself" if _is_pointer(path, status) else None
+    pointer = not name.endswith(".safetensors") and _is_pointer(path, status)  # a shard says so itself
+    problem = "is a git-LFS pointer, not the file itself" if pointer else None
     blob = os.path.basename(real) if not inside and _SHA256.fullmatch(os.path.basename(real)) else None
     return FileInfo(name, status.st_size, blob, problem)
 

@@ -4,7 +4,9 @@ What is wrong is handed to the caller as it is found: whoever opens a checkpoint
 (`refuse`), the gate notes all of them and goes on.
 """
 
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
@@ -73,15 +75,15 @@ def weight_map_of(index: Mapping[str, Any], where: str, on_fault: OnFault) -> di
 
 
 def merged(
-    headers: Mapping[str, Header], weight_map: Mapping[str, str] | None, where: str, on_fault: OnFault
+    headers: dict[str, Header], weight_map: Mapping[str, str] | None, where: str, on_fault: OnFault
 ) -> dict[str, Tensor]:
     """One name space from all headers (shard -> header), in the order of bytes, held against the index both ways.
 
     where: the index, for messages. A shard that the index names and `headers` lacks is no fault here: whoever could
-    not read it has said so.
+    not read it has said so. Without an index `headers` is emptied on the way: a million tensors are not kept twice.
     """
     tensors: dict[str, Tensor] = {}
-    for shard, header in headers.items():
+    for shard, header in list(headers.items()) if weight_map is not None else _taken(headers):
         if not tensors.keys().isdisjoint(header.tensors):
             for name in sorted(tensors.keys() & header.tensors.keys()):
                 message = f"tensor {_quoted(name)} stands in both {tensors[name].shard} and {shard}"
@@ -90,6 +92,58 @@ def merged(
     if weight_map is not None and not _agree(tensors, headers, weight_map):
         _compare(tensors, headers, weight_map, where, on_fault)
     return tensors
+
+
+def _taken(headers: dict[str, Header]) -> Iterator[tuple[str, Header]]:
+    for shard in list(headers):
+        yield shard, headers.pop(shard)
+
+
+Sums = dict[str, tuple[int, int]]
+"""Shard -> how many tensors an index sends there, and a sum over the hashes of their names."""
+
+_PAIR = re.compile(r'\s*"([^"\\\x00-\x1f]*)"\s*:\s*"([^"\\\x00-\x1f]*)"\s*([,}])')
+_MAP = re.compile(r'"weight_map"\s*:\s*\{')
+
+
+def sums_of(content: bytes) -> Sums | None:
+    """The map of an index in short: the whole of one with a million tensors takes more memory than all headers.
+
+    None for one that is not spelt as every writer spells it, or has a fault to be named.
+    """
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    found = _MAP.search(text)
+    if found is None:
+        return None
+    sums: dict[str, list[int]] = {}
+    position, closing = found.end(), ","
+    while closing == ",":
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            return None
+        name, shard, closing = pair.groups()
+        entry = sums.get(shard)
+        if entry is None:
+            entry = sums[shard] = [0, 0]
+        entry[0] += 1
+        entry[1] += hash(name)
+        position = pair.end()
+    try:
+        rest = json.loads(text[: found.end()] + "}" + text[position:])
+    except (ValueError, RecursionError):
+        return None
+    sane = isinstance(rest, dict) and rest.get("weight_map") == {} and all(map(is_shard_name, sums))
+    return {shard: (count, total) for shard, (count, total) in sums.items()} if sane else None
+
+
+def agrees(sums: Sums, headers: Mapping[str, Header]) -> bool:
+    """Whether the headers hold what the index sends to each. Hashes of strings are keyed anew in every process."""
+    return sums.keys() == headers.keys() and all(
+        sums[shard] == (len(header.tensors), sum(map(hash, header.tensors))) for shard, header in headers.items()
+    )
 
 
 def _agree(tensors: Mapping[str, Tensor], headers: Mapping[str, Header], weight_map: Mapping[str, str]) -> bool:

@@ -4,14 +4,14 @@ The tensors of one quantized linear (weight and its scales) form one entry, as t
 an entry of its own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import LINEAR_PARTS, NUMBER_PARTS, SCALE_PARTS, format_called, recognised
-from halfbyte.formats.storage import SCALE, StorageFormat
+from halfbyte.formats.storage import SCALE, WEIGHT, StorageFormat
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 
@@ -68,6 +68,26 @@ def inventory(tensors: Iterable[Tensor], roles: RoleMap) -> list[Entry]:
         module[1][part] = tensor
     known: Layouts = {}
     return [_entry(role, parts, known) for role, parts in modules.values()]
+
+
+def each_entry(tensors: Mapping[str, Tensor], roles: RoleMap) -> Iterator[Entry]:
+    """The entries of `inventory` one by one, for whoever sums them up and keeps none: of a million tensors, roles and
+    entries take more memory than all headers. Weights that stand alone first. Raises as `inventory` does."""
+    scaled = {owner for owner, _, part in (name.rpartition(".") for name in tensors) if part in _BESIDE_WEIGHT}
+    gathered = []
+    known: Layouts = {}
+    for name, tensor in tensors.items():
+        owner, _, part = name.rpartition(".")
+        if part == WEIGHT and owner not in scaled:
+            role = roles.role(name)
+            if role.module == owner and role.part == WEIGHT and not role.fused:
+                yield _entry(role, {WEIGHT: tensor}, known)
+                continue
+        gathered.append(tensor)
+    yield from inventory(gathered, roles)
+
+
+_BESIDE_WEIGHT = LINEAR_PARTS - {WEIGHT}
 
 
 def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:

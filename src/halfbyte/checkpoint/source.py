@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 
 from halfbyte.checkpoint.files import Files, LocalFiles, check_folder, pooled
 from halfbyte.checkpoint.header import Header, parse_header
-from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX, SINGLE_NAME, merged, refuse, weight_map_of
+from halfbyte.checkpoint.index import (
+    INDEX_NAME,
+    SHARD_SUFFIX,
+    SINGLE_NAME,
+    Sums,
+    agrees,
+    merged,
+    refuse,
+    sums_of,
+    weight_map_of,
+)
 from halfbyte.checkpoint.json_file import object_of
 from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.tensor import Tensor
@@ -54,25 +64,42 @@ def read_headers(files: Files) -> Opened:
     not read), naming the file.
     """
     config = read_config(files)
-    where, content = files.place(INDEX_NAME), files.text(INDEX_NAME)
-    weight_map = None if content is None else weight_map_of(object_of(content, where), where, refuse)
-    names = [_only_shard(files)] if weight_map is None else sorted(set(weight_map.values()))
+    where = files.place(INDEX_NAME)
+    summed, weight_map = _index(files, where)
+    if summed is not None:
+        names = sorted(summed)
+    else:
+        names = [_only_shard(files)] if weight_map is None else sorted(set(weight_map.values()))
     headers: dict[str, Header] = {}
-    found = pooled(files, lambda name: _header(files, name), names)
-    for name, header in zip(names, found, strict=True):
+    for name, header in zip(names, pooled(files, lambda name: _header(files, name), names), strict=True):
         if header is not None:
             headers[name] = header
     missing = [name for name in names if name not in headers]
     if missing:
         raise CheckpointError(
             f"{files.where}: the index names {len(missing)} missing shard(s), first {missing[0]}"
-            if weight_map is not None
+            if weight_map is not None or summed is not None
             else f"{files.place(missing[0])}: missing",
             hint="complete the download",
         )
+    if summed is not None and not agrees(summed, headers):
+        weight_map = _weight_map(files.text(INDEX_NAME) or b"", where)  # what differs is to be named
     tensors = merged(headers, weight_map, where, refuse)
     refuse_foreign(config, tensors, files.where)
     return _with_unindexed(files, Opened(config, tensors, {}), set(names))
+
+
+def _index(files: Files, where: str) -> tuple[Sums | None, dict[str, str] | None]:
+    """The index in short, or (spelt as few spell it, or with a fault to be named) whole; both None if there is none."""
+    content = files.text(INDEX_NAME)
+    if content is None:
+        return None, None
+    summed = sums_of(content)
+    return (None, _weight_map(content, where)) if summed is None else (summed, None)
+
+
+def _weight_map(content: bytes, where: str) -> dict[str, str] | None:
+    return weight_map_of(object_of(content, where), where, refuse)
 
 
 def _with_unindexed(files: Files, opened: Opened, known: set[str]) -> Opened:
@@ -83,6 +110,8 @@ def _with_unindexed(files: Files, opened: Opened, known: set[str]) -> Opened:
     """
     listing = (None if files.remote else files.listing()) or {}
     extra = [name for name in listing if name.endswith(SHARD_SUFFIX) and name not in known]
+    if not extra:
+        return opened
     tensors = dict(opened.tensors)
     for name in extra:
         try:

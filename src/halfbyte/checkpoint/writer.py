@@ -162,6 +162,8 @@ def write_whole(path: Path, content: bytes) -> None:
         except OSError as error:
             raise output_error(path, error) from None
         return
+    if os.path.isdir(path):
+        raise OutputError(f"{path}: is a folder, wanted the name of a file")
     temporary = partial(path)
     try:
         try:

@@ -94,9 +94,10 @@ def probe(
 def _print(found: "Probed") -> None:
     t = found.thresholds
     same, difference = found.top1_agreement, found.mean_abs_logprob_difference
-    print(f"{found.verdict}: {found.positions} positions")
-    print(f"  likeliest token the same: {same:.1%}", end=" ")
-    print(f"(agrees from {t.agree_top1:.0%}, differs below {t.differ_top1:.0%})")
-    print(f"  mean difference of log-probabilities: {difference:.4f} nats", end=" ")
-    print(f"(agrees up to {t.agree_difference:g}, differs above {t.differ_difference:g})")
-    print(f"  mean negative log-likelihood: engine {found.nll_engine:.4f}, reference {found.nll_reference:.4f}")
+    say(f"{found.verdict}: {found.positions} positions")
+    say(f"  likeliest token the same: {same:.1%} (agrees from {t.agree_top1:.0%}, differs below {t.differ_top1:.0%})")
+    say(
+        f"  mean difference of log-probabilities: {difference:.4f} nats "
+        f"(agrees up to {t.agree_difference:g}, differs above {t.differ_difference:g})"
+    )
+    say(f"  mean negative log-likelihood: engine {found.nll_engine:.4f}, reference {found.nll_reference:.4f}")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfbyte.cli.output import Json, command, flag, options_from, print_json, shown_progress
+from halfbyte.cli.output import Json, command, flag, options_from, print_json, say, shown_progress
 from halfbyte.errors import UsageError, said
+from halfbyte.progress import tell
 from halfbyte.serve.ledger.sqlite import Durability
 from halfbyte.serve.options import ServeOptions
 
@@ -126,9 +127,9 @@ def _print(launch: "Command | None", json_output: bool) -> None:
     if json_output:
         print_json(launch.as_json())
         return
-    print(" ".join([*(f"{name}={shlex.quote(value)}" for name, value in launch.env.items()), shlex.join(launch.words)]))
+    say(" ".join([*(f"{name}={shlex.quote(value)}" for name, value in launch.env.items()), shlex.join(launch.words)]))
     for note in launch.notes:
-        print(f"# {note}", file=sys.stderr)
+        tell(f"# {note}")
 
 
 def _confirmed(question: str) -> bool:

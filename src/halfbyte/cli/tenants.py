@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json
+from halfbyte.cli.output import Json, command, print_json, say
 
 if TYPE_CHECKING:
     from halfbyte.serve.keys import NewKey
@@ -95,16 +95,16 @@ def show(name: Name, state: State = None, json_output: Json = False) -> None:
     if json_output:
         print_json(found)
         return
-    print(found["tenant"])
+    say(found["tenant"])
     for limit, value in found["limits"].items():
         if value is not None:
-            print(f"  {limit.replace('_', ' ')}: {value if limit != 'models' else ', '.join(value)}")
+            say(f"  {limit.replace('_', ' ')}: {value if limit != 'models' else ', '.join(value)}")
     for what, used in (("today", found["used"]["day"]), ("this month", found["used"]["month"])):
-        print(f"  used {what}: {used['requests']:,} requests, {used['tokens']:,} tokens, {used['usd']:.6f} dollars")
+        say(f"  used {what}: {used['requests']:,} requests, {used['tokens']:,} tokens, {used['usd']:.6f} dollars")
     held = found["reserved"]
-    print(f"  reserved: {held['requests']:,} requests, {held['tokens']:,} tokens, {held['usd']:.6f} dollars")
+    say(f"  reserved: {held['requests']:,} requests, {held['tokens']:,} tokens, {held['usd']:.6f} dollars")
     for key in found["keys"]:
-        print(f"  key hb-{key['prefix']}-..., {'until ' + key['expires'] if key['expires'] else 'without end'}")
+        say(f"  key hb-{key['prefix']}-..., {'until ' + key['expires'] if key['expires'] else 'without end'}")
 
 
 @APP.command("rotate")
@@ -139,7 +139,7 @@ def revoke(name: Name, state: State = None, json_output: Json = False) -> None:
     if json_output:
         print_json({"tenant": name, "revoked": ended})
     else:
-        print(f"{name}: {ended} keys ended")
+        say(f"{name}: {ended} keys ended")
 
 
 def _shown(name: str | None, state: str | None) -> list[dict[str, Any]]:
@@ -153,5 +153,5 @@ def _print_key(name: str, key: "NewKey", json_output: bool) -> None:
     if json_output:
         print_json({"tenant": name, "key": key.text})
         return
-    print(key.text)
+    say(key.text)
     typer.echo(f"the key of {name}; it is kept nowhere and shown this once", err=True)

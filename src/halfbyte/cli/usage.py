@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, print_table
+from halfbyte.cli.output import Json, command, print_json, print_table, say_block
 
 
 @command
@@ -28,13 +28,13 @@ def usage(
 
     query = query_from(by, since, until)
     if format == "focus" and not json_output:
-        print(with_ledger(state, lambda ledger: ledger.run(focus_csv(query))), end="")
+        say_block(with_ledger(state, lambda ledger: ledger.run(focus_csv(query))))
         return
     document = with_ledger(state, lambda ledger: ledger.run(usage_document(query)))
     if format == "json" or json_output:
         print_json(document)
     elif format == "csv":
-        print(as_csv(document, query), end="")
+        say_block(as_csv(document, query))
     else:
         columns = columns_of(query)
         totals = {columns[0]: "total"} | document["totals"]

@@ -92,5 +92,5 @@ def _from_headers(name: str, opened: Opened) -> PlannedModel:
             f"{name}: tensors of model_type {config['model_type']!r} are not known by name",
             hint=said("plan it on paper: give its config.json with {recipe}"),
         )
-    groups = tuple(groups_of_checkpoint(opened.tensors.values(), roles_of(config)))
+    groups = tuple(groups_of_checkpoint(opened.tensors, roles_of(config)))
     return PlannedModel(name, config, arch, groups, None)

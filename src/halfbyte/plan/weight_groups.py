@@ -4,11 +4,11 @@ A group comes from the headers of a checkpoint (`groups_of_checkpoint`) or, for 
 from its config (`models.promised_tensors`) with formats by a recipe (`recipes`). Both look the same from here on.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from halfbyte.checkpoint.inventory import inventory
+from halfbyte.checkpoint.inventory import each_entry
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
@@ -35,10 +35,10 @@ class WeightGroup:
         return self.count * prod(self.shape)
 
 
-def groups_of_checkpoint(tensors: Iterable[Tensor], roles: RoleMap) -> list[WeightGroup]:
+def groups_of_checkpoint(tensors: Mapping[str, Tensor], roles: RoleMap) -> list[WeightGroup]:
     """Groups from headers. Raises UnknownTensorError, CheckpointError as `inventory` does."""
     sums: dict[tuple[Role, bool, int | None, str | None, tuple[int, ...], str], list[int]] = {}
-    for entry in inventory(tensors, roles):
+    for entry in each_entry(tensors, roles):
         role = entry.role
         key = (role.role, role.mtp, role.layer, role.projection, entry.shape, entry.format)
         total = sums.setdefault(key, [0, 0])

@@ -6,6 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from halfbyte.disk import read_text
 from halfbyte.errors import UsageError, said
 
 PICO = 10**12
@@ -76,10 +77,8 @@ PLANNED = {"prompt": "input", "cached": "cached_input", "output": "output", "rea
 def read_prices(path: Path, served: str) -> Prices:
     """From a price file, or a plan.json whose prices are those of the `served` model. Raises UsageError."""
     try:
-        if path.stat().st_size > PRICE_LIMIT_BYTES:
-            raise UsageError(f"{path}: too large for prices")
-        document = json.loads(path.read_text("utf-8"), parse_float=Decimal)
-    except (OSError, ValueError, RecursionError) as error:
+        document = json.loads(read_text(path, PRICE_LIMIT_BYTES, UsageError), parse_float=Decimal)
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: cannot be read as prices: {str(error)[:200]}") from None
     table = document.get("usd_per_million_tokens") if isinstance(document, dict) else None
     cost = document.get("cost") if isinstance(document, dict) else None

@@ -28,16 +28,12 @@ class Skeleton:
     """model: the causal LM on the meta device, but for rotary tables. `fill` and `empty` give and take weights."""
 
     def __init__(self, config: Any, dtype: torch.dtype, device: torch.device) -> None:
-        """Raises UnsupportedError for a model whose experts are not computed in the common way."""
+        """Raises UnsupportedError for a model whose experts are not computed in the common way, CheckpointError for a
+        config that makes no model."""
         self.config, self.dtype, self.device = config, dtype, device
-        with torch.device("meta"):
-            self.model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
-            )
-        self.model.eval().requires_grad_(False)
+        self.model: Any = self._built()
         self.base: Any = self.model.base_model
         self.layers: list[Any] = list(self.base.layers)
-        self.base.rotary_emb = type(self.base.rotary_emb)(config=config).to(device)
         conversions = get_model_conversion_mapping(self.model, None, None)
         self._renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
         self._wanted = self.model.state_dict()
@@ -45,6 +41,22 @@ class Skeleton:
         for number, layer in enumerate(self.layers):
             if is_experts(getattr(layer.mlp, "experts", layer.mlp)):
                 check_plain(layer.mlp.experts, f"model.layers.{number}.mlp.experts")
+
+    def _built(self) -> Any:
+        try:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                    self.config, dtype=self.dtype, attn_implementation="eager", experts_implementation="eager"
+                )
+            model.eval().requires_grad_(False)
+            base = model.base_model
+            base.rotary_emb = type(base.rotary_emb)(config=self.config).to(self.device)
+        except Exception as error:  # transformers trips over a config's numbers in as many ways as there are models
+            raise CheckpointError(
+                f"config.json: makes no model: {type(error).__name__}: {' '.join(str(error).split())[:200]}",
+                hint="check that config.json is the model's own",
+            ) from error
+        return model
 
     def target(self, name: str) -> str:
         """A stored tensor's name in the model. Raises CheckpointError if the model has no such tensor."""

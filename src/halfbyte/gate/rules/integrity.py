@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from halfbyte.checkpoint.index import INDEX_NAME
+from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.evidence.dossier import File
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.gate.facts import Facts, reported
@@ -88,6 +89,9 @@ def _compare(facts: Facts, name: str, stated: File) -> Found | None:
     is_shard = name in facts.shards
     if facts.listing is not None and name not in facts.listing:
         return Found(f"{printable(name)}: missing, halfbyte.json lists it", **blame)  # type: ignore[arg-type]
+    listed = facts.listing[name].bytes if facts.listing is not None else None
+    if not is_shard and listed is not None and listed > JSON_LIMIT_BYTES:
+        return Found(f"{printable(name)}: {listed} bytes are too many for a side file", **blame)  # type: ignore[arg-type]
     actual_size = facts.shards[name].bytes if is_shard else None
     if actual_size is not None and actual_size != stated.bytes:
         message = f"{printable(name)}: {actual_size} bytes, halfbyte.json has {stated.bytes}"
