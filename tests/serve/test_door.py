@@ -216,6 +216,82 @@ def test_limits_and_their_headers(place: Place) -> None:
     assert place.fake.seen[-1]["max_tokens"] <= 25  # what 0.0001 dollars buy
 
 
+@pytest.mark.slow
+def test_a_thousand_streams_at_once(place: Place) -> None:
+    """None lost, and the ledger equal to what clients received."""
+    import asyncio
+
+    import aiohttp
+
+    name, client = place.tenant("--tokens-per-day", "100000000")
+    body = ASK | {"stream": True, "max_tokens": 40, "fake": {"words": 30, "pace": 0.05}}
+
+    async def run() -> list[tuple[int, bool]]:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, headers=dict(client.headers)) as session:
+
+            async def one() -> tuple[int, bool]:
+                async with session.post(f"{place.door.url}{CHAT}", json=body) as answer:
+                    text = await answer.text()
+                    return text.count('"content": "w'), text.endswith("[DONE]\n\n")
+
+            return await asyncio.gather(*(one() for _ in range(1000)))
+
+    assert set(asyncio.run(run())) == {(30, True)}
+    assert at_rest(place.state, name)["used"]["day"] == {
+        "requests": 1000,
+        "tokens": 37_000,
+        "usd": pytest.approx(0.127),
+    }
+
+
+@pytest.mark.slow
+def test_soak(tmp_path: Path) -> None:
+    """Minutes of mixed requests (HALFBYTE_SOAK_S, 120): memory flat, the ledger equal to what clients received."""
+    import os
+    import random
+
+    seconds, state = float(os.environ.get("HALFBYTE_SOAK_S", "120")), tmp_path / "state"
+    key = add_tenant(state, "a", "--tokens-per-day", "100000000000")
+    received: list[int] = []
+    memory: list[int] = []
+    with (
+        fake_upstream() as fake,
+        door(MODEL, "--upstream", fake.url, "--state", str(state), log=tmp_path / "l") as running,
+    ):
+        until = time.monotonic() + seconds
+
+        def work(number: int) -> None:
+            chance = random.Random(number)
+            with running.client(key) as client:
+                while time.monotonic() < until:
+                    kind, words = chance.random(), chance.randrange(1, 200)
+                    fakes: dict[str, Any] = {"words": words, "prompt": 7}
+                    if kind < 0.1:
+                        fakes = {"status": 500}
+                    elif kind < 0.2:
+                        fakes["usage"] = False
+                    answer = client.post(CHAT, json=ASK | {"stream": kind < 0.9, "max_tokens": 300, "fake": fakes})
+                    received.append(answer.text.count('"content": "w'))
+
+        def watch() -> None:
+            statm = Path(f"/proc/{running.process.pid}/statm")
+            while time.monotonic() < until - 1:
+                time.sleep(seconds / 40)
+                memory.append(int(statm.read_text().split()[1]))
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)] + [threading.Thread(target=watch)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        at_rest(state, "a")
+    streamed = [row for row in usage(state, "--by", "request")["rows"] if row["output_tokens"]]
+    assert sum(row["output_tokens"] for row in streamed) == sum(received)
+    settled = memory[len(memory) // 4 :]
+    assert max(settled) <= 1.05 * settled[0]
+
+
 @pytest.mark.parametrize("limit", ["--tokens-per-day", "--output-tokens-per-minute", "--concurrency"])
 def test_no_limit_is_exceeded_by_many_at_once(place: Place, limit: str) -> None:
     name, client = place.tenant(limit, "3" if limit == "--concurrency" else "400")
@@ -437,6 +513,40 @@ def test_a_locked_ledger_lets_nobody_in(tmp_path: Path) -> None:
         assert client.post(CHAT, json=ASK).status_code == 200
         assert len(fake.seen) == 2
         assert at_rest(state, "a")["used"]["day"]["requests"] == 2
+
+
+def test_a_ledger_that_is_taken_away_lets_nobody_in(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    key = add_tenant(state, "a")
+    with (
+        fake_upstream() as fake,
+        door(MODEL, "--upstream", fake.url, "--state", str(state), log=tmp_path / "l") as running,
+    ):
+        client = running.client(key)
+        assert client.post(CHAT, json=ASK).status_code == 200
+        for file in state.glob("ledger.sqlite*"):
+            file.rename(tmp_path / file.name)
+        time.sleep(0.6)
+        assert client.post(CHAT, json=ASK).status_code == 503
+        assert client.get("/ready").status_code == 503
+        for file in tmp_path.glob("ledger.sqlite*"):
+            file.rename(state / file.name)
+        assert client.post(CHAT, json=ASK).status_code == 200
+        assert len(fake.seen) == 2
+
+
+def test_a_template_that_adds_more_than_was_thought_is_reserved_from_then_on(tmp_path: Path) -> None:
+    key = add_tenant(tmp_path / "state", "a", "--tokens-per-day", "1000")
+    options = ("--state", str(tmp_path / "state"))
+    answer = {"choices": [], "usage": {"prompt_tokens": 200, "completion_tokens": 10}}
+    with fake_upstream() as fake, door(MODEL, "--upstream", fake.url, *options, log=tmp_path / "l") as running:
+        client = running.client(key)
+        ask = ASK | {"max_tokens": 10, "fake": {"answer": answer, "before": 0.1}}
+        assert client.post(CHAT, json=ask).status_code == 200
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(pool.map(lambda _: client.post(CHAT, json=ask).status_code, range(8)))
+        assert statuses.count(200) == 3
+        assert at_rest(tmp_path / "state", "a")["used"]["day"]["tokens"] == 840
 
 
 def test_without_tenants_only_this_machine_may_ask(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import logging
 import math
@@ -51,6 +52,9 @@ UNSAID_OUTPUT_TOKENS = 256
 """What a request without any bound on its output weighs in the queue."""
 BYTES_A_TOKEN = 4
 """By which a prompt is estimated where neither usage nor a tokenizer tells, and nothing is held against a limit."""
+MOST_UNSEEN_TOKENS = 4096
+GZIP = b"\x1f\x8b"
+"""How a body begins whose upstream compressed it although it was asked not to."""
 BUSY = (500, 502, 503, 504)
 EMBEDDED_PARSER = re.compile(r"\[json\.exception")
 REFUSED_BY_ENGINE = re.compile(
@@ -109,6 +113,7 @@ class Door:
         )
         self.pages: Any = None
         self.draining = False
+        self._unseen_tokens: dict[str, int] = {}  # by tenant: how far usage went beyond the bound of a prompt
         self.running: dict[str, Running] = {}
         self.open = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -233,7 +238,7 @@ class Door:
             raise Refusal(
                 403, "no_price", "this key has a budget in dollars, and the model no price", type="permission_error"
             )
-        prompt = call.prompt_bound
+        prompt = call.prompt_bound + self._unseen_tokens.get(key.tenant, 0)
         if limits.counts_tokens:
             for name in ("previous_response_id", "conversation", "chat_template"):
                 if call.document.get(name):
@@ -339,8 +344,8 @@ class Door:
             member.failed()
             return False
         document = None
-        with contextlib.suppress(ValueError, RecursionError):
-            document = json.loads(body)
+        with contextlib.suppress(ValueError, RecursionError, OSError, EOFError):
+            document = json.loads(gzip.decompress(body) if body.startswith(GZIP) else body)
         usage = document.get("usage") if isinstance(document, dict) else None
         tokens = await self._charge_whole(member, running.call, document, usage)
         if self.service.embedded and isinstance(usage, dict) and isinstance(document, dict):
@@ -517,6 +522,9 @@ class Door:
     async def _settle_first(self, running: Running, tokens: Tokens, status: str) -> None:
         """Settle before the client learns that it has all; a ledger that does not answer is waited for a while only."""
         running.ended, running.tokens, running.status = True, tokens, status
+        unseen = min(tokens.prompt - running.call.prompt_bound, MOST_UNSEEN_TOKENS)
+        if unseen > self._unseen_tokens.get(running.key.tenant, 0):
+            self._unseen_tokens[running.key.tenant] = unseen
         task = self._later(self._settle(running.id, running.key.tenant, tokens, status))
         await asyncio.wait((task,), timeout=SETTLE_WAIT_S)
 

@@ -14,7 +14,14 @@ Headers = list[tuple[bytes, bytes]]
 MOST_BODY_BYTES = 32 << 20
 PASSED_UP = (b"accept", b"anthropic-version", b"anthropic-beta", b"traceparent", b"tracestate")
 """Headers that an upstream is sent; whatever else a client says of itself, it says to us alone."""
-PASSED_DOWN = ("content-type", "cache-control", "retry-after", "content-language", "openai-processing-ms")
+PASSED_DOWN = (
+    "content-type",
+    "content-encoding",
+    "cache-control",
+    "retry-after",
+    "content-language",
+    "openai-processing-ms",
+)
 
 
 class ClientGoneError(Exception):

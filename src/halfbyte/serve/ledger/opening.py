@@ -38,8 +38,11 @@ class FolderLedger:
         self._folder = folder
         self._sqlite = SqliteLedger(folder, durability)
         self._own: dict[str, int] = {}
+        self._opened = _identity(self._sqlite.file)
 
     async def run(self, script: Script[T]) -> T:
+        if _identity(self._sqlite.file) != self._opened:
+            raise LedgerError(f"{self._sqlite.file}: was removed or replaced while it was open")
         return await asyncio.wrap_future(self._sqlite.submit(script))
 
     async def close(self) -> None:
@@ -79,6 +82,15 @@ class FolderLedger:
 
     def _lock(self, door: str) -> Path:
         return self._folder / "doors" / f"{door}.lock"
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """By which a file is known while it is open; None where there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def user_folder() -> Path:
