@@ -40,9 +40,10 @@ def planned(options: EvaluateOptions) -> Power:
     """`--power`: what the suite can decide. Raises UsageError, DataError."""
     name = options.suite or DEFAULT_SUITE
     more = {key: getattr(options, key) for key in ("margin", "correlation", "discordance", "plan")}
+    epochs = 1 if options.epochs is None else options.epochs
     if name in BUILT:
-        return power_of(_counted(asked_suites(name, options.suites)), epochs=options.epochs or 1, **more)
-    return power(name, epochs=options.epochs or 1, limit=options.limit, **more)
+        return power_of(_counted(asked_suites(name, options.suites)), epochs=epochs, **more)
+    return power(name, epochs=epochs, limit=options.limit, **more)
 
 
 def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Evaluation:
@@ -98,9 +99,9 @@ def calibrated(options: EvaluateOptions, progress: Progress | None = None) -> tu
         options,
         candidate=options.baseline or options.candidate,
         baseline=None,
-        epochs=options.epochs or DEFAULT_RUNS,
+        epochs=DEFAULT_RUNS if options.epochs is None else options.epochs,
     )
-    if (alone.epochs or 0) < DEFAULT_RUNS:
+    if options.epochs is not None and options.epochs < DEFAULT_RUNS:
         raise UsageError(said("{epochs} {value}: {calibrate} wants at least 2", value=alone.epochs))
     asked = _asked(alone)
     found = answers(asked, work := _work(options, progress), progress)

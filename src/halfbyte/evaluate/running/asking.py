@@ -85,7 +85,8 @@ def _model(target: Target) -> "Model":
     from inspect_ai.model import get_model
 
     service = f"openai-api/halfbyte/{target.model}"
-    return get_model(service, base_url=target.base_url, api_key=target.api_key or "none", memoize=False)
+    # the client's own retries would wait where nobody is told; inspect's are bounded, counted and shown
+    return get_model(service, base_url=target.base_url, api_key=target.api_key or "none", memoize=False, max_retries=0)
 
 
 def is_finished(logs: Path) -> bool:
