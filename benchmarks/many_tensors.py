@@ -18,7 +18,7 @@ from table import record, show
 
 from tests.sound.many import write_many
 
-COMMANDS = {"inspect": (), "plan": ("--gpu", "b200", "--gpus", "8"), "gate": ()}
+COMMANDS = {"inspect": (), "plan": ("--gpu", "b200", "--gpus", "1"), "gate": ()}
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from families.expected import expected
 from families.headers import header_set, role_set
 
 from halfbyte.checkpoint.inspect import inspect
-from halfbyte.checkpoint.inventory import Entry, grouped, inventory
+from halfbyte.checkpoint.inventory import Entry, alike, grouped, inventory, summed
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import SCALE_PARTS
@@ -45,7 +45,7 @@ def groups_of(name: str) -> list[dict[str, Any]]:
     found = {part.name: (entry.role.role, entry.role.mtp) for entry in entries for part in entry.tensors.values()}
     assert found == labels
     assert sum(len(entry.tensors) for entry in entries) == expected(name).tensors
-    groups = grouped(entries)
+    groups = grouped(summed(entries))
     scales = tuple(f".{part}" for part in SCALE_PARTS)
     assert sum(group["tensors"] for group in groups) == sum(not tensor.endswith(scales) for tensor in labels)
     return groups
@@ -203,6 +203,36 @@ def test_one_logical_tensor(
 def test_tensors_that_do_not_fit_together(headers: list[tuple[str, str, tuple[int, ...]]], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         inventory(listed(headers), roles_of(CONFIGS["GLM-5.2"]))
+
+
+@pytest.mark.parametrize("name", ["Qwen3-30B-A3B", "Mixtral-8x7B-v0.1", "GLM-4.5-Air"])
+def test_experts_as_one_are_the_sum_of_them(name: str) -> None:
+    tensors = listed((n, *header) for n, header in header_set(name).items())
+    roles = roles_of(CONFIGS[name])
+    assert alike(tensors, roles) == summed(inventory(tensors, roles))
+    odd = dict(tensors)
+    for one in [n for n in tensors if ".experts.1." in n][:3]:
+        odd[one] = tensor(one, "F32", tensors[one].shape)
+    try:
+        wanted = summed(inventory(odd, roles))
+    except CheckpointError:
+        with pytest.raises(CheckpointError):
+            alike(odd, roles)
+    else:
+        assert alike(odd, roles) == wanted
+
+
+@pytest.mark.parametrize("what", [".weight_scale", ".weight", ".input_scale"])
+def test_one_part_of_one_expert_that_is_not_there_is_told(what: str) -> None:
+    tensors = listed((n, *header) for n, header in header_set("GLM-5.2-NVFP4").items())
+    roles = roles_of(CONFIGS["GLM-5.2-NVFP4"])
+    module = "model.layers.9.mlp.experts.7.down_proj"
+    del tensors[module + what]
+    if what == ".input_scale":
+        assert {one.entries for one in alike(tensors, roles) if one.first.name.endswith("down_proj.weight")} >= {1, 255}
+    else:
+        with pytest.raises(CheckpointError, match=module.replace(".", r"\.")):
+            alike(tensors, roles)
 
 
 def test_inspect_a_folder(tmp_path: Path) -> None:

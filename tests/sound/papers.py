@@ -127,8 +127,13 @@ def odd_server() -> Iterator[OddServer]:
 
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """Whoever asked went away."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     odd = OddServer(server.server_port)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -131,21 +131,88 @@ class Alike(NamedTuple):
         return self.entries * self.first.parameters
 
 
-def alike(entries: Iterable[Entry]) -> list[Alike]:
-    """In the order of the first of each. What is no routed expert stands alone."""
+def alike(tensors: Mapping[str, Tensor], roles: RoleMap) -> list[Alike]:
+    """What `inventory` holds, a layer's experts as one: the names of a layer are looked at as a pattern, and explained
+    once. In the order of the first of each. Raises as `inventory` does."""
+    found = _by_patterns(tensors, roles)
+    return summed(each_entry(tensors, roles)) if found is None else found
+
+
+def summed(entries: Iterable[Entry]) -> list[Alike]:
+    """Entries that are alike as one. What is no routed expert stands alone."""
     sums: dict[tuple[object, ...], list[Any]] = {}
     for entry in entries:
         role = entry.role
         expert = role.role is Role.ROUTED_EXPERT
         place = (role.layer, role.projection, role.part, role.fused) if expert else (entry.name,)
         key = (*place, entry.format, entry.shape, *entry.tensors)
-        found = sums.get(key)
-        if found is None:
+        known = sums.get(key)
+        if known is None:
             sums[key] = [entry, 1, entry.bytes]
         else:
-            found[1] += 1
-            found[2] += entry.bytes
-    return [Alike(*found) for found in sums.values()]
+            known[1] += 1
+            known[2] += entry.bytes
+    return [Alike(*one) for one in sums.values()]
+
+
+class _Pattern:
+    """The tensors of one layer's experts that differ in the expert's number alone. which: a sum over the numbers."""
+
+    __slots__ = ("count", "first", "which")
+
+    def __init__(self, first: Tensor) -> None:
+        self.first, self.count, self.which = first, 0, 0
+
+
+def _by_patterns(tensors: Mapping[str, Tensor], roles: RoleMap) -> list[Alike] | None:
+    """None where a layer's experts are not all stored alike, or some part of some expert is not there."""
+    patterns: dict[tuple[str, str], _Pattern] = {}  # by what is before the number and after it
+    shown: dict[tuple[str, str], str] = {}  # the linear of all experts -> number of the one that stands for them
+    few: dict[str, Tensor] = {}
+    explained: set[str] = set()
+    for name, tensor in tensors.items():
+        head, _, below = name.partition(_EXPERTS)
+        number, _, tail = below.partition(".")
+        if not (tail and number.isdigit()):
+            few[name] = tensor
+            continue
+        pattern = patterns.get((head, tail))
+        if pattern is None:
+            roles.role(name)
+            pattern = patterns[head, tail] = _Pattern(tensor)
+            if shown.setdefault((head, _linear(tail)), number) == number:
+                few[name] = tensor
+        if number not in explained:
+            roles.role(name)
+            explained.add(number)
+        if tensor.dtype != pattern.first.dtype or tensor.shape != pattern.first.shape:
+            return None
+        pattern.count += 1
+        pattern.which += hash(number)
+    sums: dict[str, tuple[int, int, int]] = {}
+    for (head, tail), pattern in patterns.items():
+        linear = _linear(tail)
+        owner, same = f"{head}{_EXPERTS}{shown[head, linear]}.", (pattern.count, pattern.which)
+        *before, size = sums.get(owner + linear, (*same, 0))
+        if owner + tail not in tensors or tuple(before) != same:
+            return None
+        few[owner + tail] = tensors[owner + tail]
+        sums[owner + linear] = (*same, size + pattern.count * pattern.first.bytes)
+    found = []
+    for entry in each_entry(few, roles):
+        linear = entry.role.module if entry.role.part in _ORDER else entry.name
+        count, _, size = sums.get(linear, (1, 0, entry.bytes))
+        found.append(Alike(entry, count, size))
+    return found
+
+
+_EXPERTS = ".experts."
+
+
+def _linear(tail: str) -> str:
+    """What an expert's tensor belongs to: the linear, or itself."""
+    module, _, part = tail.rpartition(".")
+    return module if part in _ORDER else tail
 
 
 def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
@@ -164,18 +231,18 @@ def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
     return Entry(role, *found, sum([tensor.stop - tensor.start for tensor in parts.values()]), parts)
 
 
-def grouped(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def grouped(found: Iterable[Alike]) -> list[dict[str, Any]]:
     """Totals by (role, mtp, format), in table order: the `groups` of `inspect --json`."""
     groups: dict[tuple[int, bool, str], dict[str, Any]] = {}
     order = list(Role)
-    for entry in entries:
+    for entry, count, size in found:
         key = (order.index(entry.role.role), entry.role.mtp, entry.format)
         group = groups.get(key)
         if group is None:
             group = {"role": str(entry.role.role), "mtp": entry.role.mtp, "format": entry.format}
             groups[key] = group | {"tensors": 0, "parameters": 0, "bytes": 0}
             group = groups[key]
-        group["tensors"] += 1
-        group["parameters"] += entry.parameters
-        group["bytes"] += entry.bytes
+        group["tensors"] += count
+        group["parameters"] += count * entry.parameters
+        group["bytes"] += size
     return [groups[key] for key in sorted(groups)]

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from halfbyte.checkpoint.inventory import alike, each_entry
+from halfbyte.checkpoint.inventory import alike, each_entry, summed
 from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
 from halfbyte.gate.facts import Facts
@@ -29,9 +29,9 @@ def explain_tensors(facts: Facts) -> None:
         )
         return
     try:
-        facts.alike = alike(each_entry(facts.tensors, facts.roles))
+        facts.alike = alike(facts.tensors, facts.roles)
     except CheckpointError:  # something is wrong: note all of it, so that the others are still judged
-        facts.alike = alike(
+        facts.alike = summed(
             each_entry(facts.tensors, facts.roles, lambda *damage: _note(facts, *damage), every_name=True)
         )
     if facts.tensors:
