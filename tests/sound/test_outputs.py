@@ -252,3 +252,14 @@ def test_odd_numbers_and_depths(desk: Desk) -> None:
                 ended = desk.run(*arguments)
                 assert ended.code in (0, 1, 2, 3), ended
                 assert "fault of Halfbyte" not in ended.stderr, ended
+
+
+@pytest.mark.parametrize("template", ["{% if", "", "{{ raise_exception('no') }}", "{{ messages[9].x.y }}", None])
+def test_a_chat_template_that_renders_nothing_is_one_error(template: str | None, desk: Desk) -> None:
+    from export.checkpoints import write_tokenizer
+
+    write_tokenizer(desk.folder / "S", "qwen3_moe")
+    path = desk.folder / "S/chat_template.jinja"
+    path.unlink() if template is None else path.write_text(template)
+    message = desk.refused("chat", "S", "--prompt", "x", "--engine", "transformers", "--max-tokens", "1")
+    assert "chat template" in message
