@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from halfbyte import text
-from halfbyte.checkpoint.index import agrees, sums_of
+from halfbyte.checkpoint.index import agrees, short_index
 from halfbyte.checkpoint.writer import LONGEST_NAME_BYTES, partial, write_whole
 from halfbyte.errors import OutputError
 from sound.conftest import Desk
@@ -213,12 +213,15 @@ def index(**pairs: str) -> bytes:
 
 
 def test_an_index_in_short() -> None:
-    sums = sums_of(index(a="1.safetensors", b="2.safetensors", c="1.safetensors"))
-    assert sums is not None
+    short = short_index(index(a="1.safetensors", b="2.safetensors", c="1.safetensors"))
+    assert short is not None
+    sums = short.sums
+    assert json.loads(short.rest) == {"metadata": {"total_size": 1}, "weight_map": {}}
     assert {shard: count for shard, (count, _) in sums.items()} == {"1.safetensors": 2, "2.safetensors": 1}
-    assert sums == sums_of(
-        json.dumps(json.loads(index(c="1.safetensors", b="2.safetensors", a="1.safetensors")), indent=2).encode()
-    )
+    spaced = json.dumps(json.loads(index(c="1.safetensors", b="2.safetensors", a="1.safetensors")), indent=2)
+    again = short_index(spaced.encode())
+    assert again is not None
+    assert again.sums == sums
     for odd in (
         b"",
         b"{}",
@@ -228,7 +231,7 @@ def test_an_index_in_short() -> None:
         index(a="1.safetensors")[:-1],
         b"\xff",
     ):
-        assert sums_of(odd) is None
+        assert short_index(odd) is None
     assert not agrees(sums, {})
 
 

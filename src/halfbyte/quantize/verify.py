@@ -103,8 +103,8 @@ def verify(
     with Checkpoint.open(src, linked) as source, Checkpoint.open(dst, linked) as output:
         dossier = Dossier.read(Path(dst) / DOSSIER) if (Path(dst) / DOSSIER).exists() else None
         roles = roles_of(source.config)
-        stored = {entry.name: entry for entry in inventory(output.tensors.values(), roles)}
-        linears, kept = split(inventory(source.tensors.values(), roles), roles)
+        stored = {entry.name: entry for entry in inventory(output.tensors, roles)}
+        linears, kept = split(inventory(source.tensors, roles), roles)
         wanted = {f"{linear.role.module}.weight": linear.source for linear in linears}
         wanted |= {name: tensor for _, name, tensor in kept}
         mismatches = [Mismatch(name, "missing") for name in wanted if name not in stored]
