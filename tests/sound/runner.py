@@ -24,6 +24,17 @@ for name in cli.SUMMARIES:
         pass
 for name in json.loads(sys.stdin.readline()):
     import_module(name)
+import ml_dtypes, numpy
+from halfbyte.formats.nvfp4 import codec
+from halfbyte.gate import kernels
+for kind in (ml_dtypes.bfloat16, numpy.float16, numpy.float32):  # compiled code is loaded once, not in every child
+    encoded, _ = codec.encode(numpy.ones((16, 16), kind))
+codec.decode(encoded)
+kernels.count_bytes(encoded.scales.reshape(-1), numpy.zeros(256, numpy.int64))
+kernels.count_codes(
+    encoded.codes.reshape(-1), encoded.scales.reshape(-1), numpy.zeros(256, numpy.int64), numpy.zeros(2, numpy.int64)
+)
+kernels.count_non_finite(numpy.zeros(16, numpy.uint16))
 gc.freeze()
 print("ready", flush=True)
 for line in sys.stdin:
