@@ -12,8 +12,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halfbyte.errors import HalfbyteError
-
 if TYPE_CHECKING:
     from halfbyte.calibrate.calibration import CalibrationResult, calibrate
     from halfbyte.checkpoint.inspect import Inspection, inspect
@@ -101,14 +99,9 @@ def quantize(
 
 
 def _judged(result: "QuantizeResult") -> "QuantizeResult":
-    from halfbyte.gate.judge import gate
+    from halfbyte.gate.apart import refusals
 
-    try:
-        decision = gate(result.output)
-        refused = [f"{found.rule}: {found.found.message}" for found in decision.findings if found.refuses]
-    except HalfbyteError as error:
-        refused = [str(error.message)]
-    told = [f"gate refuses this checkpoint by its default policy: {reason}" for reason in refused]
+    told = [f"gate refuses this checkpoint by its default policy: {reason}" for reason in refusals(result.output)]
     return replace(result, warnings=[*result.warnings, *told])
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -13,7 +14,7 @@ from families.expected import expected
 from families.headers import header_set, role_set
 
 from halfbyte.checkpoint.inspect import inspect
-from halfbyte.checkpoint.inventory import Entry, grouped, inventory
+from halfbyte.checkpoint.inventory import Entry, alike, grouped, inventory, summed
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import SCALE_PARTS
@@ -29,8 +30,12 @@ def tensor(name: str, dtype: str, shape: tuple[int, ...]) -> Tensor:
     return Tensor(name, "x.safetensors", dtype, shape, 0, prod(shape) * DTYPE_BYTES[dtype])
 
 
+def listed(headers: Iterable[tuple[str, str, tuple[int, ...]]]) -> dict[str, Tensor]:
+    return {name: tensor(name, dtype, shape) for name, dtype, shape in headers}
+
+
 def entries_of(name: str) -> list[Entry]:
-    return inventory((tensor(n, *header) for n, header in header_set(name).items()), roles_of(CONFIGS[name]))
+    return inventory(listed((n, *header) for n, header in header_set(name).items()), roles_of(CONFIGS[name]))
 
 
 @cache
@@ -40,7 +45,7 @@ def groups_of(name: str) -> list[dict[str, Any]]:
     found = {part.name: (entry.role.role, entry.role.mtp) for entry in entries for part in entry.tensors.values()}
     assert found == labels
     assert sum(len(entry.tensors) for entry in entries) == expected(name).tensors
-    groups = grouped(entries)
+    groups = grouped(summed(entries))
     scales = tuple(f".{part}" for part in SCALE_PARTS)
     assert sum(group["tensors"] for group in groups) == sum(not tensor.endswith(scales) for tensor in labels)
     return groups
@@ -129,7 +134,7 @@ def test_glm_52_bytes_of_every_plan() -> None:
 def test_published_nvfp4_tensors_are_those_we_would_write() -> None:
     module = "model.layers.9.mlp.experts.7.down_proj"
     headers = {n: header for n, header in header_set("GLM-5.2-NVFP4").items() if n.startswith(f"{module}.")}
-    (entry,) = inventory((tensor(n, *header) for n, header in headers.items()), roles_of(CONFIGS["GLM-5.2-NVFP4"]))
+    (entry,) = inventory(listed((n, *header) for n, header in headers.items()), roles_of(CONFIGS["GLM-5.2-NVFP4"]))
     assert (entry.role.module, entry.format) == (module, "nvfp4")
     written = nvfp4.FORMAT.tensors(entry.role.module, entry.shape)
     assert [(name, (dtype, shape)) for name, dtype, shape, _ in written] == [
@@ -166,10 +171,10 @@ STACK = "model.layers.3.mlp.experts.down_proj"
 def test_one_logical_tensor(
     headers: list[tuple[str, str, tuple[int, ...]]], stored: str, shape: tuple[int, ...]
 ) -> None:
-    tensors = [tensor(*header) for header in headers]
+    tensors = listed(headers)
     (entry,) = inventory(tensors, roles_of(CONFIGS["GLM-5.2"]))
     assert (entry.format, entry.shape, entry.parameters) == (stored, shape, prod(shape))
-    assert entry.bytes == sum(part.bytes for part in tensors)
+    assert entry.bytes == sum(part.bytes for part in tensors.values())
     assert entry.name == (WEIGHT[0] if len(headers) > 1 else headers[0][0])
 
 
@@ -197,7 +202,37 @@ def test_one_logical_tensor(
 )
 def test_tensors_that_do_not_fit_together(headers: list[tuple[str, str, tuple[int, ...]]], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        inventory([tensor(*header) for header in headers], roles_of(CONFIGS["GLM-5.2"]))
+        inventory(listed(headers), roles_of(CONFIGS["GLM-5.2"]))
+
+
+@pytest.mark.parametrize("name", ["Qwen3-30B-A3B", "Mixtral-8x7B-v0.1", "GLM-4.5-Air"])
+def test_experts_as_one_are_the_sum_of_them(name: str) -> None:
+    tensors = listed((n, *header) for n, header in header_set(name).items())
+    roles = roles_of(CONFIGS[name])
+    assert alike(tensors, roles) == summed(inventory(tensors, roles))
+    odd = dict(tensors)
+    for one in [n for n in tensors if ".experts.1." in n][:3]:
+        odd[one] = tensor(one, "F32", tensors[one].shape)
+    try:
+        wanted = summed(inventory(odd, roles))
+    except CheckpointError:
+        with pytest.raises(CheckpointError):
+            alike(odd, roles)
+    else:
+        assert alike(odd, roles) == wanted
+
+
+@pytest.mark.parametrize("what", [".weight_scale", ".weight", ".input_scale"])
+def test_one_part_of_one_expert_that_is_not_there_is_told(what: str) -> None:
+    tensors = listed((n, *header) for n, header in header_set("GLM-5.2-NVFP4").items())
+    roles = roles_of(CONFIGS["GLM-5.2-NVFP4"])
+    module = "model.layers.9.mlp.experts.7.down_proj"
+    del tensors[module + what]
+    if what == ".input_scale":
+        assert {one.entries for one in alike(tensors, roles) if one.first.name.endswith("down_proj.weight")} >= {1, 255}
+    else:
+        with pytest.raises(CheckpointError, match=module.replace(".", r"\.")):
+            alike(tensors, roles)
 
 
 def test_inspect_a_folder(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.chat.options import Sampling
 from halfbyte.cli.main import SUMMARIES
 from halfbyte.compare.options import CompareOptions
+from halfbyte.export.options import ExportOptions
 from halfbyte.gate.options import GateOptions
 from halfbyte.plan.options import PlanOptions
 from halfbyte.plan.workload import Workload
 from halfbyte.quantize.options import QuantizeOptions
+from halfbyte.quantize.verify_options import VerifyOptions
 from halfbyte.search.options import SearchOptions
 from halfbyte.serve.options import ServeOptions
 
@@ -33,6 +35,8 @@ OPTIONS: dict[type[Any], str] = {
     Workload: "plan",
     Sampling: "chat",
     ServeOptions: "serve",
+    ExportOptions: "export",
+    VerifyOptions: "verify",
 }
 NOT_FLAGS = {"workload", "today", "max_shard_bytes"}
 """Given by the program that calls, or (max_shard_bytes) written by users as --max-shard-size 5GB."""

@@ -124,7 +124,10 @@ def test_linears_of_latent_attention_that_engines_take(name: str, packed: tuple[
     src, out = with_tensors(tmp_path / "src", name, {}), tmp_path / "out"
     chosen = recipe(tmp_path, **dict.fromkeys(packed, "nvfp4"))
     warnings = run("quantize", src, out, "--recipe", chosen, "--calibrate", data(tmp_path))["warnings"]
-    assert any("selective.role-format" in line for line in warnings)
+    assert not [line for line in warnings if line.startswith("gate refuses")]
+    judged = run("gate", out)
+    assert judged["decision"] == "pass"
+    assert [f["severity"] for f in judged["findings"] if f["rule"] == "selective.role-format"] == ["warn"]
     groups = {(g["role"], g["format"]): g["tensors"] for g in run("inspect", out)["groups"] if not g["mtp"]}
     assert groups["attention", "nvfp4"] == 5 * len(packed)
     assert run("verify", src, out)["ok"]
@@ -151,6 +154,32 @@ def test_linears_of_latent_attention_that_no_engine_takes(packed: tuple[str, ...
     run(*words, "--force")
     found = run("gate", out, "--engine", "vllm", code=1)["findings"]
     assert any(f["rule"] == "loadability.packed-roles" and REFUSED[packed] in f["message"] for f in found)
+
+
+@pytest.mark.parametrize("name", ["GLM-4.7", "Qwen3-30B-A3B", "MiniMax-M2.5-BF16", "Mixtral-8x7B-v0.1"])
+def test_a_packed_output_projection_is_no_damage_and_more_is_refused(name: str, tmp_path: Path) -> None:
+    src = with_tensors(tmp_path / "src", name, {})
+    for packed, decision in ((("o_proj",), "pass"), (("q_proj", "k_proj", "v_proj", "o_proj"), "deny")):
+        out = tmp_path / "-".join(packed)
+        chosen = recipe(tmp_path, **dict.fromkeys(packed, "nvfp4"))
+        run("quantize", src, out, "--recipe", chosen, "--input-scale", "1")
+        judged = run("gate", out, "--engine", "vllm", code=int(decision == "deny"))
+        found = [f["severity"] for f in judged["findings"] if f["rule"] == "selective.role-format"]
+        assert found == ["warn" if decision == "pass" else "deny"]
+
+
+def test_a_packed_output_projection_that_the_metadata_exclude_is_refused(tmp_path: Path) -> None:
+    src, out = with_tensors(tmp_path / "src", "GLM-5.2", {}), tmp_path / "out"
+    run("quantize", src, out, "--recipe", recipe(tmp_path, o_proj="nvfp4"), "--input-scale", "1")
+    for name, key in (("config.json", "ignore"), ("hf_quant_config.json", "exclude_modules")):
+        document = json.loads((out / name).read_text())
+        document["quantization_config" if key == "ignore" else "quantization"][key].append("model.layers.2.self_attn*")
+        (out / name).write_text(json.dumps(document))
+    found = {f["rule"]: f["severity"] for f in run("gate", out, code=1)["findings"]}
+    assert found["selective.role-format"] == found["loadability.exclusions"] == "deny"
+    strict = tmp_path / "policy.yaml"
+    strict.write_text(json.dumps({"version": 1, "name": "mine"}))
+    assert run("gate", out, "--policy", strict, code=1)["decision"] != "pass"
 
 
 def test_recipes_name_only_linears_of_the_model(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def tensors_of(line: Line) -> list[Tensor]:
 def test_every_published_tensor_is_explained(name: str) -> None:
     """Two layers and two experts of each line stand for all: numbers are checked against the config elsewhere."""
     roles = roles_of(config(PUBLISHED[name].config))
-    entries = inventory([tensor for line in LISTS[name] for tensor in tensors_of(line)], roles)
+    entries = inventory({tensor.name: tensor for line in LISTS[name] for tensor in tensors_of(line)}, roles)
     described = {(t.role, t.projection, t.mtp): t.shape for t in promised_tensors(roles.arch) if len(t.shape) == 2}
     for entry in entries:
         key = (entry.role.role, entry.role.projection, entry.role.mtp)

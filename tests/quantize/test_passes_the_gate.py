@@ -173,3 +173,14 @@ def test_a_head_stored_beside_tied_embeddings_is_a_warning_in_both(name: str, tm
     assert [f["severity"] for f in found] == ["warn"]
     assert found[0]["message"] in warnings
     assert not [f for f in judged["findings"] if f["severity"] == "deny" and f["rule"].startswith("integrity")]
+
+
+def test_a_large_one_is_judged_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    src, warned = checkpoint_with(tmp_path / "src", "Qwen3-30B-A3B", runnable_changes("Qwen3-30B-A3B"), {}), []
+    licence(src)
+    for size in (4_000_000, 0):
+        monkeypatch.setattr("halfbyte.gate.apart.LARGE_INDEX_BYTES", size)
+        words = ["quantize", str(src), str(tmp_path / f"out{size}"), "--input-scale", "1", "--json"]
+        warned.append(json.loads(CliRunner().invoke(app, words).stdout)["warnings"])
+    assert warned[0] == warned[1]
+    assert any(line.startswith("gate refuses") and "licence" in line for line in warned[0])

@@ -46,7 +46,7 @@ def test_other_recipes_say_in_the_metadata_what_is_in_the_files(tmp_path: Path, 
     assert verify(source, tmp_path / "out").ok
     with Checkpoint.open(tmp_path / "out") as output:
         roles = roles_of(output.config)
-        entries = inventory(output.tensors.values(), roles)
+        entries = inventory(output.tensors, roles)
         ignore = output.config["quantization_config"]["ignore"]
         linears = [(e.role, e.format == "nvfp4") for e in entries if e.role.part == "weight" and len(e.shape) == 2]
         assert contradictions(ignore, [(role, q) for role, q in linears if role.role != "embedding"]) == []

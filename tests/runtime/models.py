@@ -57,7 +57,7 @@ def decoded(folder: Path, out: Path) -> Path:
     """The checkpoint with every packed linear decoded to float32 by the reference codec, for plain transformers."""
     with Checkpoint.open(folder) as checkpoint:
         roles, tensors = roles_of(checkpoint.config), {}
-        for entry in inventory(checkpoint.tensors.values(), roles):
+        for entry in inventory(checkpoint.tensors, roles):
             if entry.format == NVFP4:
                 parts = {part: read(checkpoint, tensor.name) for part, tensor in entry.tensors.items()}
                 rows, columns = entry.shape

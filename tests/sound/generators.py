@@ -49,6 +49,8 @@ ODD_WORDS = (
     "S", "Q", "S/config.json", "Q/model.safetensors.index.json", "data.jsonl", "OUT", "OUT/x.json", "out.json",
     "o.gguf", "5GB", "1B", "0B", "1M", "1k,4k", "b200", "b200x8", "h100x8,b200x4", "sglang", "vllm@0.26", "sweep",
     "gptq", "max", "headroom", "mse", "percentile:99", "nvfp4-mlp", "default", "auto", "cpu", "owner/name",
+    "D/recipe.yaml", "D/policy.yaml", "D/prices.json", "D/ref.json", "D/suite.jsonl", "D/card.yaml", "D/a", "D/state",
+    "2026-11-01", "tenant,day", "postgresql://127.0.0.1:9/x", "http://127.0.0.1:9", "0.5", "100", "acme",
     "reasoning:10@1", "full", "scales", "json", "sarif", "junit", "html",
 )  # fmt: skip
 """Files of `surroundings` among them. Nothing that leads to the network."""
@@ -91,7 +93,8 @@ class Damage:
         return [self.draw.choice(self.kinds)() for _ in range(self.draw.choice((1, 1, 1, 2, 3)))]
 
     def _file(self, ending: str = "") -> Path:
-        files = sorted(p for p in self.folder.iterdir() if os.fspath(p).endswith(ending) and not p.is_dir())
+        """One of the folder's files, of those in its folders too."""
+        files = sorted(p for p in self.folder.rglob("*") if os.fspath(p).endswith(ending) and not p.is_dir())
         return self.draw.choice(files) if files else self.folder / "config.json"
 
     @staticmethod
@@ -183,28 +186,9 @@ class Damage:
         except (ValueError, OSError, RecursionError):
             return "nothing"
         for _ in range(self.draw.choice((1, 1, 2, 5))):
-            document = self._mutated(document)
+            document = mutated(document, self.draw)
         self._replace(path, _json(document))
         return f"{path.name} edited"
-
-    def _mutated(self, document: Any, depth: int = 0) -> Any:
-        """One place of a document changed: another value, one less, one more."""
-        if depth < 6 and isinstance(document, dict | list) and document and self.draw.random() < 0.85:
-            changed = copy.copy(document)
-            key = self.draw.choice(list(changed)) if isinstance(changed, dict) else self.draw.randrange(len(changed))
-            how = self.draw.random()
-            if how < 0.15:
-                del changed[key]
-            elif how < 0.25 and isinstance(changed, dict):
-                changed[self.draw.choice(("x", "", "\ud800", "a\nb", "0"))] = self.draw.choice(ODD_VALUES)
-            elif how < 0.35:
-                changed[key] = {"x": changed[key]} if self.draw.random() < 0.5 else [changed[key]]
-            else:
-                changed[key] = self._mutated(changed[key], depth + 1)
-            return changed
-        if isinstance(document, int) and not isinstance(document, bool) and self.draw.random() < 0.4:
-            return self.draw.choice((document + 1, document - 1, -document, document * 2, document // 2))
-        return self.draw.choice(ODD_VALUES)
 
     def header(self) -> str:
         path = self._file(".safetensors")
@@ -215,11 +199,31 @@ class Damage:
         except (ValueError, OSError, RecursionError, OverflowError, MemoryError):
             return "nothing"
         for _ in range(self.draw.choice((1, 1, 3))):
-            document = self._mutated(document)
+            document = mutated(document, self.draw)
         text = _json(document)
         stated = len(text) + self.draw.choice((0, 0, 0, 0, 1, -1, 2**40, 2**63 - len(text)))
         self._replace(path, stated.to_bytes(8, "little") + text + content[8 + length :])
         return f"{path.name}: header edited"
+
+
+def mutated(document: Any, draw: random.Random, depth: int = 0) -> Any:
+    """One place of a document changed: another value, one less, one more."""
+    if depth < 6 and isinstance(document, dict | list) and document and draw.random() < 0.85:
+        changed = copy.copy(document)
+        key = draw.choice(list(changed)) if isinstance(changed, dict) else draw.randrange(len(changed))
+        how = draw.random()
+        if how < 0.15:
+            del changed[key]
+        elif how < 0.25 and isinstance(changed, dict):
+            changed[draw.choice(("x", "", "\ud800", "a\nb", "0"))] = draw.choice(ODD_VALUES)
+        elif how < 0.35:
+            changed[key] = {"x": changed[key]} if draw.random() < 0.5 else [changed[key]]
+        else:
+            changed[key] = mutated(changed[key], draw, depth + 1)
+        return changed
+    if isinstance(document, int) and not isinstance(document, bool) and draw.random() < 0.4:
+        return draw.choice((document + 1, document - 1, -document, document * 2, document // 2))
+    return draw.choice(ODD_VALUES)
 
 
 def _json(document: Any) -> bytes:
@@ -231,11 +235,12 @@ def _shard(shapes: dict[str, list[int]]) -> bytes:
     return header + bytes(sum(4 * shape[0] for shape in shapes.values()))
 
 
-def odd_command(command: Any, sound: list[str], draw: random.Random) -> list[str]:
+def odd_command(name: str, command: Any, sound: list[str], draw: random.Random) -> list[str]:
     """A command line: sound arguments with some odd ones, and options of the command with odd words."""
-    line = [command.name, *sound]
+    line = [name, *sound]
+    inner = getattr(command, "commands", {}).get(sound[0], command) if sound else command
     for _ in range(draw.choice((0, 1, 1, 2, 4))):
-        options = [one for one in command.params if one.opts[0].startswith("-")]
+        options = [one for one in inner.params if one.opts[0].startswith("-")]
         if not options:
             break
         option = draw.choice(options)

@@ -24,6 +24,17 @@ for name in cli.SUMMARIES:
         pass
 for name in json.loads(sys.stdin.readline()):
     import_module(name)
+import ml_dtypes, numpy
+from halfbyte.formats.nvfp4 import codec
+from halfbyte.gate import kernels
+for kind in (ml_dtypes.bfloat16, numpy.float16, numpy.float32):  # compiled code is loaded once, not in every child
+    encoded, _ = codec.encode(numpy.ones((16, 16), kind))
+codec.decode(encoded)
+kernels.count_bytes(encoded.scales.reshape(-1), numpy.zeros(256, numpy.int64))
+kernels.count_codes(
+    encoded.codes.reshape(-1), encoded.scales.reshape(-1), numpy.zeros(256, numpy.int64), numpy.zeros(2, numpy.int64)
+)
+kernels.count_non_finite(numpy.zeros(16, numpy.uint16))
 gc.freeze()
 print("ready", flush=True)
 for line in sys.stdin:
@@ -53,6 +64,9 @@ for line in sys.stdin:
         done, status, used = os.wait4(child, os.WNOHANG)
         if done:
             break
+        if job["stop"] and time.monotonic() - began > job["stop"]:
+            os.kill(child, signal.SIGINT)
+            job["stop"] = 0
         if time.monotonic() - began > job["seconds"]:
             os.killpg(child, signal.SIGKILL)
             _, status, used = os.wait4(child, 0)
@@ -122,10 +136,13 @@ class Runner:
         stdout: str | None = None,
         env: dict[str, str] | None = None,
         user: int = 0,
+        stop: float = 0,
     ) -> Ended:
-        """arguments: with surrogates for bytes that are no UTF-8. user: number of the one to run as, 0 for our own."""
+        """arguments: with surrogates for bytes that are no UTF-8. user: number of the one to run as, 0 for our own.
+        stop: seconds after which Ctrl-C is pressed, 0 for never."""
         out, err = stdout or str(self._scratch / "stdout"), str(self._scratch / "stderr")
         job = {"cwd": str(cwd), "stdout": out, "stderr": err, "seconds": seconds, "env": env or {}, "user": user}
+        job |= {"stop": stop}
         self._send(job | {"arguments": [os.fsencode(one).hex() for one in arguments]})
         assert self._server.stdout is not None
         code, took, peak = json.loads(self._server.stdout.readline())

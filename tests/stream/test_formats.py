@@ -61,7 +61,7 @@ def test_a4_sim_needs_input_scales(tmp_path: Path) -> None:
 def test_nvfp4_decodes_alike_on_both_paths(packed: Path) -> None:
     """The CPU's compiled decoder, and the torch one that a GPU runs."""
     with Checkpoint.open(packed) as source:
-        entries = [e for e in inventory(source.tensors.values(), roles_of(source.config)) if e.format == "nvfp4"]
+        entries = [e for e in inventory(source.tensors, roles_of(source.config)) if e.format == "nvfp4"]
         assert len(entries) > 20
         for entry in entries[::5]:
             raw = read_now(source, entry, torch.device("cpu"))

@@ -36,7 +36,7 @@ class Transformers:
         assert halfbyte.runtime
         cuda = torch.cuda.is_available()
         dtype = torch.bfloat16 if cuda else torch.float32
-        config = model_config(folder)
+        self._folder, config = folder, model_config(folder)
         self._family = find(read_json(folder / "config.json").get("model_type"))
         self._tokenizer: Any = load_tokenizer(folder)
         # eager: transformers' sdpa path of glm_moe_dsa selects wrongly whenever a mask is built
@@ -59,10 +59,10 @@ class Transformers:
                 hint=said("{engine} {other} reads them by the model's chat template", other=LLAMA_CPP),
             )
         options: dict[str, Any] = {} if sampling.thinking is None else {"enable_thinking": sampling.thinking}
-        prompt: str = self._tokenizer.apply_chat_template(
-            messages, tools=tools or None, tokenize=False, add_generation_prompt=True, **options
-        )
+        prompt = self._rendered(messages, tools, options)
         inputs = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
+        if not inputs["input_ids"].shape[1]:
+            raise CheckpointError(f"{self._folder}: its chat template makes nothing of this conversation")
         streamer: Any = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=answers is None)
         if sampling.seed is not None:
             torch.manual_seed(sampling.seed)
@@ -104,3 +104,17 @@ class Transformers:
             prefill_tokens_per_s=prompt_tokens / max(first - began, 1e-9),
             decode_tokens_per_s=(tokens - 1) / max(ended - first, 1e-9) if tokens > 1 else 0.0,
         )
+
+    def _rendered(self, messages: list[dict[str, Any]], tools: list[Any] | None, options: dict[str, Any]) -> str:
+        """Raises CheckpointError: a template is a program; it can fail in any way."""
+        try:
+            prompt: str = self._tokenizer.apply_chat_template(
+                messages, tools=tools or None, tokenize=False, add_generation_prompt=True, **options
+            )
+        except Exception as error:
+            why = " ".join(str(error)[:200].split())
+            raise CheckpointError(
+                f"{self._folder}: its chat template cannot render this conversation: {why}",
+                hint="copy chat_template.jinja and tokenizer_config.json from the source model",
+            ) from None
+        return prompt

@@ -106,8 +106,15 @@ _PAIR = re.compile(r'\s*"([^"\\\x00-\x1f]*)"\s*:\s*"([^"\\\x00-\x1f]*)"\s*([,}])
 _MAP = re.compile(r'"weight_map"\s*:\s*\{')
 
 
-def sums_of(content: bytes) -> Sums | None:
-    """The map of an index in short: the whole of one with a million tensors takes more memory than all headers.
+class ShortIndex(NamedTuple):
+    """sums: of the map. rest: the index's JSON with an empty map in its place."""
+
+    sums: Sums
+    rest: str
+
+
+def short_index(content: bytes) -> ShortIndex | None:
+    """An index in short: the whole map of a million tensors takes more memory than all headers.
 
     None for one that is not spelt as every writer spells it, or has a fault to be named.
     """
@@ -131,12 +138,13 @@ def sums_of(content: bytes) -> Sums | None:
         entry[0] += 1
         entry[1] += hash(name)
         position = pair.end()
+    rest = text[: found.end()] + "}" + text[position:]
     try:
-        rest = json.loads(text[: found.end()] + "}" + text[position:])
+        document = json.loads(rest)
     except (ValueError, RecursionError):
         return None
-    sane = isinstance(rest, dict) and rest.get("weight_map") == {} and all(map(is_shard_name, sums))
-    return {shard: (count, total) for shard, (count, total) in sums.items()} if sane else None
+    sane = isinstance(document, dict) and document.get("weight_map") == {} and all(map(is_shard_name, sums))
+    return ShortIndex({shard: (count, total) for shard, (count, total) in sums.items()}, rest) if sane else None
 
 
 def agrees(sums: Sums, headers: Mapping[str, Header]) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.collection import no_garbage_collection
-from halfbyte.checkpoint.inventory import each_entry, grouped
+from halfbyte.checkpoint.inventory import alike, grouped
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.models import roles_of
 
@@ -43,7 +43,7 @@ def inspect(path: str | Path) -> Inspection:
     """Read the headers of a checkpoint folder. Raises CheckpointError, UnknownTensorError, UnsupportedError."""
     with no_garbage_collection(), Checkpoint.open(path) as checkpoint:
         roles = roles_of(checkpoint.config)
-        groups = grouped(each_entry(checkpoint.tensors, roles))
+        groups = grouped(alike(checkpoint.tensors, roles))
         buffers = roles.buffers(checkpoint.tensors)
     return Inspection(
         model_type=roles.family.model_type,

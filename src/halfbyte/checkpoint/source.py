@@ -19,7 +19,7 @@ from halfbyte.checkpoint.index import (
     agrees,
     merged,
     refuse,
-    sums_of,
+    short_index,
     weight_map_of,
 )
 from halfbyte.checkpoint.json_file import object_of
@@ -94,8 +94,8 @@ def _index(files: Files, where: str) -> tuple[Sums | None, dict[str, str] | None
     content = files.text(INDEX_NAME)
     if content is None:
         return None, None
-    summed = sums_of(content)
-    return (None, _weight_map(content, where)) if summed is None else (summed, None)
+    short = short_index(content)
+    return (None, _weight_map(content, where)) if short is None else (short.sums, None)
 
 
 def _weight_map(content: bytes, where: str) -> dict[str, str] | None:

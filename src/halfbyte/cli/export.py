@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from halfbyte.cli.output import FollowLinks, Json, command, parse_size, print_json, say, shown_progress, size_text
+from halfbyte.cli.output import (
+    FollowLinks,
+    Json,
+    command,
+    options_from,
+    parse_size,
+    print_json,
+    say,
+    shown_progress,
+    size_text,
+)
 from halfbyte.errors import UnsupportedError
 
 
@@ -36,22 +46,16 @@ def export(
     try:
         from halfbyte.export import LOSSY_KEY
         from halfbyte.export import export as run
+        from halfbyte.export.options import ExportOptions
     except ModuleNotFoundError as error:
         if error.name != "gguf":
             raise
         raise UnsupportedError("export needs the gguf package", hint="pip install 'halfbyte[local]'") from None
 
+    bytes = parse_size(max_shard_size) if max_shard_size is not None else None
+    options = options_from(ExportOptions, locals(), max_shard_size=bytes)
     with shown_progress() as progress:
-        result = run(
-            path,
-            out,
-            max_shard_size=parse_size(max_shard_size) if max_shard_size is not None else None,
-            overwrite=overwrite,
-            tokenizer_pre=tokenizer_pre,
-            progress=progress,
-            follow_links=follow_links,
-            type=type,
-        )
+        result = run(path, out, options, progress=progress)
     if json_output:
         print_json(result.as_json())
         return

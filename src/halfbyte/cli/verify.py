@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from halfbyte.cli.output import FollowLinks, Json, command, print_json, print_table, say, shown_progress
+from halfbyte.cli.output import FollowLinks, Json, command, options_from, print_json, print_table, say, shown_progress
+from halfbyte.quantize.verify_options import VerifyOptions
 
 
 @command
@@ -13,6 +14,7 @@ def verify(
     src: Annotated[Path, typer.Argument(help="The source checkpoint.")],
     dst: Annotated[Path, typer.Argument(help="The checkpoint made from it, or its export as .gguf.")],
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
+    tokenizer_pre: Annotated[str | None, typer.Option(help="That the .gguf was exported with.")] = None,
     follow_links: FollowLinks = False,
     json_output: Json = False,
 ) -> None:
@@ -20,13 +22,14 @@ def verify(
 
     Exits with 1 if anything differs. Example: halfbyte verify ./glm ./glm-nvfp4
     """
+    options = options_from(VerifyOptions, locals())
     if dst.suffix == ".gguf":
-        _verify_gguf(src, dst, follow_links, json_output)
+        _verify_gguf(src, dst, options, json_output)
         return
     from halfbyte.quantize.verify import verify as run
 
     with shown_progress() as progress:
-        result = run(src, dst, workers=workers, follow_links=follow_links, progress=progress)
+        result = run(src, dst, options, progress=progress)
     if json_output:
         print_json(result.as_json())
     else:
@@ -44,12 +47,14 @@ def verify(
         raise typer.Exit(1)
 
 
-def _verify_gguf(src: Path, out: Path, follow_links: bool, json_output: bool) -> None:
+def _verify_gguf(src: Path, out: Path, options: VerifyOptions, json_output: bool) -> None:
     """A GGUF is lossless or says that it is not; then it is the checkpoint's own rounding, block by block, or wrong."""
     from halfbyte.export import verify_gguf
 
     with shown_progress() as progress:
-        result = verify_gguf(src, out, follow_links=follow_links, progress=progress)
+        result = verify_gguf(
+            src, out, tokenizer_pre=options.tokenizer_pre, follow_links=options.follow_links, progress=progress
+        )
     if json_output:
         mismatches = [dict(zip(("tensor", "reason"), line.split(": ", 1), strict=False)) for line in result.problems]
         document = {"ok": result.ok, "tensors": result.tensors, "mismatches": mismatches, "worst": []}

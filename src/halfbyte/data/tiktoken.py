@@ -17,10 +17,10 @@ from typing import Any
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES, read_json
 from halfbyte.checkpoint.pointers import refuse_pointer
 from halfbyte.data.byte_letters import LETTER
+from halfbyte.data.vocabulary import TIKTOKEN
 from halfbyte.disk import is_missing, read_regular, read_text
 from halfbyte.errors import CheckpointError
 
-FILE = "tiktoken.model"
 RESERVED = 256 + 2
 """Special tokens behind the ranks, by tokenization_kimi.py."""
 
@@ -36,7 +36,7 @@ class Vocabulary:
     @classmethod
     def read(cls, folder: Path) -> "Vocabulary":
         """Raises CheckpointError for a file that is missing or malformed."""
-        ranks, config = _read_ranks(folder / FILE), folder / "tokenizer_config.json"
+        ranks, config = _read_ranks(folder / TIKTOKEN), folder / "tokenizer_config.json"
         settings = {} if is_missing(config) else read_json(config)
         named = {int(number): token["content"] for number, token in settings.get("added_tokens_decoder", {}).items()}
         numbers = range(len(ranks), len(ranks) + RESERVED)
@@ -98,7 +98,7 @@ def _text(token: Any) -> str:
 
 def _read_ranks(path: Path) -> dict[bytes, int]:
     if is_missing(path):
-        raise CheckpointError(f"{path}: cannot be read: no such file", hint=f"copy {FILE} from the source model")
+        raise CheckpointError(f"{path}: cannot be read: no such file", hint=f"copy {TIKTOKEN} from the source model")
     content = read_regular(path, JSON_LIMIT_BYTES)
     refuse_pointer(content, str(path))
     lines = content.splitlines()

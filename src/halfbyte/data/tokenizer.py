@@ -13,11 +13,11 @@ from typing import Any
 from halfbyte.checkpoint.files import check_folder
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES, read_json
 from halfbyte.data import tiktoken
+from halfbyte.data.vocabulary import TIKTOKEN, VOCABULARY_FILES
 from halfbyte.disk import is_missing, read_regular
 from halfbyte.errors import CheckpointError, DataError
 from halfbyte.models import find
 
-_VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", tiktoken.FILE)
 NO_LIMIT = 10**9
 _PLACEHOLDER = "HALFBYTE PLACEHOLDER"
 
@@ -93,7 +93,7 @@ class Tokenizer:
     def fingerprint(self) -> str | None:
         """SHA-256 over the content of the vocabulary files, whatever their layout; None if the folder has none."""
         digest, found = hashlib.sha256(), False
-        for name in _VOCABULARY_FILES:
+        for name in VOCABULARY_FILES:
             if is_missing(path := self.folder / name):
                 continue
             content, found = read_regular(path, JSON_LIMIT_BYTES), True
@@ -113,7 +113,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         family = find(read_json(folder / "config.json").get("model_type"))
         known = family.llama_cpp if family is not None and not (folder / "tokenizer.json").is_file() else None
-        if known is not None and known.vocabulary == "tiktoken" and (folder / tiktoken.FILE).is_file():
+        if known is not None and known.vocabulary == "tiktoken" and (folder / TIKTOKEN).is_file():
             return tiktoken.fast_tokenizer(folder, next(iter(known.splitting)))
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except CheckpointError:

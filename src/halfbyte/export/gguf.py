@@ -19,6 +19,7 @@ from halfbyte.export.architectures import architecture_of
 from halfbyte.export.container import Layout, lay_out, open_writer
 from halfbyte.export.lossy import Lossy, lossy_type
 from halfbyte.export.mapping import Mapper, Mapping
+from halfbyte.export.options import ExportOptions
 from halfbyte.export.quantization import algorithm_of
 from halfbyte.export.stream import Step, sound_steps, steps, stream
 from halfbyte.export.unfinished import Unfinished
@@ -64,36 +65,35 @@ class ExportPlan:
 def export(
     path: str | Path,
     out: str | Path,
+    options: ExportOptions | None = None,
     *,
-    max_shard_size: int | None = None,
-    overwrite: bool = False,
-    tokenizer_pre: str | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
-    follow_links: bool = False,
-    type: str | None = None,
+    **given: Any,
 ) -> Exported:
-    """Write the checkpoint folder `path` as GGUF file `out`, or as a series of files of at most `max_shard_size` bytes.
+    """Write the checkpoint folder `path` as GGUF file `out`, or as a series of files.
 
-    A killed run goes on where it was when the same call is made again. tokenizer_pre: llama.cpp's name of the
-    tokenizer's splitting rule, where it is not recognised. type: `q8_0`, `q4_0` or `bf16` to round the matrices to, for
-    what llama.cpp cannot run in NVFP4; without it not a bit is lost. follow_links: see `Checkpoint.open`. Peak memory
-    does not depend on the checkpoint's size. Raises CheckpointError (damaged, incomplete), UnsupportedError (what
-    llama.cpp cannot hold or run), OutputError (exists, no space, another run).
+    given: fields of ExportOptions by name, instead of `options`. workers: threads. A killed run goes on where it was
+    when the same call is made again. Peak memory does not depend on the checkpoint's size. Raises CheckpointError
+    (damaged, incomplete), UnsupportedError (what llama.cpp cannot hold or run), OutputError (exists, no space, another
+    run).
     """
+    options = options or ExportOptions(**given)
     started, out, progress = time.monotonic(), Path(out), progress or Silent()
     workers = workers or min(8, (os.cpu_count() or 1) + 2)  # they mostly wait for the disk
-    lossy = lossy_type(type)
+    lossy = lossy_type(options.type)
     _check_destination(out)
-    with Checkpoint.open(path, follow_links) as checkpoint:
-        plan = make_plan(checkpoint, tokenizer_pre, max_shard_size, lossy)
+    with Checkpoint.open(path, options.follow_links) as checkpoint:
+        plan = make_plan(checkpoint, options.tokenizer_pre, options.max_shard_size, lossy)
         layout = lay_out(plan.writer, plan.mapping.tensors, out)
         for written in (out, *layout.paths):
             check_output(written, [checkpoint.folder])
-        _refuse_existing(layout, out, overwrite)
+        _refuse_existing(layout, out, options.overwrite)
         _check_space(layout, out)
         todo = steps(layout)
-        target = Unfinished(out, layout.paths, layout.sizes, _fingerprint(checkpoint, layout, todo), discard=overwrite)
+        target = Unfinished(
+            out, layout.paths, layout.sizes, _fingerprint(checkpoint, layout, todo), discard=options.overwrite
+        )
         if target.damage is not None:
             progress.note(target.damage)
         try:

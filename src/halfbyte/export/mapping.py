@@ -76,7 +76,7 @@ class Mapper:
         mapping = Mapping(dropped=self.roles.buffers(self.checkpoint.tensors))
         stacks: dict[tuple[int | None, str | None], dict[int, Entry]] = {}
         ordered: list[Entry | dict[int, Entry]] = []
-        for entry in inventory(self.checkpoint.tensors.values(), self.roles):
+        for entry in inventory(self.checkpoint.tensors, self.roles):
             role = entry.role
             if role.part in CACHE_SCALES or (role.mtp and not self.architecture.mtp):
                 mapping.dropped += [tensor.name for tensor in entry.tensors.values()]

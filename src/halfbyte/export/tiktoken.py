@@ -4,7 +4,8 @@ from pathlib import Path
 
 from gguf import GGUFWriter, TokenType
 
-from halfbyte.data.tiktoken import FILE, Vocabulary
+from halfbyte.data.tiktoken import Vocabulary
+from halfbyte.data.vocabulary import TIKTOKEN
 from halfbyte.errors import CheckpointError
 
 
@@ -15,7 +16,7 @@ def add_tiktoken(writer: GGUFWriter, folder: Path, vocab_size: int, pre: str) ->
     texts = vocabulary.spelled() | special
     if max(texts) >= vocab_size:
         raise CheckpointError(
-            f"{folder / FILE}: token {max(texts)} is beyond config.json's vocab_size of {vocab_size}",
+            f"{folder / TIKTOKEN}: token {max(texts)} is beyond config.json's vocab_size of {vocab_size}",
             hint="the tokenizer does not belong to this model",
         )
     numbers = range(vocab_size)

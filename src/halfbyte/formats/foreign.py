@@ -34,6 +34,8 @@ def refuse_foreign(config: Mapping[str, Any], tensors: Mapping[str, Stored], whe
     stated = config.get(CONFIG_KEY)
     block = QuantizationBlock(stated if isinstance(stated, dict) else {})
     compressed = block.method == COMPRESSED_TENSORS
+    if not compressed and {name[name.rfind(".") + 1 :] for name in tensors}.isdisjoint(_PARTS):
+        return
     for name, tensor in tensors.items():
         part = name[name.rfind(".") + 1 :]
         if part in _PARTS or (compressed and part == SCALE and prod(tensor.shape) != 1 and _eight_bit(tensors, name)):

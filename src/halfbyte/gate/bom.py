@@ -1,6 +1,5 @@
 """A CycloneDX 1.6 ML-BOM of a checkpoint: the model as a component with its card, its files, hashes and origin."""
 
-import hashlib
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,7 +75,7 @@ def _properties(facts: Facts) -> list[dict[str, str]]:
 
 def _files(facts: Facts, judged: JudgedCheckpoint) -> list[dict[str, Any]]:
     rows = [(row.file, row.sha256 or row.stated_sha256) for row in judged.shards]
-    rows += [(name, hashlib.sha256(content).hexdigest()) for name, content in sorted(facts.side.items())]
+    rows += sorted(facts.digests.items())
     found = []
     for name, digest in rows:
         component: dict[str, Any] = {"type": "file", "bom-ref": f"file:{name}", "name": name}

@@ -2,8 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.tensor import Tensor
+from halfbyte.checkpoint.inventory import alike, each_entry, summed
 from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
 from halfbyte.gate.facts import Facts
@@ -11,14 +10,13 @@ from halfbyte.gate.findings import plural, printable
 from halfbyte.models import promised_tensors, roles_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Described
-from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import CACHE_SCALES, Role
 
 Key = tuple[Role, int | None, str | None]
 
 
 def explain_tensors(facts: Facts) -> None:
-    """Fill roles, arch and entries; note what contradicts the config."""
+    """Fill roles, arch and logical tensors; note what contradicts the config."""
     try:
         facts.roles = roles_of(facts.config)
         facts.arch = facts.roles.arch
@@ -31,10 +29,11 @@ def explain_tensors(facts: Facts) -> None:
         )
         return
     try:
-        facts.entries = inventory(facts.tensors.values(), facts.roles)
-    except CheckpointError:  # something is wrong: look at it tensor by tensor, so that the others are still judged
-        known = _with_roles(facts, facts.roles)
-        facts.entries = _entries(facts, known, facts.roles)
+        facts.alike = alike(facts.tensors, facts.roles)
+    except CheckpointError:  # something is wrong: note all of it, so that the others are still judged
+        facts.alike = summed(
+            each_entry(facts.tensors, facts.roles, lambda *damage: _note(facts, *damage), every_name=True)
+        )
     if facts.tensors:
         _compare(facts, facts.arch)
 
@@ -43,34 +42,13 @@ _RULES = {"layers": "integrity.layers", "experts": "integrity.experts", "indexer
 """What of the config a tensor's name contradicts -> the rule that says so."""
 
 
-def _with_roles(facts: Facts, roles: RoleMap) -> list[Tensor]:
-    """The tensors that have a role. The others are noted under what they contradict."""
-    known = []
-    for tensor in facts.tensors.values():
-        try:
-            if not roles.is_buffer(tensor.name):
-                roles.role(tensor.name)
-                known.append(tensor)
-        except UnknownTensorError as error:
-            rule = _RULES.get(error.contradicts, "integrity.unknown-tensor")
-            facts.problem(rule, printable(error.message, 500), tensor=tensor.name)
-    return known
-
-
-def _entries(facts: Facts, tensors: list[Tensor], roles: RoleMap) -> list[Entry]:
-    """The inventory, module by module; what is wrong with one is noted."""
-    modules: dict[str, list[Tensor]] = {}
-    for tensor in tensors:
-        role = roles.role(tensor.name)
-        scaled = role.part == "weight" or role.part.startswith(("weight_scale", "input_scale"))
-        modules.setdefault(role.module if scaled else tensor.name, []).append(tensor)
-    entries = []
-    for module, parts in modules.items():
-        try:
-            entries += inventory(parts, roles)
-        except CheckpointError as error:
-            facts.problem("integrity.parts", printable(error.message, 500), module=module)
-    return entries
+def _note(facts: Facts, name: str, error: CheckpointError) -> None:
+    """A tensor without a role is noted under what it contradicts; a module whose tensors do not fit, by itself."""
+    if isinstance(error, UnknownTensorError):
+        rule = _RULES.get(error.contradicts, "integrity.unknown-tensor")
+        facts.problem(rule, printable(error.message, 500), tensor=name)
+    else:
+        facts.problem("integrity.parts", printable(error.message, 500), module=name)
 
 
 def _compare(facts: Facts, arch: Architecture) -> None:
@@ -82,7 +60,7 @@ def _compare(facts: Facts, arch: Architecture) -> None:
     fused: set[tuple[int | None, str | None]] = set()
     # a shard or a module that could not be read is reported as such; what it would have held is not missing besides
     whole = not any(rule in facts.problems for rule in ("integrity.parts", "integrity.shard"))
-    for entry in facts.entries:
+    for entry, count, _ in facts.alike:
         role = entry.role
         if role.part in CACHE_SCALES:
             continue
@@ -90,7 +68,7 @@ def _compare(facts: Facts, arch: Architecture) -> None:
             fused.add((role.layer, role.projection))
             continue
         key = (role.role, role.layer, None if role.role is Role.ROUTER else role.projection)
-        there[key][entry.shape] += 1
+        there[key][entry.shape] += count
     fused_layers = {layer for layer, _ in fused}
     for key, shapes in promised.items():
         if key[0] is Role.ROUTED_EXPERT and key[1] in fused_layers:
@@ -127,7 +105,7 @@ def _note_shape(facts: Facts, key: Key, wrong: Counter[tuple[int, ...]], absent:
     shape = next(iter(wrong))
     entry = next(
         e
-        for e in facts.entries
+        for e, *_ in facts.alike
         if e.shape == shape and (e.role.role, e.role.layer, None if key[0] is Role.ROUTER else e.role.projection) == key
     )
     wanted = " or ".join(str(list(shape)) for shape in absent) or "no such tensor"
@@ -153,7 +131,7 @@ def _note_missing(facts: Facts, arch: Architecture, key: Key, lacking: int, prom
 
 def _join_missing_layers(facts: Facts, arch: Architecture) -> None:
     """A layer of which nothing is there is one fact, not twenty."""
-    there = {entry.role.layer for entry in facts.entries}
+    there = {entry.role.layer for entry, *_ in facts.alike}
     gone = [layer for layer in range(arch.layers) if layer not in there]
     for layer in gone[:20]:
         facts.problem(

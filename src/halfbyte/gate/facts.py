@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.files import FileInfo, Files
-from halfbyte.checkpoint.inventory import Entry
+from halfbyte.checkpoint.inventory import Alike, Entry, each_entry
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.engines.catalogue import ENGINES
@@ -59,8 +59,10 @@ class ShardFacts:
 class Facts:
     """config, index, evidence...: parsed files, empty where absent or unreadable (then `problems` says so).
 
-    problems: rule id -> what reading came across. tensors: all that the headers hold. entries: logical tensors.
-    roles, arch: None where config.json does not describe a known model. measured: what `statistics.statistics` read.
+    problems: rule id -> what reading came across. tensors: all that the headers hold. alike: the logical tensors, a
+    layer's experts as one: of a million, entries would take more memory than all headers. index: without its map. side:
+    files that rules read; digests: SHA-256 of these and of files too large to keep. roles, arch: None where config.json
+    does not describe a known model. measured: what `statistics.statistics` read.
     """
 
     files: Files
@@ -73,11 +75,12 @@ class Facts:
     quant: dict[str, Any] | None = None
     evidence: Dossier | None = None
     side: dict[str, bytes] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     shards: dict[str, ShardFacts] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     roles: RoleMap | None = None
     arch: Architecture | None = None
-    entries: list[Entry] = field(default_factory=list)
+    alike: list[Alike] = field(default_factory=list)
     problems: dict[str, list[Found]] = field(default_factory=dict)
     measured: list[TensorStatistics] | None = None
 
@@ -91,35 +94,40 @@ class Facts:
         if len(found) < 20:
             found.append(Found(message, **subject))  # type: ignore[arg-type]
 
-    @cached_property
-    def packed(self) -> list[Entry]:
-        """The NVFP4 linears."""
-        return [entry for entry in self.entries if entry.format == NVFP4]
+    def each_entry(self) -> Iterator[Entry]:
+        """The logical tensors one by one; what is unsound among them was noted before."""
+        if self.roles is not None:
+            yield from each_entry(self.tensors, self.roles, lambda name, error: None)
 
     @cached_property
-    def linears(self) -> list[Entry]:
+    def packed(self) -> list[Alike]:
+        """The NVFP4 linears."""
+        return [some for some in self.alike if some.first.format == NVFP4]
+
+    @cached_property
+    def linears(self) -> list[Alike]:
         """Weights of matrices, packed or not: what an engine builds a linear for."""
-        return [
-            entry
-            for entry in self.entries
-            if "weight" in entry.tensors and len(entry.shape) >= 2 and entry.role.role is not Role.NORM
-        ]
+        return [some for some in self.alike if is_linear(some.first)]
 
     @cached_property
     def formats(self) -> "Counter[tuple[Role, bool, str]]":
         """Logical tensors by role, MTP flag and format."""
-        return Counter((entry.role.role, entry.role.mtp, entry.format) for entry in self.entries)
+        found: Counter[tuple[Role, bool, str]] = Counter()
+        for entry, count, _ in self.alike:
+            found[entry.role.role, entry.role.mtp, entry.format] += count
+        return found
 
     def first(self, role: Role, mtp: bool, form: str) -> Entry:
-        return next(e for e in self.entries if (e.role.role, e.role.mtp, e.format) == (role, mtp, form))
+        return next(e for e, *_ in self.alike if (e.role.role, e.role.mtp, e.format) == (role, mtp, form))
 
     @cached_property
-    def expert_layers(self) -> dict[int, dict[str, list[Entry]]]:
+    def expert_layers(self) -> dict[int, dict[str, list[Alike]]]:
         """Decoder layer -> format -> its routed experts' linears; MTP layers left out."""
-        found: dict[int, dict[str, list[Entry]]] = {}
-        for entry in self.entries:
-            if entry.role.role is Role.ROUTED_EXPERT and not entry.role.mtp and entry.role.layer is not None:
-                found.setdefault(entry.role.layer, {}).setdefault(entry.format, []).append(entry)
+        found: dict[int, dict[str, list[Alike]]] = {}
+        for some in self.alike:
+            role = some.first.role
+            if role.role is Role.ROUTED_EXPERT and not role.mtp and role.layer is not None:
+                found.setdefault(role.layer, {}).setdefault(some.first.format, []).append(some)
         return found
 
     @cached_property
@@ -146,6 +154,11 @@ class Facts:
             if block is not None and isinstance(block.get("quant_algo"), str):
                 return str(block["quant_algo"])
         return None
+
+
+def is_linear(entry: Entry) -> bool:
+    """A matrix's weight: what an engine builds a linear for."""
+    return "weight" in entry.tensors and len(entry.shape) >= 2 and entry.role.role is not Role.NORM
 
 
 def reported(facts: Facts, rule: str) -> Iterator[Found]:

@@ -21,8 +21,8 @@ def computed_sha256(facts: Facts, name: str) -> str | None:
     """SHA-256 of a file's bytes. None where it is missing, or on another machine and not read whole."""
     if name in facts.shards and facts.shards[name].sha256 is not None:
         return facts.shards[name].sha256
-    if name in facts.side:
-        return hashlib.sha256(facts.side[name]).hexdigest()
+    if name in facts.digests:
+        return facts.digests[name]
     if not isinstance(facts.files, LocalFiles):
         return None
     path = facts.files.path(name)
@@ -92,8 +92,8 @@ def checkpoint_hashes(facts: Facts) -> JudgedCheckpoint:
         )
         shards.append(row)
     files = {
-        name: hashlib.sha256(content).hexdigest()
-        for name, content in sorted(facts.side.items())
+        name: digest
+        for name, digest in sorted(facts.digests.items())
         if name.endswith(FINGERPRINTED) and name != DOSSIER
     }
     content = [[row.file, row.bytes, row.header_sha256] for row in shards], files

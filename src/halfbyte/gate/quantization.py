@@ -35,11 +35,23 @@ def misread_exclusions(facts: Facts, entries: Sequence[str]) -> Iterator[tuple[s
             yield f"the exclusion {printable(entry, 100)!r} has too many wildcards or is too long", None
             return
     assert facts.roles is not None, "tensors were explained"
-    linears = _representatives(facts.linears)
+    linears = _representatives([some.first for some in facts.linears])
     for name in facts.engines:
         asked = [item for item in linears if looked_up(ENGINES[name], item[0], facts.roles.family)]
         for found in contradictions(entries, asked, [name]):
             yield str(found), found.module
+
+
+def read_as_packed(facts: Facts, linears: Sequence[Entry]) -> bool:
+    """Whether every engine asked for reads these linears as packed, by the lists of what is not."""
+    asked = [(entry.role, True) for entry in linears]
+    for block in (facts.quantization, facts.nested_quantization):
+        entries = QuantizationBlock(block or {}).excluded
+        if block is None or facts.algorithm == MIXED:
+            continue
+        if entries is None or len(entries) > MOST_ENTRIES or contradictions(entries, asked, facts.engines):
+            return False
+    return facts.algorithm is not None
 
 
 def _representatives(linears: Sequence[Entry]) -> list[tuple[TensorRole, bool]]:

@@ -12,7 +12,8 @@ from typing import Any
 from halfbyte.checkpoint.collection import no_garbage_collection
 from halfbyte.checkpoint.files import Files, pooled
 from halfbyte.checkpoint.header import Header, parse_header
-from halfbyte.checkpoint.index import INDEX_NAME, SINGLE_NAME, Fault, merged, weight_map_of
+from halfbyte.checkpoint.index import INDEX_NAME, SINGLE_NAME, Fault, agrees, merged, short_index, weight_map_of
+from halfbyte.data.vocabulary import VOCABULARY_FILES
 from halfbyte.errors import CheckpointError, HeaderError
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
@@ -39,11 +40,15 @@ SIDE_NAMES = (
     *CODE_CONFIGS[1:],
     HF_QUANT_CONFIG,
     DOSSIER,
-    "tokenizer.json",
+    *VOCABULARY_FILES,
+    "added_tokens.json",
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
     "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "LICENSE-MODEL",
     "pytorch_model.bin.index.json",
 )
 
@@ -69,8 +74,7 @@ def read_facts(files: Files, policy: Policy, options: RuleOptions, progress: Pro
         facts.config = _document(facts, "config.json", "integrity.config") or {}
         facts.quant = _document(facts, HF_QUANT_CONFIG, "loadability.metadata")
         facts.evidence = _dossier(facts)
-        weight_map = _weight_map(facts)
-        _merge(facts, _read_headers(facts, weight_map), weight_map)
+        _read_tensors(facts)
         refuse_foreign(facts.config, facts.tensors, files.where)
         _explain(facts)
     return facts
@@ -113,6 +117,7 @@ def _read_small_files(facts: Facts) -> None:
             facts.problem("integrity.unreadable", printable(content.message), file=name)
         elif content is not None:
             facts.side[name] = content
+            facts.digests[name] = hashlib.sha256(content).hexdigest()
 
 
 def _document(facts: Facts, name: str, rule: str) -> dict[str, Any] | None:
@@ -169,11 +174,40 @@ def parse_json(content: bytes) -> tuple[dict[str, Any] | None, str | None]:
     return document, f"holds a key twice: {', '.join(twice)}" if twice else None
 
 
-def _weight_map(facts: Facts) -> dict[str, str] | None:
+def _read_tensors(facts: Facts) -> None:
+    """Index and headers. The index's map is kept only where the headers do not agree with it."""
+    content = facts.side.pop(INDEX_NAME, None)
+    short = short_index(content) if content is not None else None
+    if short is not None:
+        facts.index, problem = parse_json(short.rest.encode())
+        short = short if problem is None else None
+    if short is None:
+        weight_map = _weight_map(facts, content)
+        headers = _read_headers(facts, None if weight_map is None else sorted(set(weight_map.values())))
+        _merge(facts, headers, weight_map)
+        return
+    del content
+    headers = _read_headers(facts, sorted(short.sums))
+    if not agrees(short.sums, headers):
+        _merge(facts, headers, _weight_map(facts, _index_again(facts)))
+        return
+    facts.tensors = merged(headers, None, INDEX_NAME, lambda fault: _note(facts, fault))
+    if len(facts.tensors) != sum(count for count, _ in short.sums.values()):
+        _weight_map(facts, _index_again(facts))  # a tensor in two shards, and twice in the index: that is said too
+
+
+def _index_again(facts: Facts) -> bytes:
+    content = facts.files.text(INDEX_NAME) or b""
+    if hashlib.sha256(content).hexdigest() != facts.digests[INDEX_NAME]:
+        raise CheckpointError(f"{facts.files.place(INDEX_NAME)}: changed while it was read", hint="run the gate again")
+    return content
+
+
+def _weight_map(facts: Facts, content: bytes | None) -> dict[str, str] | None:
     """The index's map, entries that lead nowhere sane taken out; None if there is no index (or no sane one)."""
-    if INDEX_NAME not in facts.side:
+    if content is None:
         return None
-    facts.index, problem = parse_json(facts.side[INDEX_NAME])
+    facts.index, problem = parse_json(content)
     if problem is not None:
         facts.problem("integrity.index", f"{INDEX_NAME}: {problem}", file=INDEX_NAME)
     return None if facts.index is None else weight_map_of(facts.index, INDEX_NAME, lambda fault: _note(facts, fault))
@@ -195,16 +229,19 @@ def _note(facts: Facts, fault: Fault) -> None:
     facts.problem(RULES[fault.kind], fault.message, **subject)
 
 
-def _read_headers(facts: Facts, weight_map: dict[str, str] | None) -> dict[str, Header]:
-    """Headers of all shards that can be read; the rest noted. Holds them against the index and the folder."""
+def _read_headers(facts: Facts, indexed: list[str] | None) -> dict[str, Header]:
+    """Headers of all shards that can be read; the rest noted. Holds them against the index and the folder.
+
+    indexed: the shards that the index names; None where there is no index, or no sane one.
+    """
     listed = sorted(name for name in facts.listing or () if name.endswith(".safetensors") and "/" not in name)
-    if weight_map is not None:
-        names = sorted(set(weight_map.values()))
+    if indexed is not None:
+        names = indexed
     elif SINGLE_NAME in listed or facts.listing is None:
         names = [SINGLE_NAME]
     else:
         names = listed
-    if weight_map is None and INDEX_NAME not in facts.side and listed and names != [SINGLE_NAME]:
+    if indexed is None and INDEX_NAME not in facts.digests and listed and names != [SINGLE_NAME]:
         message = f"{plural(len(listed), '.safetensors file')} but no {INDEX_NAME}"
         facts.problem("integrity.index", message, file=INDEX_NAME)
     for name in sorted(set(listed) - set(names)):

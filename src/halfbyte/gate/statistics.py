@@ -10,6 +10,7 @@ from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import HalfbyteError
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.dtypes import BF16, F16, F32, F64
 from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 from halfbyte.formats.nvfp4.codec import decode
@@ -37,7 +38,8 @@ def measure(facts: Facts) -> list[TensorStatistics]:
     full = facts.options.depth == "full"
     originals = _originals(facts) if full and facts.source is not None else {}
     parts = ("weight_scale", "weight") if full else ("weight_scale",)
-    facts.progress.start("numerics", sum(e.tensors[part].bytes for e in facts.packed for part in parts))
+    packed = [entry for entry in facts.each_entry() if entry.format == NVFP4]
+    facts.progress.start("numerics", sum(entry.tensors[part].bytes for entry in packed for part in parts))
 
     def one(entry: Entry) -> TensorStatistics:
         found = _scales(facts, entry)
@@ -47,7 +49,7 @@ def measure(facts: Facts) -> list[TensorStatistics]:
         return found
 
     with ThreadPoolExecutor(facts.options.workers or len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(one, facts.packed))
+        return list(pool.map(one, packed))
 
 
 def _originals(facts: Facts) -> dict[str, Tensor]:
@@ -55,7 +57,7 @@ def _originals(facts: Facts) -> dict[str, Tensor]:
     assert facts.source is not None
     assert facts.roles is not None
     try:
-        linears, _ = split(inventory(facts.source.tensors.values(), facts.roles), facts.roles)
+        linears, _ = split(inventory(facts.source.tensors, facts.roles), facts.roles)
     except HalfbyteError:
         return {}
     return {linear.role.module: linear.source for linear in linears}

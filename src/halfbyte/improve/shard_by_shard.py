@@ -7,6 +7,7 @@ some experts old and some new, and `halfbyte.json` says so.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from halfbyte.checkpoint.files import check_folder
 from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import write_whole
+from halfbyte.data.documents import Documents
 from halfbyte.disk import check_apart
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, options_called, said
 from halfbyte.evidence.names import DECISION, DOSSIER
@@ -33,7 +35,7 @@ from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.quantize.prepare import chosen_recipe
 from halfbyte.quantize.result import QuantizeResult
-from halfbyte.quantize.room import check_room, room_to_improve
+from halfbyte.quantize.room import Room, check_room, room_to_improve
 from halfbyte.quantize.rounding.stage import DataRounding, rounded_layers, task_on_data
 from halfbyte.quantize.rounding.store import FOLDER, experts_of
 from halfbyte.quantize.side_files import CARD, SOURCE_CARD
@@ -63,70 +65,20 @@ def improve(
     """
     began = time.monotonic()
     options, progress = options or QuantizeOptions(**given), progress or Silent()
-    src, dst, recipe = Path(src), Path(dst), chosen_recipe(options)
+    src, dst = Path(src), Path(dst)
+    recipe = chosen_recipe(options)
     input_scales = _given_scales(recipe, options)
-    bounds = DataBounds.of(options, None)
     check_apart(src, dst)
     if not options.follow_links and dst.is_dir():
         check_folder(dst, options.follow_links)
-    finished = Finished.open(dst)
-    finished.check_recipe(recipe)
     with Checkpoint.open(src, options.follow_links) as source:
-        finished.check_source_sizes(source)
-        job = finished.lay_out(plan_job(source, recipe, WHOLE_SHARDS, options.force))
-        if input_scales is not None:
-            check_covered(job, input_scales)
-        layers = rounded_layers(job)
-        targets = _targets(job, layers, input_scales)
-        documents = calibration_documents(src, options.calibrate, bounds)
-        lengths = [len(document.ids) for document in documents.documents]
-        room = room_to_improve(job, source.config, targets, lengths, bounds, layers)
-
-        def result(replaced: int, resumed: int = 0) -> QuantizeResult:
-            dossier = Finished.open(dst).dossier
-            scale = dossier.input_scale
-            return QuantizeResult.of(
-                job,
-                source,
-                dst,
-                began,
-                resumed_shards=resumed,
-                rounding="gptq",
-                input_scale=None if scale is None else scale.description,
-                roles=[row.as_json() for row in dossier.roles],
-                warnings=job.warnings + _stale(dst),
-                dry_run=options.dry_run,
-                replaced_shards=replaced,
-                room=room if options.dry_run else None,
-            )
-
+        prepared = _prepare(source, dst, options, recipe, input_scales, began)
         if options.dry_run:
-            return result(len(targets))
-        task = task_on_data(src, documents, job, layers, "gptq", bounds)
-        journal = _journal(dst, source, recipe, task, input_scales, options.overwrite, progress)
+            return prepared.result(len(prepared.targets))
+        task = task_on_data(source.folder, prepared.documents, prepared.job, prepared.layers, "gptq", prepared.bounds)
+        journal = _journal(prepared, task, progress)
         try:
-            if nothing_to_do(finished.dossier, task, input_scales):
-                done = result(0)
-            else:
-                check_room(dst, job, room, on_data=True)
-                hashes = checked_hashes(finished, source, journal, options.threads, progress)
-                experts = ImprovedExperts(dst, task.key, layers, targets)
-                exchange = Exchange(
-                    source,
-                    dst,
-                    journal,
-                    experts,
-                    targets,
-                    hashes,
-                    input_scales,
-                    options.threads,
-                    progress,
-                    task.about_data,
-                )
-                resumed = exchange.resume()
-                rounding = _round(task, exchange, experts, progress)
-                _finish(finished, job, exchange, DataRounding(experts, rounding, rest_of(finished.dossier)))
-                done = result(len(targets), resumed)
+            done = _exchanged(prepared, task, journal, progress)
             if on_done is not None:
                 on_done(done)
             journal.drop()
@@ -134,6 +86,91 @@ def improve(
             _give_up(error, journal)
             raise
     return done
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What a run does. input_scales: those to put in, None to leave those that are there. targets: the shards that
+    change. room: on the disk. began: `time.monotonic()`."""
+
+    source: Checkpoint
+    options: QuantizeOptions
+    recipe: Recipe
+    input_scales: InputScales | None
+    finished: Finished
+    job: Job
+    layers: set[int]
+    targets: list[OutputShard]
+    bounds: DataBounds
+    documents: Documents
+    room: Room
+    began: float
+
+    @property
+    def dst(self) -> Path:
+        return self.finished.folder
+
+    def result(self, replaced: int, resumed: int = 0) -> QuantizeResult:
+        """replaced, resumed: shards, in all and by an earlier run."""
+        dossier = Finished.open(self.dst).dossier
+        scale, dry_run = dossier.input_scale, self.options.dry_run
+        return QuantizeResult.of(
+            self.job,
+            self.source,
+            self.dst,
+            self.began,
+            resumed_shards=resumed,
+            rounding="gptq",
+            input_scale=None if scale is None else scale.description,
+            roles=[row.as_json() for row in dossier.roles],
+            warnings=self.job.warnings + _stale(self.dst),
+            dry_run=dry_run,
+            replaced_shards=replaced,
+            room=self.room if dry_run else None,
+        )
+
+
+def _prepare(
+    source: Checkpoint,
+    dst: Path,
+    options: QuantizeOptions,
+    recipe: Recipe,
+    input_scales: InputScales | None,
+    began: float,
+) -> _Prepared:
+    """Raises HalfbyteError for a `dst` that is not this recipe's checkpoint of this source."""
+    finished = Finished.open(dst)
+    finished.check_recipe(recipe)
+    finished.check_source_sizes(source)
+    job = finished.lay_out(plan_job(source, recipe, WHOLE_SHARDS, options.force))
+    if input_scales is not None:
+        check_covered(job, input_scales)
+    layers = rounded_layers(job)
+    targets = _targets(job, layers, input_scales)
+    bounds = DataBounds.of(options, None)
+    documents = calibration_documents(source.folder, options.calibrate, bounds)
+    lengths = [len(document.ids) for document in documents.documents]
+    room = room_to_improve(job, source.config, targets, lengths, bounds, layers)
+    return _Prepared(
+        source, options, recipe, input_scales, finished, job, layers, targets, bounds, documents, room, began
+    )
+
+
+def _exchanged(prepared: _Prepared, task: "Task", journal: Journal, progress: Progress) -> QuantizeResult:
+    """Round, and put every shard in its place."""
+    finished, targets = prepared.finished, prepared.targets
+    dst, threads = prepared.dst, prepared.options.threads
+    if nothing_to_do(finished.dossier, task, prepared.input_scales):
+        return prepared.result(0)
+    check_room(dst, prepared.job, prepared.room, on_data=True)
+    hashes = checked_hashes(finished, prepared.source, journal, threads, progress)
+    experts = ImprovedExperts(dst, task.key, prepared.layers, targets)
+    scales, about = prepared.input_scales, task.about_data
+    exchange = Exchange(prepared.source, dst, journal, experts, targets, hashes, scales, threads, progress, about)
+    resumed = exchange.resume()
+    rounding = _round(task, exchange, experts, progress)
+    _finish(finished, prepared.job, exchange, DataRounding(experts, rounding, rest_of(finished.dossier)))
+    return prepared.result(len(targets), resumed)
 
 
 def _given_scales(recipe: Recipe, options: QuantizeOptions) -> InputScales | None:
@@ -176,27 +213,20 @@ def _targets(job: Job, layers: set[int], input_scales: InputScales | None) -> li
     ]
 
 
-def _journal(
-    dst: Path,
-    source: Checkpoint,
-    recipe: Recipe,
-    task: "Task",
-    input_scales: InputScales | None,
-    overwrite: bool,
-    progress: Progress,
-) -> Journal:
+def _journal(prepared: _Prepared, task: "Task", progress: Progress) -> Journal:
     """Locks `dst` against other runs; from here on a plain quantize refuses it too."""
+    source, input_scales = prepared.source, prepared.input_scales
     fingerprint = fingerprint_of(
         {
             "improve": __version__,
             "source": source_identity(source.shards.values()),
             "config": source.config,
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": prepared.recipe.model_dump(mode="json"),
             "experts": task.key,
             "input_scale": None if input_scales is None else [input_scales.description, input_scales.sha256],
         }
     )
-    return Journal.open(dst, fingerprint, discard=overwrite, note=progress.note)
+    return Journal.open(prepared.dst, fingerprint, discard=prepared.options.overwrite, note=progress.note)
 
 
 def _round(task: "Task", exchange: Exchange, experts: ImprovedExperts, progress: Progress) -> dict[str, Any]:

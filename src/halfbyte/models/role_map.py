@@ -92,6 +92,10 @@ class RoleMap:
             raise self._unknown(name)
         return stack
 
+    def is_stack(self, name: str) -> bool:
+        """Whether a tensor is a 3-D stack over all experts."""
+        return name in self._stacks
+
     def projections(self, role: Role) -> list[str]:
         """The linears of a role by their standard names, as this model has them."""
         if role not in self._projections:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
-from halfbyte.checkpoint.inventory import each_entry
+from halfbyte.checkpoint.inventory import alike
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
@@ -38,12 +38,12 @@ class WeightGroup:
 def groups_of_checkpoint(tensors: Mapping[str, Tensor], roles: RoleMap) -> list[WeightGroup]:
     """Groups from headers. Raises UnknownTensorError, CheckpointError as `inventory` does."""
     sums: dict[tuple[Role, bool, int | None, str | None, tuple[int, ...], str], list[int]] = {}
-    for entry in each_entry(tensors, roles):
+    for entry, count, size in alike(tensors, roles):
         role = entry.role
         key = (role.role, role.mtp, role.layer, role.projection, entry.shape, entry.format)
         total = sums.setdefault(key, [0, 0])
-        total[0] += 1
-        total[1] += entry.bytes
+        total[0] += count
+        total[1] += size
     return [
         WeightGroup(role, mtp, layer, projection, shape, count, storage, size)
         for (role, mtp, layer, projection, shape, storage), (count, size) in sums.items()

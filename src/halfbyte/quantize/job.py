@@ -58,7 +58,7 @@ def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bo
             f"recipe {recipe.name}: engines cannot load it: {'; '.join(problems)}",
             hint=said("{force} writes it all the same"),
         )
-    entries = inventory(source.tensors.values(), roles)
+    entries = inventory(source.tensors, roles)
     _refuse_quantized(source, entries)
     warnings = [f"forced: {problem}" for problem in problems] + _warnings(source, entries, roles)
     linears, kept = split(entries, roles)

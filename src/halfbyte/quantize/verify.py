@@ -36,6 +36,7 @@ from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
 from halfbyte.quantize.units import sharing, unit_key
+from halfbyte.quantize.verify_options import VerifyOptions
 
 ERROR_LIMIT = 2.0
 """Relative error allowed to a rounding that we cannot repeat, as a multiple of the max rule's.
@@ -88,21 +89,22 @@ class Verification:
 def verify(
     src: str | Path,
     dst: str | Path,
+    options: VerifyOptions | None = None,
     *,
-    workers: int | None = None,
-    follow_links: bool = False,
     progress: Progress | None = None,
+    **given: Any,
 ) -> Verification:
     """Hold the checkpoint in `dst` against its source. Mismatches are returned; unreadable checkpoints raise.
 
-    follow_links: see `Checkpoint.open`.
+    given: fields of VerifyOptions by name, instead of `options`.
     """
-    progress = progress or Silent()
-    with Checkpoint.open(src, follow_links) as source, Checkpoint.open(dst, follow_links) as output:
+    options, progress = options or VerifyOptions(**given), progress or Silent()
+    linked = options.follow_links
+    with Checkpoint.open(src, linked) as source, Checkpoint.open(dst, linked) as output:
         dossier = Dossier.read(Path(dst) / DOSSIER) if (Path(dst) / DOSSIER).exists() else None
         roles = roles_of(source.config)
-        stored = {entry.name: entry for entry in inventory(output.tensors.values(), roles)}
-        linears, kept = split(inventory(source.tensors.values(), roles), roles)
+        stored = {entry.name: entry for entry in inventory(output.tensors, roles)}
+        linears, kept = split(inventory(source.tensors, roles), roles)
         wanted = {f"{linear.role.module}.weight": linear.source for linear in linears}
         wanted |= {name: tensor for _, name, tensor in kept}
         mismatches = [Mismatch(name, "missing") for name in wanted if name not in stored]
@@ -111,7 +113,7 @@ def verify(
         comparer = _Comparer(source, output, _repeatable(dossier), _recorded(dossier), progress)
         jobs = comparer.jobs(both, wanted, linears)
         progress.start("verify", sum(wanted[name].bytes for name in both))
-        with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(options.workers or len(os.sched_getaffinity(0))) as pool:
             hashing = pool.submit(_check_hashes, Path(dst), dossier)
             for found in pool.map(lambda job: job(), jobs):
                 mismatches += found

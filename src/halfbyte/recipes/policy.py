@@ -41,10 +41,14 @@ class RuleSetting(Table):
 
 
 class Formats(Table):
-    """Allowed storage formats by role, as `halfbyte inspect` names them. mtp: of every tensor of an MTP layer."""
+    """Allowed storage formats by role, as `halfbyte inspect` names them. mtp: of every tensor of an MTP layer.
+
+    packed_attention: `warn` for linears of the attention in NVFP4 that engines load (`o_proj`), allowed or not.
+    """
 
     roles: dict[Role, tuple[str, ...]] = Field(default_factory=lambda: dict(_FORMATS))
     mtp: tuple[str, ...] = _PLAIN
+    packed_attention: Literal["deny", "warn"] = "deny"
     unquantized_expert_layers: int | None = Field(default=None, ge=0)
     bits_per_weight: Bounds = Bounds()
 

@@ -61,6 +61,8 @@ def _formats(policy: Policy, shipped: Policy) -> Iterator[str]:
     more = sorted(set(policy.formats.mtp) - set(shipped.formats.mtp))
     if more:
         yield f"MTP layers may also be {', '.join(more)}"
+    if policy.formats.packed_attention == "warn" and shipped.formats.packed_attention == "deny":
+        yield "attention in NVFP4 that engines load is a warning"
     yield from _bounds("bits_per_weight", policy.formats.bits_per_weight, shipped.formats.bits_per_weight)
     ours, theirs = policy.formats.unquantized_expert_layers, shipped.formats.unquantized_expert_layers
     if theirs is not None and (ours is None or ours > theirs):

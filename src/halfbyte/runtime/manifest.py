@@ -38,7 +38,7 @@ def check_files(model: Any, quantizer: Any, roles: RoleMap, exclusions: Sequence
 
 def _check_formats(roles: RoleMap, exclusions: Sequence[str], checkpoint: Checkpoint) -> None:
     """Every linear is stored as the exclusion list says."""
-    for entry in inventory(checkpoint.tensors.values(), roles):
+    for entry in inventory(checkpoint.tensors, roles):
         if entry.format in QUANTIZED and entry.format != NVFP4:
             raise UnsupportedError(f"{entry.name}: stored as {entry.format}, halfbyte.runtime loads NVFP4 only")
         if (

@@ -81,7 +81,7 @@ def search(
     tokenizer = open_tokenizer(src)
     with Checkpoint.open(src) as source:
         groups = groups_of(source, NVFP4)
-        parameters = sum(entry.parameters for entry in inventory(source.tensors.values(), roles_of(source.config)))
+        parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
         budget = options.budget_bytes(parameters)
         _check_reachable(source, groups, budget)
         documents = load(

@@ -40,7 +40,7 @@ class Group:
 def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
     """All groups, by layer. Raises UnsupportedError for a quantized source, or one with nothing to choose."""
     roles = roles_of(source.config)
-    entries = inventory(source.tensors.values(), roles)
+    entries = inventory(source.tensors, roles)
     for entry in entries:
         if entry.format in QUANTIZED:
             raise UnsupportedError(

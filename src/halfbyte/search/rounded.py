@@ -31,7 +31,7 @@ def rounded_copy(source: Checkpoint, folder: Path, chosen: Callable[[TensorRole]
     """Write the copy into new `folder`. chosen: asked for every matrix of the model. Raises HalfbyteError."""
     folder.mkdir(parents=True)
     roles = roles_of(source.config)
-    linears, _ = split(inventory(source.tensors.values(), roles), roles)
+    linears, _ = split(inventory(source.tensors, roles), roles)
     picked = [linear for linear in linears if chosen(linear.role)]
     decoded = _decoded(source, picked, form)
     changed = {source.tensors[name].shard for name in decoded}

@@ -53,7 +53,7 @@ class Contents:
             outside: dict[Role, Entry] = {}
             layers = [Layer() for _ in range(roles.layers)]
             routed: list[dict[tuple[int, str], Entry]] = [{} for _ in range(roles.layers)]
-            for entry in inventory(checkpoint.tensors.values(), roles):
+            for entry in inventory(checkpoint.tensors, roles):
                 role = entry.role
                 if role.mtp or role.part in CACHE_SCALES:
                     continue

@@ -49,13 +49,13 @@ def loaded_of(facts: Facts) -> Loaded | None:
         return None
     _, text = family_of(facts.config)
     scale, dtype = text.get("routed_scaling_factor"), text.get("dtype") or text.get("torch_dtype")
-    shared = {entry.role.module for entry in facts.entries if entry.role.role is Role.SHARED_EXPERT}
-    packed = {entry.role.module for entry in facts.packed}
+    shared = {entry.role.module for entry, *_ in facts.alike if entry.role.role is Role.SHARED_EXPERT}
+    packed = {entry.role.module for entry, *_ in facts.packed}
     return Loaded(
         family=facts.roles.family,
         arch=facts.arch,
         algorithm=facts.algorithm,
-        packed_experts=any(entry.role.role is Role.ROUTED_EXPERT for entry in facts.packed),
+        packed_experts=any(entry.role.role is Role.ROUTED_EXPERT for entry, *_ in facts.packed),
         kept_shared=bool(shared - packed),
         routed_scale=float(scale) if isinstance(scale, int | float) else 1.0,
         dtype=str(dtype or "").removeprefix("torch."),

@@ -81,7 +81,7 @@ def sm120(facts: Facts) -> Iterator[Found]:
 
 @rule("hardware.fits", "deny", "The peak of a running server must fit, not the weights alone.")
 def fits(facts: Facts) -> Iterator[Found]:
-    if facts.arch is None or facts.roles is None or not facts.entries or "integrity.parts" in facts.problems:
+    if facts.arch is None or facts.roles is None or not facts.alike or "integrity.parts" in facts.problems:
         return
     able = [pool for pool in pools_of(facts).usable if _incapable(facts, pool) is None]
     groups: list[WeightGroup] | None = None
@@ -100,12 +100,12 @@ def fits(facts: Facts) -> Iterator[Found]:
 def weight_groups(facts: Facts) -> list[WeightGroup]:
     """The weights as the planner sums them, from entries that were made already."""
     sums: dict[tuple[Any, ...], list[int]] = {}
-    for entry in facts.entries:
+    for entry, count, size in facts.alike:
         role = entry.role
         key = (role.role, role.mtp, role.layer, role.projection, entry.shape, entry.format)
         total = sums.setdefault(key, [0, 0])
-        total[0] += 1
-        total[1] += entry.bytes
+        total[0] += count
+        total[1] += size
     return [
         WeightGroup(role, mtp, layer, projection, shape, count, form, size)
         for (role, mtp, layer, projection, shape, form), (count, size) in sums.items()

@@ -5,14 +5,14 @@ What each engine takes stands in `engines`, which the writer asks too.
 
 from collections.abc import Iterator
 
-from halfbyte.checkpoint.inventory import Entry
+from halfbyte.checkpoint.inventory import Alike, Entry
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.packing import halves_apart, why_unpackable
 from halfbyte.formats.catalogue import NVFP4, QUANTIZED
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.quantization_block import QuantizationBlock
-from halfbyte.gate.facts import Facts, reported
+from halfbyte.gate.facts import Facts, is_linear, reported
 from halfbyte.gate.findings import Found, plural, printable
 from halfbyte.gate.quantization import (
     MIXED,
@@ -126,11 +126,15 @@ def group_size(facts: Facts) -> Iterator[Found]:
     "hit that expert. SGLang fills in 1.0. Weight-only checkpoints must say W4A16_NVFP4.",
 )
 def input_scale(facts: Facts) -> Iterator[Found]:
-    lacking = [entry for entry in facts.packed if "input_scale" not in entry.tensors]
+    lacking = [some for some in facts.packed if "input_scale" not in some.first.tensors]
+    number, all_packed = sum(some.entries for some in lacking), sum(some.entries for some in facts.packed)
     for engine in facts.engines:
         if wants_input_scales(facts, engine) and lacking:
-            share = f"{len(lacking):,} of {len(facts.packed):,} packed linears have no input_scale"
-            yield Found(f"{engine}: {share}, first {lacking[0].role.module}", module=lacking[0].role.module)
+            share, module = (
+                f"{number:,} of {all_packed:,} packed linears have no input_scale",
+                lacking[0].first.role.module,
+            )
+            yield Found(f"{engine}: {share}, first {module}", module=module)
             return
 
 
@@ -171,7 +175,9 @@ def mixed_precision(facts: Facts) -> Iterator[Found]:
     if not isinstance(listed, dict) or not listed:
         yield Found("MIXED_PRECISION without a quantized_layers table", file=CONFIG)
         return
-    for entry in facts.linears:
+    for entry in facts.each_entry():
+        if not is_linear(entry):
+            continue
         module = entry.role.module
         setting = listed.get(module, listed.get(module.partition(".experts.")[0] + ".experts"))
         algo = str(setting.get("quant_algo", "")).upper() if isinstance(setting, dict) else ""
@@ -190,16 +196,16 @@ def mixed_precision(facts: Facts) -> Iterator[Found]:
 )
 def packed_roles(facts: Facts) -> Iterator[Found]:
     latent = facts.arch is not None and facts.arch.mla is not None
-    found: dict[tuple[Role, str], list[Entry]] = {}
-    for entry in facts.packed:
-        role = entry.role
+    found: dict[tuple[Role, str], list[Alike]] = {}
+    for some in facts.packed:
+        role = some.first.role
         if not role.mtp and (reason := why_unpackable(role.role, role.projection, latent)) is not None:
-            found.setdefault((role.role, reason), []).append(entry)
-    for (name, reason), entries in found.items():
-        count, module = plural(len(entries), "tensor"), entries[0].role.module
+            found.setdefault((role.role, reason), []).append(some)
+    for (name, reason), packed in found.items():
+        count, module = plural(sum(some.entries for some in packed), "tensor"), packed[0].first.role.module
         yield Found(f"{name}: {count} packed as NVFP4, which engines cannot load: {reason}", module=module)
     linears: dict[str, dict[str, Entry]] = {}
-    for entry in facts.linears:
+    for entry, *_ in facts.linears:
         role = entry.role
         if role.projection is not None and not role.mtp and role.role is not Role.ROUTED_EXPERT:
             linears.setdefault(role.module.rpartition(".")[0], {})[role.projection] = entry
@@ -215,16 +221,17 @@ def packed_roles(facts: Facts) -> Iterator[Found]:
     "loadability.packed-mtp", "deny", "SGLang builds the MTP layer of modelopt_fp4 checkpoints unquantized: BF16 only."
 )
 def packed_mtp(facts: Facts) -> Iterator[Found]:
-    packed = [entry for entry in facts.packed if entry.role.mtp]
+    packed = [some for some in facts.packed if some.first.role.mtp]
+    count = sum(some.entries for some in packed)
     for engine in facts.engines:
         if packed and not ENGINES[engine].packs_mtp:
-            message = f"{engine}: {plural(len(packed), 'linear')} of the MTP layer packed as NVFP4"
-            yield Found(message, module=packed[0].role.module)
+            message = f"{engine}: {plural(count, 'linear')} of the MTP layer packed as NVFP4"
+            yield Found(message, module=packed[0].first.role.module)
 
 
 @rule("loadability.fused-experts", "deny", "Engines load experts one by one; a 3-D stack under NVFP4 has no loader.")
 def fused_experts(facts: Facts) -> Iterator[Found]:
-    for entry in facts.entries:
+    for entry, *_ in facts.alike:
         if entry.role.fused and facts.algorithm is not None:
             yield Found(
                 f"{entry.name}: experts are stored as one stack, wanted one tensor per expert", tensor=entry.name

@@ -262,7 +262,7 @@ def kept_finite(facts: Facts) -> Iterator[Found]:
     from halfbyte.gate.statistics import non_finite
 
     count = 0
-    for entry in facts.entries:
+    for entry in facts.each_entry():
         if entry.format not in QUANTIZED and count < MOST_FINDINGS:
             tensor = next(iter(entry.tensors.values()))
             number = non_finite(facts, tensor)
@@ -289,7 +289,7 @@ def source_error(facts: Facts) -> Iterator[Found]:
             count += 1
             message = f"{found.module}: relative error {error:.4f} to the source, the policy allows {limit:g}"
             yield Found(message, tensor=found.entry.tensors["weight"].name)
-    for entry in facts.entries:
+    for entry in facts.each_entry():
         tensor = next(iter(entry.tensors.values()))
         original = facts.source.tensors.get(tensor.name)
         if entry.format in QUANTIZED or original is None or count >= MOST_FINDINGS:

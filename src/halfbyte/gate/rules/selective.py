@@ -1,13 +1,18 @@
 """Selective quantization: four bits for the routed experts, and for nothing that every token passes through."""
 
+from collections import Counter
 from collections.abc import Iterator
 
+from halfbyte.checkpoint.inventory import Entry
+from halfbyte.engines.packing import halves_apart, why_unpackable
 from halfbyte.formats.catalogue import F32, NVFP4
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
+from halfbyte.gate.quantization import read_as_packed
 from halfbyte.gate.registry import rule
 from halfbyte.models.roles import Role
 
+OUTPUT = "o_proj"
 LINEAR_ROLES = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP, Role.ATTENTION)
 
 
@@ -27,7 +32,33 @@ def role_format(facts: Facts) -> Iterator[Found]:
         entry = facts.first(role, mtp, form)
         where = f"{role} (MTP)" if mtp else str(role)
         message = f"{where}: {plural(count, 'tensor')} stored as {form}, the policy allows {', '.join(wanted)}"
-        yield Found(message, module=entry.role.module)
+        if (role, mtp, form) == (Role.ATTENTION, False, NVFP4) and allowed.packed_attention == "warn" and _loads(facts):
+            message = f"{message}; engines load it, the price is in quality"
+            yield Found(message, module=entry.role.module, at_most="warn")
+        else:
+            yield Found(message, module=entry.role.module)
+
+
+def _loads(facts: Facts) -> bool:
+    """Whether the attention's packed linears are some that publishers pack and engines take: `o_proj` anywhere
+    (NVIDIA's DeepSeek checkpoints have it so), under latent attention also the others but kv_b_proj, no half of a fused
+    pair by itself; and whether the metadata say so. Such a checkpoint is not broken."""
+    latent = facts.arch is not None and facts.arch.mla is not None
+    packed: dict[str, list[Entry]] = {}
+    linears: dict[str, list[str]] = {}
+    for entry, *_ in facts.linears:
+        owner = entry.role.module.rpartition(".")[0]
+        if entry.role.role is Role.ATTENTION and not entry.role.mtp and entry.role.projection is not None:
+            linears.setdefault(owner, []).append(entry.role.projection)
+            if entry.format == NVFP4:
+                packed.setdefault(owner, []).append(entry)
+    for owner, entries in packed.items():
+        names = [str(entry.role.projection) for entry in entries]
+        if not latent and names != [OUTPUT]:
+            return False
+        if halves_apart(names, linears[owner]) or any(why_unpackable(Role.ATTENTION, name, latent) for name in names):
+            return False
+    return read_as_packed(facts, [entry for entries in packed.values() for entry in entries])
 
 
 @rule(
@@ -70,10 +101,11 @@ def unquantized_layers(facts: Facts) -> Iterator[Found]:
 def mixed_experts(facts: Facts) -> Iterator[Found]:
     for layer, forms in sorted(facts.expert_layers.items()):
         if len(forms) > 1:
-            rarest = min(forms, key=lambda form: len(forms[form]))
-            counts = ", ".join(f"{len(entries)} {form}" for form, entries in sorted(forms.items()))
-            message = f"layer {layer}: routed experts in different formats ({counts})"
-            yield Found(message, module=forms[rarest][0].role.module)
+            counts = {form: sum(some.entries for some in forms[form]) for form in sorted(forms)}
+            rarest = min(forms, key=counts.__getitem__)
+            listed = ", ".join(f"{count} {form}" for form, count in counts.items())
+            message = f"layer {layer}: routed experts in different formats ({listed})"
+            yield Found(message, module=forms[rarest][0].first.role.module)
 
 
 @rule(
@@ -82,7 +114,7 @@ def mixed_experts(facts: Facts) -> Iterator[Found]:
     "`e_score_correction_bias` decides which experts a token visits; rounded to 16 bits it reorders the top-k.",
 )
 def router_bias(facts: Facts) -> Iterator[Found]:
-    for entry in facts.entries:
+    for entry, *_ in facts.alike:
         if entry.role.part == "e_score_correction_bias" and entry.format != F32:
             yield Found(f"{entry.name} is {entry.format}, wanted f32", tensor=entry.name)
             return
@@ -95,12 +127,12 @@ def router_bias(facts: Facts) -> Iterator[Found]:
     "times as much as routed experts alone, for 5 % fewer bytes.",
 )
 def blanket(facts: Facts) -> Iterator[Found]:
-    by_role: dict[Role, list[bool]] = {}
-    for entry in facts.linears:
+    by_role: dict[Role, Counter[bool]] = {}
+    for entry, count, _ in facts.linears:
         if entry.role.role in LINEAR_ROLES and not entry.role.mtp and len(entry.shape) == 2:
-            by_role.setdefault(entry.role.role, []).append(entry.format == NVFP4)
+            by_role.setdefault(entry.role.role, Counter())[entry.format == NVFP4] += count
     every_token = [role for role in by_role if role is not Role.ROUTED_EXPERT]
-    packed = {role: sum(flags) / len(flags) for role, flags in by_role.items()}
+    packed = {role: counts[True] / counts.total() for role, counts in by_role.items()}
     if packed.get(Role.ROUTED_EXPERT, 0) > 0.5 and every_token and all(packed[role] > 0.5 for role in every_token):
         yield Found(f"blanket quantization: most of {', '.join(sorted(map(str, by_role)))} is NVFP4")
 
@@ -111,10 +143,10 @@ def blanket(facts: Facts) -> Iterator[Found]:
     "Bits per weight of the whole checkpoint say at a glance whether it is what its name claims.",
 )
 def bits_per_weight(facts: Facts) -> Iterator[Found]:
-    parameters = sum(entry.parameters for entry in facts.entries)
+    parameters = sum(some.parameters for some in facts.alike)
     if not parameters:
         return
-    bits = 8 * sum(entry.bytes for entry in facts.entries) / parameters
+    bits = 8 * sum(some.bytes for some in facts.alike) / parameters
     bounds = facts.policy.formats.bits_per_weight
     if bounds.min is not None and bits < bounds.min:
         yield Found(f"{bits:.3f} bits per weight, the policy wants at least {bounds.min:g}")

@@ -136,5 +136,5 @@ def version_numbers(text: str) -> tuple[int, ...]:
     "Metadata that promises NVFP4 over files without it makes engines misread BF16.",
 )
 def nothing_packed(facts: Facts) -> Iterator[Found]:
-    if facts.algorithm is not None and "FP4" in facts.algorithm.upper() and facts.entries and not facts.packed:
+    if facts.algorithm is not None and "FP4" in facts.algorithm.upper() and facts.alike and not facts.packed:
         yield Found(f"the algorithm is {printable(facts.algorithm, 60)}, but no tensor is {NVFP4}", file=CONFIG)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
+from halfbyte.data.vocabulary import VOCABULARY_FILES
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.gate.card import front_matter, licence_of
 from halfbyte.gate.facts import Facts
@@ -37,7 +38,7 @@ PROGRAMS = (".so", ".dll", ".dylib", ".exe", ".sh", ".bat", ".ps1", ".jar", ".py
     "Pickled weights run code when they are loaded, and a loader that finds both kinds may take them.",
 )
 def pickle(facts: Facts) -> Iterator[Found]:
-    names = facts.listing if facts.listing is not None else facts.side
+    names = facts.listing if facts.listing is not None else facts.digests
     for name in names:
         lower = name.lower()
         if lower.endswith(PICKLES) or lower.endswith(".bin.index.json"):
@@ -120,7 +121,7 @@ def provenance(facts: Facts) -> Iterator[Found]:
     if not stated and not (evidence and evidence.halfbyte):
         yield Found("the producer and its version are not stated", file="config.json")
     scale = evidence and evidence.input_scale
-    needs_data = any("input_scale" in entry.tensors for entry in facts.packed[:1])
+    needs_data = any("input_scale" in some.first.tensors for some in facts.packed[:1])
     if needs_data and scale is None and "calibration" not in _prose(facts):
         yield Found("the calibration data are not stated", file=DOSSIER)
 
@@ -150,8 +151,8 @@ def tokenizer(facts: Facts) -> Iterator[Found]:
 
 @rule("supply.tokenizer-present", "warn", "Weights without their tokenizer are served with somebody's guess.")
 def tokenizer_present(facts: Facts) -> Iterator[Found]:
-    names = facts.listing if facts.listing is not None else facts.side
-    if not any(name in names for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model")):
+    names = facts.listing if facts.listing is not None else facts.digests
+    if not any(name in names for name in VOCABULARY_FILES):
         yield Found("there is no tokenizer", file="tokenizer.json")
 
 
@@ -173,5 +174,5 @@ def signature(facts: Facts) -> Iterator[Found]:
 def listing(facts: Facts) -> Iterator[Found]:
     if facts.listing is None:
         yield Found(
-            f"{facts.files.where}: shows no file list; {plural(len(facts.side), 'file')} known by name were read"
+            f"{facts.files.where}: shows no file list; {plural(len(facts.digests), 'file')} known by name were read"
         )

@@ -18,6 +18,8 @@ Durability = Literal["process", "full"]
 FILE = "ledger.sqlite"
 BUSY_MS = 2000
 MOST_IN_A_GROUP = 200
+_DAMAGE = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises over a damaged file: where it would quote the file's own text, not even its own error."""
 
 
 class SqliteLedger:
@@ -42,7 +44,7 @@ class SqliteLedger:
                     connection.execute(statement)
                 connection.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
             connection.close()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *_DAMAGE) as error:
             raise LedgerError(f"{folder}: the ledger cannot be made: {error}") from None
 
     def submit(self, script: Script[T]) -> "Future[T]":
@@ -97,14 +99,14 @@ class SqliteLedger:
                     value = drive(self._connection, script)
                     self._connection.execute("RELEASE one")
                     results.append((done, value, None))
-                except sqlite3.OperationalError:
+                except (sqlite3.OperationalError, UnicodeDecodeError):
                     raise
                 except Exception as error:
                     self._connection.execute("ROLLBACK TO one")
                     self._connection.execute("RELEASE one")
                     results.append((done, None, error))
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except _DAMAGE as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             failure = LedgerError(f"{self.file}: {error}")
@@ -144,7 +146,7 @@ def _connect(file: Path, durability: Durability, create: bool = False) -> sqlite
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
         if not create:
             _check(connection, file)
-    except sqlite3.Error as error:
+    except _DAMAGE as error:
         raise LedgerError(f"{file}: is no sound ledger: {error}", hint="restore it from a copy") from None
     return connection
 
