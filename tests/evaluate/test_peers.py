@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ def one_arm(scores: "list[float]", clusters: "list[str] | None" = None) -> float
 def test_inspect_and_lm_eval(n: int) -> None:
     draw = np.random.default_rng(n)
     scores = [float(value) for value in draw.random(n)]
-    theirs = stderr()([SampleScore(score=Score(value=value)) for value in scores])
+    samples: Any = [SampleScore(score=Score(value=value)) for value in scores]
+    theirs = stderr()(samples)
     assert one_arm(scores) == pytest.approx(theirs, rel=1e-9)
     # lm-eval's mean_stderr: the sample's standard deviation over sqrt(n)
     assert one_arm(scores) == pytest.approx(statistics.stdev(scores) / math.sqrt(n), rel=1e-9)
@@ -29,7 +31,7 @@ def test_inspect_clustered() -> None:
     """Its C / (C - 1) is ours; both sum deviations inside a cluster before squaring."""
     draw = np.random.default_rng(1)
     scores, clusters = [float(value) for value in draw.random(90)], [f"c{i // 7}" for i in range(90)]
-    samples = [
+    samples: Any = [
         SampleScore(score=Score(value=value), sample_metadata={"passage": cluster})
         for value, cluster in zip(scores, clusters, strict=True)
     ]
