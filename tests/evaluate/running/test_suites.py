@@ -65,7 +65,6 @@ def test_what_cannot_be_asked() -> None:
 
 
 def test_the_five_of_the_card_name_all_that_is_missing(tmp_path: Path) -> None:
-    pytest.importorskip("inspect_evals")
     with pytest.raises(DataError) as caught:
         asked_suites("glm-5.2", SuiteOptions(data=tmp_path))
     for name in ("gpqa_diamond.csv", "problems_all.jsonl", "test_data.h5", "IFBench_test.jsonl", "AA-LCR_Dataset.csv"):

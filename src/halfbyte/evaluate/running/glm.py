@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,33 +44,39 @@ def glm_suites(data: Path | None, sandbox: str) -> list[AskedSuite]:
     """All five. Raises UsageError, UnsupportedError, DataError listing every file that is missing or another."""
     if sandbox not in SANDBOXES:
         raise UsageError(said("{sandbox} {value!r}: wanted docker or local", value=sandbox[:40]))
-    try:
+    given = _wanted()
+    problems = list(_problems(given, data))
+    if problems:
+        raise DataError(
+            f"suite glm-5.2: {len(problems)} of {len(given)} files are missing: {'; '.join(problems)}",
+            hint=said("bring them into one folder, and name it by {data}; pip install 'halfbyte[benchmarks]' too"),
+        )
+    if find_spec("inspect_evals") is None:
+        raise UnsupportedError("suite glm-5.2 needs inspect-evals", hint="pip install 'halfbyte[benchmarks]'")
+    assert data is not None
+    return list(_suites(given, data, sandbox))
+
+
+def _wanted() -> list[Given]:
+    """All files, with the checksums and places that inspect-evals has for its own, where it is installed."""
+    own = [Given(name) for name in ("gpqa_diamond.csv", "scicode/problems_all.jsonl", "scicode/test_data.h5")]
+    if find_spec("inspect_evals") is not None:
         from inspect_evals.gpqa import gpqa
-        from inspect_evals.scicode import dataset as scicode_data
-    except ImportError:
-        raise UnsupportedError("suite glm-5.2 needs inspect-evals", hint="pip install 'halfbyte[benchmarks]'") from None
-    given = [
-        Given("gpqa_diamond.csv", gpqa.GPQA_DIAMOND_DATASET_SHA256, gpqa.GPQA_DIAMOND_CACHE_PATH),
-        Given(
-            "scicode/problems_all.jsonl",
-            scicode_data.CHECKSUMS["problems_all"],
-            scicode_data.CACHE_DIR / "problems_all.jsonl",
-        ),
-        Given("scicode/test_data.h5", scicode_data.TEST_DATA_SHA256, scicode_data.TEST_DATA_PATH),
+        from inspect_evals.scicode import dataset as scicode
+
+        problems = scicode.CACHE_DIR / "problems_all.jsonl"
+        own = [
+            Given(own[0].name, gpqa.GPQA_DIAMOND_DATASET_SHA256, gpqa.GPQA_DIAMOND_CACHE_PATH),
+            Given(own[1].name, scicode.CHECKSUMS["problems_all"], problems),
+            Given(own[2].name, scicode.TEST_DATA_SHA256, scicode.TEST_DATA_PATH),
+        ]
+    return [
+        *own,
         Given(f"{IFBENCH}/{ifbench.PROMPTS}", ifbench.PROMPTS_SHA256),
         Given(f"{IFBENCH}/{ifbench.CODE}"),
         Given(f"{LCR}/{aa_lcr.QUESTIONS}"),
         Given(f"{LCR}/{aa_lcr.TEXTS}"),
     ]
-    problems = list(_problems(given, data))
-    if problems:
-        where = "no --data folder was given" if data is None else str(data)
-        raise DataError(
-            f"suite glm-5.2: {len(problems)} of {len(given)} files are missing ({where}): {'; '.join(problems)}",
-            hint=said("bring them into one folder, and name it by {data}"),
-        )
-    assert data is not None
-    return list(_suites(given, data, sandbox))
 
 
 def _problems(given: list[Given], data: Path | None) -> Iterator[str]:
@@ -79,7 +86,7 @@ def _problems(given: list[Given], data: Path | None) -> Iterator[str]:
             found = _sha256(path) if one.sha256 is not None else None
             if found != one.sha256:
                 yield f"{one.name} (SHA-256 {found}, wanted {one.sha256})"
-        elif one.cached is None or not one.cached.is_file() or _sha256(one.cached) != one.sha256:
+        elif one.cached is None or one.sha256 is None or not one.cached.is_file() or _sha256(one.cached) != one.sha256:
             yield one.name + ("" if one.sha256 is None else f" (SHA-256 {one.sha256})")
 
 
