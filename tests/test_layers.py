@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("api",),
+    ("deploy",),
     ("evaluate", "serve"),
     ("gate", "search", "compare", "improve"),
     ("plan", "quantize", "calibrate", "export", "chat"),
