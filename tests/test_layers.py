@@ -39,6 +39,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "search": ("compare",),
     "quantize": ("calibrate",),
     "chat": ("export",),
+    "evaluate": ("serve",),
 }
 """Package -> those of its own floor that it may call."""
 

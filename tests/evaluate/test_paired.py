@@ -133,3 +133,22 @@ def test_false_passes_stay_at_five_percent(n: int, accuracy: float, flips: float
         lost, won, _ = draw.multinomial(n, [lose, win, 1 - lose - win])
         passed += tango_interval(int(won), int(lost), n, Z)[0] > -margin
     assert passed / runs <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.parametrize(
+    ("n", "accuracy", "clustered"), [(100, 0.8, False), (500, 0.5, False), (500, 0.8, True), (1000, 0.95, False)]
+)
+def test_intervals_cover_what_they_say(n: int, accuracy: float, clustered: bool) -> None:
+    """A fast version of benchmarks/evaluate_calibration.py: 95 % intervals of a known difference."""
+    draw, runs, loss, covered = np.random.default_rng(17), 1500, 0.04, 0
+    labels = [str(i // 10) for i in range(n)] if clustered else None
+    for _ in range(runs):
+        level = np.full(n, accuracy)
+        if clustered:
+            level += np.repeat(draw.uniform(-0.15, 0.15, n // 10), 10)
+        theirs = draw.random(n)
+        ours = np.where(draw.random(n) < 0.7, theirs, draw.random(n))
+        pairs = Pairs((ours < level - loss).astype(float), (theirs < level).astype(float), labels)
+        low, high = pairs.interval(0.95)
+        covered += low <= -loss <= high
+    assert 0.94 - 0.012 <= covered / runs <= 0.96 + 0.012  # 94 to 96 %, two errors of the simulation

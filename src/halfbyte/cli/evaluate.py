@@ -1,31 +1,32 @@
 """`halfbyte evaluate`"""
 
-import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, shown_progress
-from halfbyte.errors import UndecidableError, UnsupportedError, UsageError, said
+from halfbyte.cli.output import Json, command, options_from, print_json, shown_progress
+from halfbyte.errors import UndecidableError, UsageError, said
 
 if TYPE_CHECKING:
-    from halfbyte.evaluate.power import Power
-    from halfbyte.evaluate.running.arms import Answers
+    from halfbyte.evaluate.evaluation import Evaluation
+    from halfbyte.evaluate.options import EvaluateOptions
 
-UNDECIDED = 3
-EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": UNDECIDED}
+EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": UndecidableError.exit_code, None: 0}
 
 
 @command
 def evaluate(
     suite: Annotated[
-        str | None, typer.Option(help="A suite by name, or a .jsonl file of items. [default: glm-5.2]")
+        str | None,
+        typer.Option(help="glm-5.2, tiny, long-recall, korean, or a .jsonl file of items.  [default: glm-5.2]"),
     ] = None,
     candidate: Annotated[
-        str | None, typer.Option(help="Who is asked: an OpenAI-compatible URL, http://host/v1#model.")
+        str | None, typer.Option(help="Who is asked: http://host/v1#model, a checkpoint folder, or a GGUF.")
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Its baseline, asked the same.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Target that grades answers, where a suite wants one.")] = None,
+    user: Annotated[str | None, typer.Option(help="Target that plays the user of tau2.")] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder of the logs; the same one resumes.  [default: a temporary one]")
     ] = None,
@@ -38,7 +39,11 @@ def evaluate(
     ] = None,
     margin: Annotated[float, typer.Option(help="Points that the candidate may lose, stated beforehand.")] = 1.0,
     power: Annotated[bool, typer.Option("--power", help="Say what the suite can decide, and run nothing.")] = False,
-    epochs: Annotated[int, typer.Option(help="Runs of each item.")] = 1,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Ask one model twice or more: how much is noise.")
+    ] = False,
+    sequential: Annotated[bool, typer.Option("--sequential", help="Ask in batches, and stop when decided.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Runs of each item.  [default: the suite's, mostly 1]")] = None,
     limit: Annotated[int | None, typer.Option(help="Items of each suite.")] = None,
     correlation: Annotated[float, typer.Option(help="Power: between the two models' items.")] = 0.8,
     discordance: Annotated[
@@ -47,9 +52,24 @@ def evaluate(
     plan: Annotated[Path | None, typer.Option(help="Power: plan.json, for GPU hours and money.")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Go on although nothing can be decided.")] = False,
     key_env: Annotated[str, typer.Option(help="Environment variable with the targets' key.")] = "OPENAI_API_KEY",
-    temperature: Annotated[float, typer.Option(help="Of the requests.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Of the requests.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="Of an answer, reasoning included.")] = 16_384,
+    temperature: Annotated[float | None, typer.Option(help="Of the requests.  [default: the suite's, often 0]")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the requests.  [default: the suite's, often 1]")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Of an answer, reasoning included.  [default: the suite's, mostly 16384]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="A run of an item is asked with it plus its number.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of your copies of a suite's data.")] = None,
+    lengths: Annotated[str, typer.Option(help="Of long-recall, in tokens.")] = "8k,16k,32k,64k,128k,256k,512k,1M",
+    sandbox: Annotated[str, typer.Option(help="Of SciCode's code: docker, or local.")] = "docker",
+    context_length: Annotated[
+        str | None, typer.Option(help="Tokens of one sequence, of a folder or GGUF served for the run.  [default: 8k]")
+    ] = None,
+    gpu_layers: Annotated[int, typer.Option(help="Layers on a GPU, likewise; -1 for as many as fit.")] = -1,
+    yes: Annotated[bool, typer.Option("--yes", help="Export a GGUF of more than 20 GB without asking.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint folder whose halfbyte.json gets the verdict.  [default: the candidate's]"),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.
@@ -58,110 +78,95 @@ def evaluate(
     Example: halfbyte evaluate --suite ours.jsonl --candidate http://b200:8000/v1#nvfp4 --baseline http://h200:8000/v1#bf16
     Example: halfbyte evaluate --from nvfp4-logs --against bf16-logs --margin 2
     """
-    asked = sum((power, candidate is not None, from_ is not None or against is not None))
-    if asked != 1 or (from_ is None) != (against is None) or (baseline is not None and candidate is None):
+    from halfbyte.cli.plan import tokens_from
+    from halfbyte.evaluate.options import EvaluateOptions
+
+    given = locals()
+    verb = _verb(given)
+    options = options_from(
+        EvaluateOptions,
+        given,
+        context_length=tokens_from(context_length) or EvaluateOptions.context_length,
+    )
+    if verb == "power":
+        raise typer.Exit(_power(options, json_output))
+    if verb == "calibrate":
+        raise typer.Exit(_calibrate(options, json_output))
+    if verb == "ask":
+        raise typer.Exit(_ask(options, json_output))
+    assert from_ is not None
+    assert against is not None
+    raise typer.Exit(_from(from_, against, options, cluster, json_output))
+
+
+def _verb(given: dict[str, Any]) -> str:
+    """What is wanted, of four things. Raises UsageError for none or several of them."""
+    folders = given["from_"] is not None, given["against"] is not None
+    targets = given["candidate"] is not None, given["baseline"] is not None
+    wanted = {
+        "power": given["power"],
+        "calibrate": given["calibrate"],
+        "ask": any(targets) and not given["calibrate"],
+        "from": any(folders),
+    }
+    chosen = [verb for verb, is_wanted in wanted.items() if is_wanted]
+    sound = (all(folders) or not any(folders)) and (targets[0] or not targets[1] or given["calibrate"])
+    if len(chosen) != 1 or not sound or (given["calibrate"] and not any(targets)):
         raise UsageError(
-            said("wanted {power}, or {candidate}, or {from} and {against}"),
+            said("wanted {power}, or {candidate}, or {calibrate} and {baseline}, or {from} and {against}"),
             hint=said("{power} says what a suite can decide, {candidate} asks, {from} judges answers that exist"),
         )
-    if from_ is not None and against is not None:
-        raise typer.Exit(_judge(from_, against, margin, cluster, json_output))
+    return chosen[0]
+
+
+def _power(options: "EvaluateOptions", as_json: bool) -> int:
     from halfbyte.cli.verdicts import show_power
-    from halfbyte.evaluate.power import power as run
-    from halfbyte.evaluate.suites import DEFAULT_SUITE
+    from halfbyte.evaluate.evaluation import planned
 
-    found = run(
-        suite or DEFAULT_SUITE,
-        margin=margin,
-        epochs=epochs,
-        correlation=correlation,
-        discordance=discordance,
-        limit=limit,
-        plan=plan,
-    )
-    if candidate is None:
-        if json_output:
-            print_json(found.as_json())
-        else:
-            show_power(found, margin)
-        if not found.decidable and not anyway:
-            raise typer.Exit(UNDECIDED)
-        return
-    if baseline is not None and not anyway:
-        _check_decidable(found, margin)
-    from halfbyte.evaluate.running.arms import answers, earlier
-    from halfbyte.evaluate.running.asking import Sampling
-    from halfbyte.evaluate.running.targets import target_of
+    found = planned(options)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        show_power(found, options.margin)
+    return EXIT_CODES["PASS" if found.decidable or options.anyway else "INCONCLUSIVE"]
 
-    sampling = Sampling(temperature=temperature, top_p=top_p, max_tokens=max_tokens, epochs=epochs)
-    there = {} if work is None else earlier(work)
-    known = [name for name in (there.get("candidate"), there.get("baseline")) if isinstance(name, str)]
-    asked_of = target_of(candidate, key_env, known)
-    against_it = None if baseline is None else target_of(baseline, key_env, known)
+
+def _ask(options: "EvaluateOptions", as_json: bool) -> int:
+    from halfbyte.evaluate.evaluation import evaluate as run
+
     with shown_progress() as progress:
-        if work is None:
-            work = Path(tempfile.mkdtemp(prefix="halfbyte-evaluate-"))
-            progress.note(f"logs: {work}")
-        said_by = answers(_suite_file(suite), asked_of, against_it, sampling, limit, work, progress)
-    raise typer.Exit(_answered(said_by, margin, json_output))
+        found = run(options, progress)
+    return _show(found, as_json)
 
 
-def _suite_file(suite: str | None) -> Path:
-    """Raises UnsupportedError for the suites that can only be planned yet."""
-    from halfbyte.evaluate.suites import DEFAULT_SUITE, PUBLISHED
+def _from(candidate: Path, baseline: Path, options: "EvaluateOptions", cluster: str | None, as_json: bool) -> int:
+    from halfbyte.evaluate.evaluation import judged_from
 
-    if suite is None or suite in PUBLISHED:
-        raise UnsupportedError(
-            f"suite {suite or DEFAULT_SUITE} cannot be asked yet",
-            hint=said("give a .jsonl file of items, or judge other harnesses' logs with {from} and {against}"),
-        )
-    return Path(suite)
+    with shown_progress() as progress:
+        found = judged_from(candidate, baseline, options.margin, cluster, options.record, progress)
+    return _show(found, as_json)
 
 
-def _check_decidable(found: "Power", margin: float) -> None:
-    """Raise UndecidableError where no outcome of the run could decide."""
-    from halfbyte.evaluate.power import undecidable
+def _calibrate(options: "EvaluateOptions", as_json: bool) -> int:
+    from halfbyte.cli.verdicts import show_noise
+    from halfbyte.evaluate.evaluation import calibrated
 
-    if not found.decidable:
-        raise UndecidableError(
-            f"a margin of {margin:g} points cannot be decided: {undecidable(found.suites)}",
-            hint=said("more items or {epochs}, a wider {margin}; {anyway} asks nevertheless"),
-        )
+    with shown_progress() as progress:
+        found, document = calibrated(options, progress)
+    if as_json:
+        print_json(document)
+    else:
+        show_noise(found)
+    return 0
 
 
-def _answered(found: "Answers", margin: float, as_json: bool) -> int:
-    """Show what two arms say, or one; the exit code."""
+def _show(found: "Evaluation", as_json: bool) -> int:
     from halfbyte.cli.verdicts import show_judgement, show_scores
-    from halfbyte.evaluate.judging import judge
-    from halfbyte.evaluate.running.arms import scores
 
-    more = {"conditions": found.conditions, "log": str(found.log)}
-    if found.baseline is None:
-        rows = scores(found.candidate)
-        if as_json:
-            print_json({"verdict": None, "suites": rows, **more})
-        else:
-            show_scores(rows)
-        return 0
-    judgement = judge(found.candidate, found.baseline, margin)
     if as_json:
-        print_json(judgement.as_json() | more)
+        print_json(found.document)
+    elif found.judgement is None:
+        show_scores(found.document["suites"])
     else:
-        show_judgement(judgement)
-    return EXIT_CODES[judgement.verdict]
-
-
-def _judge(candidate: Path, baseline: Path, margin: float, cluster: str | None, as_json: bool) -> int:
-    """Judge two folders of answers; the exit code."""
-    from halfbyte.cli.verdicts import show_judgement
-    from halfbyte.evaluate.harnesses.reading import read_arm
-    from halfbyte.evaluate.judging import judge
-
-    arm = read_arm(candidate, cluster)
-    found = judge(arm, read_arm(baseline, cluster), margin)
-    if as_json:
-        more = {"harness": arm.harness, "conditions": arm.conditions, "log": str(candidate)}
-        print_json(found.as_json() | more)
-    else:
-        show_judgement(found)
+        show_judgement(found.judgement, found.document)
     return EXIT_CODES[found.verdict]

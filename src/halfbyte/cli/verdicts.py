@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Any
 from halfbyte.cli.output import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from halfbyte.evaluate.calibrating import Noise
     from halfbyte.evaluate.judging import Judgement
     from halfbyte.evaluate.power import Power
 
 SAYS = {"PASS": "is ruled out", "FAIL": "is certain", "INCONCLUSIVE": "is neither ruled out nor certain"}
 
 
-def show_judgement(found: "Judgement") -> None:
+def show_judgement(found: "Judgement", document: "Mapping[str, Any]") -> None:
     columns = ("n", "baseline", "candidate", "difference", "90 % interval", "cut", "verdict")
     widths = (6, 9, 10, 11, 17, 7, 14)
     say(f"{'points':24}" + "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
@@ -33,10 +34,55 @@ def show_judgement(found: "Judgement") -> None:
         for state, counts in (("failed", suite.failed), ("unscorable", suite.unscorable)):
             if any(counts.values()):
                 say(f"  {state}: {counts['candidate']} of the candidate's, {counts['baseline']} of the baseline's")
+        for line in _moved(suite.answers):
+            say(f"  {line}")
     low, high = found.pooled["interval"]
     if len(found.suites) > 1:
         say(f"mean over suites: {found.pooled['difference']:+.2f} ({low:+.2f} .. {high:+.2f})")
+    if "judge" in document:
+        rates = document["judge"]["error_rate"]
+        shown = ", ".join(f"{rate:.1%} of the {arm}'s" for arm, rate in rates.items())
+        say(f"judge {document['judge']['target']}: gave no grade for {shown}")
+    if "sequential" in document:
+        say(f"asked {document['sequential']['asked']} of {document['sequential']['of']}")
     say(f"{found.verdict}: a loss of {found.suites[0].margin:g} points {SAYS[found.verdict]}")
+
+
+def _moved(answers: dict[str, Any]) -> "Iterator[str]":
+    """Lengths and rates whose 95 % interval of the difference leaves out 0."""
+    for name, found in answers.items():
+        if found is None or found["difference"]["low"] is None:
+            continue
+        ends = found["difference"]
+        if ends["low"] > 0 or ends["high"] < 0:
+            is_rate = name != "output_tokens"
+            before, after, low, high = (
+                f"{100 * value:.1f} %" if is_rate else f"{value:.0f}"
+                for value in (found["baseline"]["mean"], found["candidate"]["mean"], ends["low"], ends["high"])
+            )
+            yield f"{name.replace('_', ' ')}: {before} to {after} (difference {low} .. {high})"
+
+
+def show_noise(found: "Noise") -> None:
+    """Of one model against itself."""
+    columns = ("items", "runs", "accuracy", "flip", "ICC", "decides margin")
+    say(f"{'points':24}" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in columns))
+    for suite in found.suites:
+        icc = suite.intraclass_correlation
+        values = (
+            str(suite.n),
+            str(suite.runs),
+            f"{suite.accuracy:.1f} %",
+            f"{100 * suite.flip_rate:.1f} %",
+            "-" if icc is None else f"{icc:.2f}",
+            f"{suite.smallest_margin:.1f}",
+        )
+        cells = zip(columns, values, strict=True)
+        name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
+        say(f"{name:24}" + "".join(f"{value:>{max(len(column), 6) + 2}}" for column, value in cells))
+    false = found.verdicts.count("FAIL")
+    say(f"the mean over suites decides margins from {found.smallest_margin:.1f} points on; runs of one model against")
+    say(f"each other at {found.margin:g} points: {false} of {len(found.verdicts)} verdicts false")
 
 
 def show_power(found: "Power", margin: float) -> None:
@@ -57,6 +103,8 @@ def show_power(found: "Power", margin: float) -> None:
         cells = zip(columns, values, strict=True)
         name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
         say(f"{name:24}" + "".join(f"{value:>{max(len(column), 5) + 2}}" for column, value in cells))
+    if len(found.suites) > 1:
+        say(f"the mean over suites decides margins from {found.pooled_margin:.1f} points on")
     if found.decidable:
         say(f"a margin of {margin:g} points can be decided")
     else:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from halfbyte.errors import DataError, UsageError, said
+from halfbyte.evaluate.answer_rates import answer_rates
 from halfbyte.evaluate.samples import Arm, Sample
 from halfbyte.numbers.paired import Pairs, bca_interval, holm
 from halfbyte.numbers.resolution import Z_ONE_SIDED
@@ -25,7 +26,8 @@ MOST_TRUNCATED = 0.02
 @dataclass(frozen=True)
 class SuiteVerdict:
     """One suite, in points. n: pairs scored on both sides. bounds: the verdicts if every missing score were the worst
-    and the best for the candidate."""
+    and the best for the candidate. answers: length, truncation, refusals, unreadable ones, each with its interval.
+    is_truncated: too many answers were cut short in an arm to say anything."""
 
     name: str
     verdict: Outcome
@@ -44,9 +46,11 @@ class SuiteVerdict:
     missing: int
     mcnemar_p: float | None
     clusters: int | None
+    answers: dict[str, Any]
+    is_truncated: bool
 
     def as_json(self) -> dict[str, Any]:
-        document = dict(vars(self))
+        document = {name: value for name, value in vars(self).items() if name != "is_truncated"}
         document["interval"] = list(self.interval)
         document["bca"] = None if self.bca is None else list(self.bca)
         document["standard_error"] = self.standard_error if math.isfinite(self.standard_error) else None
@@ -71,8 +75,7 @@ class Judgement:
 
 def judge(candidate: Arm, baseline: Arm, margin: float) -> Judgement:
     """Judge two arms. margin: points, stated beforehand. Raises DataError where the arms cannot be compared."""
-    if not 0 < margin <= 100:
-        raise UsageError(said("{margin} {value:g}: wanted points, more than 0 and at most 100", value=margin))
+    check_margin(margin)
     check_comparable(candidate, baseline)
     found = [_Judged.of(name, candidate.suites[name], baseline.suites[name], margin) for name in candidate.suites]
     passes = holm([one.p_pass for one in found])
@@ -80,6 +83,12 @@ def judge(candidate: Arm, baseline: Arm, margin: float) -> Judgement:
     suites = tuple(one.verdict(p, q) for one, p, q in zip(found, passes, fails, strict=True))
     pooled = _pooled(found, suites, margin)
     return Judgement(pooled["verdict"], suites, pooled)
+
+
+def check_margin(margin: float) -> None:
+    """Raise UsageError for one that is none."""
+    if not 0 < margin <= 100:
+        raise UsageError(said("{margin} {value:g}: wanted points, more than 0 and at most 100", value=margin))
 
 
 def check_comparable(candidate: Arm, baseline: Arm) -> None:
@@ -111,6 +120,7 @@ class _Judged:
     failed: dict[str, int]
     unscorable: dict[str, int]
     samples: dict[str, int]
+    answers: dict[str, Any]
 
     @classmethod
     def of(cls, name: str, candidate: Sequence[Sample], baseline: Sequence[Sample], margin: float) -> "_Judged":
@@ -147,6 +157,7 @@ class _Judged:
             failed=counted("failed"),
             unscorable=counted("unscorable"),
             samples={arm: len(samples) for arm, samples in arms.items()},
+            answers=answer_rates(ours, theirs, clusters),
         )
 
     @property
@@ -189,6 +200,8 @@ class _Judged:
             missing=self.worst.n - pairs.n,
             mcnemar_p=pairs.mcnemar_p() if pairs.is_scored else None,
             clusters=None if pairs.clusters is None else pairs.units,
+            answers=self.answers,
+            is_truncated=self.is_truncated,
         )
 
 

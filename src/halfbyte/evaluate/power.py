@@ -1,5 +1,6 @@
 """`evaluate --power`: what a suite can decide, said before any GPU hour is spent."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from halfbyte.errors import UsageError, said
 from halfbyte.evaluate.cost import PlannedSpeed, read_speed
+from halfbyte.evaluate.judging import check_margin
 from halfbyte.evaluate.suites import DEFAULT_SUITE, Suite, suites_of
 from halfbyte.numbers.resolution import items_needed, smallest_drop, smallest_margin
 
@@ -38,13 +40,17 @@ class SuitePower:
 
 @dataclass(frozen=True)
 class Power:
+    """pooled_margin: points that the mean over suites decides."""
+
     decidable: bool
     assumptions: dict[str, Any]
     suites: tuple[SuitePower, ...]
+    pooled_margin: float
 
     def as_json(self) -> dict[str, Any]:
         return {
             "decidable": self.decidable,
+            "pooled_margin": self.pooled_margin,
             "assumptions": self.assumptions,
             "suites": [suite.as_json() for suite in self.suites],
         }
@@ -66,8 +72,29 @@ def power(
     an item's difference follows, unless discordance (the share of items that one of them alone gets right) is given.
     limit: items of each suite. plan: a plan.json, for GPU hours and money. Raises UsageError, DataError.
     """
-    if not 0 < margin <= 100:
-        raise UsageError(said("{margin} {value:g}: wanted points, more than 0 and at most 100", value=margin))
+    return power_of(
+        suites_of(suite),
+        margin=margin,
+        epochs=epochs,
+        correlation=correlation,
+        discordance=discordance,
+        limit=limit,
+        plan=plan,
+    )
+
+
+def power_of(
+    suites: Sequence[Suite],
+    *,
+    margin: float,
+    epochs: int = 1,
+    correlation: float = DEFAULT_CORRELATION,
+    discordance: float | None = None,
+    limit: int | None = None,
+    plan: str | Path | None = None,
+) -> Power:
+    """`power` of suites whose items are counted."""
+    check_margin(margin)
     if not 0 <= correlation < 1:
         raise UsageError(said("{correlation} {value:g}: wanted 0 to less than 1", value=correlation))
     if discordance is not None and not 0 < discordance <= 1:
@@ -76,15 +103,20 @@ def power(
         if count is not None and count < 1:
             raise UsageError(said(f"{{{name}}} {{value}}: wanted at least 1", value=count))
     speed = None if plan is None else read_speed(Path(plan))
-    found = tuple(_power_of(one, margin, epochs, correlation, discordance, limit, speed) for one in suites_of(suite))
+    found = tuple(_power_of(one, margin, epochs, correlation, discordance, limit, speed) for one in suites)
     assumptions: dict[str, Any] = {
         "correlation": correlation,
         "discordance": discordance,
         "between_items": BETWEEN_ITEMS,
-        "accuracy_assumed": [one.name for one in suites_of(suite) if not one.known],
+        "accuracy_assumed": [one.name for one in suites if not one.known],
         "output_tokens_per_answer": None if speed is None else speed.output_tokens,
     }
-    return Power(all(one.decidable for one in found), assumptions, found)
+    return Power(all(one.decidable for one in found), assumptions, found, _pooled_margin(found))
+
+
+def _pooled_margin(found: Sequence[SuitePower]) -> float:
+    """Of the mean over suites."""
+    return math.sqrt(sum(one.smallest_margin**2 for one in found)) / len(found)
 
 
 def item_variance(accuracy: float, epochs: int, correlation: float, discordance: float | None) -> float:

@@ -12,7 +12,11 @@ State = Literal["scored", "unscorable", "failed"]
 
 
 class Sample(NamedTuple):
-    """One answer to one item. score: 0 to 1, None unless scored. output_tokens: None if not recorded."""
+    """One answer to one item. score: 0 to 1, None unless scored. What a harness does not record is None.
+
+    refused: it begins as refusals do. unparsed: nothing in it could be read as an answer. epoch: number of the run.
+    attempts: requests until it came. judge_failed: the judge gave no grade.
+    """
 
     item: str
     state: State
@@ -20,6 +24,12 @@ class Sample(NamedTuple):
     truncated: bool = False
     cluster: str | None = None
     output_tokens: int | None = None
+    refused: bool | None = None
+    unparsed: bool | None = None
+    epoch: int = 1
+    attempts: int | None = None
+    seed: int | None = None
+    judge_failed: bool = False
 
 
 @dataclass

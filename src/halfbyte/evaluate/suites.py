@@ -48,6 +48,8 @@ PUBLISHED: dict[str, tuple[Suite, ...]] = {
         Suite("tool_use", 400, 369 / 400),
     ),
 }
+BUILT = ("long-recall", "korean")
+"""Suites whose items are made, or read from the user's copy: how many, the run says."""
 DEFAULT_SUITE = "glm-5.2"
 
 
@@ -57,9 +59,13 @@ def suites_of(name_or_file: str) -> tuple[Suite, ...]:
         return PUBLISHED[name_or_file]
     path = Path(name_or_file)
     if not name_or_file.endswith(".jsonl"):
-        known = ", ".join(PUBLISHED)
-        raise UsageError(f"no suite is called {name_or_file[:80]!r}", hint=f"known: {known}; or a .jsonl file of items")
+        raise no_such_suite(name_or_file)
     return (Suite(path.stem, sum(1 for _ in read_items(path)), UNKNOWN_ACCURACY, known=False),)
+
+
+def no_such_suite(name: str) -> UsageError:
+    known = ", ".join([*PUBLISHED, *BUILT])
+    return UsageError(f"no suite is called {name[:80]!r}", hint=f"known: {known}; or a .jsonl file of items")
 
 
 def read_items(path: Path) -> Iterator[dict[str, Any]]:

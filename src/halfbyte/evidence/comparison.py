@@ -1,10 +1,10 @@
 """`compare` and `evaluate` of `halfbyte.json`: what was measured of a checkpoint, of which shards, against which.
 
-`halfbyte compare` writes `Compared`. `Evaluated` is what the gate will ask of an evaluation, fixed here before there is
-a command that writes one.
+`halfbyte compare` writes `Compared`, `halfbyte evaluate` writes `Evaluated`.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import Field
 
@@ -143,13 +143,29 @@ class Compared(ComparisonResult):
 
 
 class Evaluated(Record):
-    """candidate: `identity` of its shards. verdict: as the suite's statistics give it. slices: names covered."""
+    """candidate: `identity` of its shards. verdict: PASS, FAIL, INCONCLUSIVE. slices: names covered.
+
+    margin, difference, interval (90 %, two-sided): points. baseline: as the run names it. conditions: what was asked of
+    whom and how, judge and seeds too. records_sha256: of the file with a record for each answer.
+    """
 
     candidate: str
     suite: str | None = None
     verdict: str | None = None
+    margin: Number | None = None
+    n: int | None = None
+    difference: Number | None = None
+    interval: list[Number] | None = None
+    baseline: str | None = None
     slices: list[str] = Field(default_factory=list)
     max_context: int = 0
+    halfbyte: str | None = None
+    conditions: dict[str, Any] | None = None
+    records_sha256: str | None = None
 
     def names_covered(self) -> Iterator[str]:
         yield from self.slices
+
+    def repeats(self, other: "Evaluated") -> bool:
+        """Whether both are of the same shards, suite and baseline: the later one takes the earlier one's place."""
+        return all(getattr(self, key) == getattr(other, key) for key in ("candidate", "suite", "baseline"))

@@ -14,11 +14,29 @@ def impossible(row: Compared | Evaluated) -> Iterator[str]:
     if isinstance(row, Evaluated):
         if row.max_context < 0:
             yield f"max_context is {row.max_context}"
+        yield from _evaluated(row)
         return
     yield from _result(row, "")
     if row.result is not None:
         yield from _result(row.result, "result: ")
         yield from _at_odds(row, row.result)
+
+
+def _evaluated(row: Evaluated) -> Iterator[str]:
+    if row.n is not None and row.n < 0:
+        yield f"n is {row.n}"
+    if row.margin is not None and not 0 < row.margin <= 100:
+        yield f"margin is {row.margin}"
+    if row.difference is not None and not -100 <= row.difference <= 100:
+        yield f"difference is {row.difference}"
+    if row.interval is None:
+        return
+    if len(row.interval) != 2 or not -100 <= row.interval[0] <= row.interval[1] <= 100:
+        yield f"interval is {row.interval}"
+    elif row.margin is not None and row.verdict == "PASS" and row.interval[0] < -row.margin - SLACK:
+        yield f"verdict is PASS, and the interval reaches {row.interval[0]} below a margin of {row.margin}"
+    elif row.margin is not None and row.verdict == "FAIL" and row.interval[1] > -row.margin + SLACK:
+        yield f"verdict is FAIL, and the interval reaches {row.interval[1]} with a margin of {row.margin}"
 
 
 def _at_odds(beside: Figures, result: Figures) -> Iterator[str]:

@@ -32,11 +32,35 @@ def model_card(document: Dossier, source_card: str | None) -> str:
         "|---|---|---:|---:|---:|---:|",
         *rows,
         "",
+        *_evaluation_lines(document),
         "Serve it with `sglang serve` or `vllm serve`: both recognise the format from config.json.",
         "`halfbyte.json` holds the SHA-256 of every file and the error of every tensor; check with `halfbyte verify`.",
         "",
     ]
     return "\n".join(front + body)
+
+
+def _evaluation_lines(document: Dossier) -> list[str]:
+    """Verdicts that `halfbyte evaluate` recorded; nothing where there are none."""
+    if not document.evaluate:
+        return []
+    return [
+        "Evaluated against its baseline; differences in points, intervals 90 %, two-sided:",
+        "",
+        "| suite | items | difference | interval | margin | verdict |",
+        "|---|---:|---:|---:|---:|---|",
+        *(
+            f"| {row.suite} | {row.n or '-'} | {_points(row.difference)} | "
+            + (" .. ".join(map(_points, row.interval)) if row.interval else "-")
+            + f" | {'-' if row.margin is None else f'{row.margin:g}'} | {row.verdict} |"
+            for row in document.evaluate
+        ),
+        "",
+    ]
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
 
 
 def _licence_lines(source_card: str | None) -> list[str]:

@@ -62,8 +62,8 @@ class Served:
 
 
 @contextmanager
-def served(answer: Answer, key: str | None = None) -> Iterator[Served]:
-    one = Served(answer, key)
+def served(answer: Answer, key: str | None = None, port: int = 0) -> Iterator[Served]:
+    one = Served(answer, key, port)
     thread = threading.Thread(target=one.server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

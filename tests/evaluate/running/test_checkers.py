@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from halfbyte.errors import DataError, UnsupportedError
-from halfbyte.evaluate.running.checkers import check_reference, is_right
+from halfbyte.errors import DataError
+from halfbyte.evaluate.running.checkers import check_reference, checked, is_right, refuses
+from halfbyte.evaluate.running.judge import grade_of
 from halfbyte.evaluate.suites import CHECKERS
 
 
@@ -36,6 +37,8 @@ from halfbyte.evaluate.suites import CHECKERS
                 "def double(x):\n    return x",
                 "def double(:",
                 "def double(x):\n    raise SystemExit(1)",
+                "raise SystemExit(0)",
+                "import os\nos._exit(0)",
                 "\0",
             ],
         ),
@@ -64,11 +67,32 @@ def test_a_reference_that_no_answer_can_meet_is_refused_first(checker: str, refe
         check_reference({"checker": checker, "reference": reference}, "item a")
 
 
-def test_every_checker_of_the_contract_is_known_or_refused() -> None:
+def test_every_checker_of_the_contract_is_known() -> None:
     for checker in CHECKERS:
-        item = {"checker": checker, "reference": "1" if checker != "json-schema" else "{}"}
-        if checker == "judge":
-            with pytest.raises(UnsupportedError):
-                check_reference(item, "x")
-        else:
-            check_reference(item, "x")
+        check_reference({"checker": checker, "reference": "1" if checker != "json-schema" else "{}"}, "x")
+
+
+@pytest.mark.parametrize(
+    ("checker", "reference", "text"),
+    [
+        ("choice", "A", "no letter"),
+        ("numeric", 3, "three"),
+        ("json-schema", {}, "{"),
+        ("exact", "a", "<think>a</think>"),
+    ],
+)
+def test_what_cannot_be_read_is_wrong_and_said(checker: str, reference: Any, text: str) -> None:
+    assert checked(checker, text, reference) is None
+    assert not is_right(checker, text, reference)
+
+
+def test_refusals() -> None:
+    refused = ["I'm sorry, but", "I cannot help", "I can't", "<think>x</think>As an AI", "죄송하지만", "Sorry, no."]
+    assert [text for text in refused if not refuses(text)] == []
+    assert [text for text in ("I can do that", "The answer is I", "sorrel", "") if refuses(text)] == []
+
+
+def test_grades() -> None:
+    assert grade_of("Same. GRADE: CORRECT") is True
+    assert grade_of("<think>GRADE: CORRECT</think>No.\n**GRADE: INCORRECT**") is False
+    assert grade_of("it is correct") is None

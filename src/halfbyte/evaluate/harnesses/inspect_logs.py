@@ -92,13 +92,20 @@ def _sample(sample: "EvalSample", where: str, cluster: str | None) -> Sample:
         "truncated": bool(sample.output.choices) and sample.output.stop_reason in _CUT,
         "cluster": cluster_of(sample.metadata, cluster, where),
         "output_tokens": usage.output_tokens if usage else None,
+        "epoch": sample.epoch,
+        "attempts": sample.metadata.get("attempts"),
+        "seed": sample.metadata.get("seed"),
     }
     item = str(sample.id)
     if sample.error is not None:
         return Sample(item, "failed", **more)
     if not sample.scores:
         return Sample(item, "unscorable", **more)
-    value: object = next(iter(sample.scores.values())).value
+    first = next(iter(sample.scores.values()))
+    known = first.metadata or {}
+    more |= {key: known[key] for key in ("refused", "unparsed") if isinstance(known.get(key), bool)}
+    more["judge_failed"] = str(first.reason or "").startswith("judge_")
+    value: object = first.value
     if isinstance(value, dict) and value:
         value = next(iter(value.values()))
     if isinstance(value, str):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from halfbyte.errors import DataError, UnsupportedError
+from halfbyte.errors import DataError
 from halfbyte.evaluate.running.python_test import passes
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -13,6 +13,11 @@ _LETTER = re.compile(
     r"(?:answer|정답|답)\s*(?:is|:|은|는)?\s*[*(\[]*\s*([A-Z])\b|\\boxed\{\s*([A-Z])\s*\}", re.IGNORECASE
 )
 _ALONE = re.compile(r"\b([A-Z])\b")
+_REFUSAL = re.compile(
+    r"(?:i(?:'|’)?m |i am )?(?:very |so )?sorry\b|i (?:can(?:'|’|no)t|won(?:'|’)t|must decline)|"
+    r"i am (?:not able|unable) to|as an ai\b|죄송|도와드릴 수 없|답변할 수 없",
+    re.IGNORECASE,
+)
 _CODE = re.compile(r"```(?:[A-Za-z0-9_+-]*)\n(.*?)```", re.DOTALL)
 
 
@@ -23,14 +28,23 @@ def answer_of(text: str) -> str:
 
 def is_right(checker: str, text: str, reference: Any) -> bool:
     """Whether a completion satisfies the reference."""
-    return CHECKERS[checker](answer_of(text), reference)
+    return checked(checker, text, reference) is True
+
+
+def checked(checker: str, text: str, reference: Any) -> bool | None:
+    """Right or wrong; None, which counts as wrong, where nothing in the text could be read as an answer."""
+    answer = answer_of(text)
+    return CHECKERS[checker](answer, reference) if answer else None
+
+
+def refuses(text: str) -> bool:
+    """Whether an answer begins as refusals do, in English or Korean. A guess by words: it says how rates move."""
+    return _REFUSAL.match(answer_of(text)) is not None
 
 
 def check_reference(item: dict[str, Any], where: str) -> None:
     """Raise DataError for a reference that its checker cannot use."""
     checker, reference = item["checker"], item["reference"]
-    if checker == "judge":
-        raise UnsupportedError(f"{where}: checker judge is not here yet", hint="exact, choice, regex, numeric, ...")
     try:
         if checker == "regex":
             re.compile(reference)
@@ -46,21 +60,21 @@ def _exact(answer: str, reference: Any) -> bool:
     return answer == str(reference).strip()
 
 
-def _choice(answer: str, reference: Any) -> bool:
+def _choice(answer: str, reference: Any) -> bool | None:
     """The letter that is named as the answer, the last such; else the last letter that stands alone."""
     named = [first or second for first, second in _LETTER.findall(answer)] or _ALONE.findall(answer)
-    return bool(named) and named[-1].upper() == str(reference).strip().upper()
+    return named[-1].upper() == str(reference).strip().upper() if named else None
 
 
 def _regex(answer: str, reference: Any) -> bool:
     return re.search(reference, answer) is not None
 
 
-def _numeric(answer: str, reference: Any) -> bool:
+def _numeric(answer: str, reference: Any) -> bool | None:
     """The last number. Equal within a millionth of the reference."""
     found = _NUMBER.findall(answer)
     if not found:
-        return False
+        return None
     value, wanted = _number(found[-1]), _number(reference)
     return abs(value - wanted) <= 1e-6 * max(1.0, abs(wanted))
 
@@ -69,12 +83,12 @@ def _number(value: Any) -> float:
     return float(str(value).replace(",", ""))
 
 
-def _json_schema(answer: str, reference: Any) -> bool:
+def _json_schema(answer: str, reference: Any) -> bool | None:
     fenced = _CODE.findall(answer)
     try:
         document = json.loads(fenced[-1] if fenced else answer)
     except (ValueError, RecursionError):
-        return False
+        return None
     return bool(_schema(reference).is_valid(document))
 
 
@@ -96,7 +110,7 @@ def _python(answer: str, reference: Any) -> bool:
     return passes(fenced[-1] if fenced else answer, str(reference))
 
 
-CHECKERS: dict[str, Callable[[str, Any], bool]] = {
+CHECKERS: dict[str, Callable[[str, Any], "bool | None"]] = {
     "exact": _exact,
     "choice": _choice,
     "regex": _regex,

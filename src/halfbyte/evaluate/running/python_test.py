@@ -6,17 +6,20 @@ that means harm; run such suites in a container.
 
 import os
 import resource
+import secrets
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 SECONDS, MEMORY_BYTES, FILE_BYTES, OUTPUT_FILES = 10, 1 << 30, 16 << 20, 64
 
 
 def passes(code: str, test: str) -> bool:
-    """Whether `test` ends without an error after `code`."""
+    """Whether `test` ends without an error after `code`: code that leaves before it ends has not passed."""
     with tempfile.TemporaryDirectory(prefix="halfbyte-test-") as folder:
-        command = [sys.executable, "-I", "-S", "-c", f"{code}\n\n{test}\n"]
+        end = Path(folder, f"passed-{secrets.token_hex(8)}")
+        command = [sys.executable, "-I", "-S", "-c", f"{code}\n\n{test}\nopen({str(end)!r}, 'x').close()\n"]
         try:
             done = subprocess.run(
                 command,
@@ -31,7 +34,7 @@ def passes(code: str, test: str) -> bool:
             )
         except (subprocess.TimeoutExpired, ValueError):  # ValueError: a null byte in the code
             return False
-        return done.returncode == 0
+        return done.returncode == 0 and end.exists()
 
 
 def _limit() -> None:

@@ -1,4 +1,4 @@
-"""Who is asked: an OpenAI-compatible URL, its model after `#`."""
+"""Who is asked: an OpenAI-compatible URL, its model after `#`"""
 
 import os
 from collections.abc import Collection, Sequence
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from halfbyte.errors import DataError, UnsupportedError, UsageError, said
+from halfbyte.errors import DataError, UsageError, said
 
 KEY_ENV = "OPENAI_API_KEY"
 _TIMEOUT_S = 10.0
@@ -29,15 +29,15 @@ class Target:
 def target_of(text: str, key_env: str = KEY_ENV, known: Collection[str] = ()) -> Target:
     """A target by its URL. known: names of an earlier run's, for a URL without a model; else its server is asked.
 
-    Raises UsageError, UnsupportedError, DataError for a server that does not answer.
+    Raises UsageError, DataError for a server that does not answer.
     """
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         if "://" in text or not text:
             raise UsageError(f"{text[:120]!r} is no http or https URL", hint="http://host:port/v1#model")
-        raise UnsupportedError(
-            f"{text[:120]}: only a served model can be asked yet",
-            hint="halfbyte serve FOLDER, and give its URL: http://127.0.0.1:8000/v1#MODEL",
+        raise DataError(
+            f"{text[:120]}: no such checkpoint folder or .gguf file",
+            hint="or the URL of a served model: http://127.0.0.1:8000/v1#MODEL",
         )
     path = parts.path.rstrip("/")
     base_url = f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"

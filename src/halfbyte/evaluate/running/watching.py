@@ -1,6 +1,7 @@
 """Progress of a run: items answered with rate and time left, and what is waited for."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +11,8 @@ from halfbyte.progress import Progress
 
 SAY_EVERY_S = 5.0
 _watchers: list["_Watch"] = []
+_retries: Counter[str] = Counter()
+"""Requests that were made again, by sample."""
 
 
 class _Watch:
@@ -41,8 +44,15 @@ class _Tell(Hooks):
             watch.answered()
 
     async def on_model_retry(self, data: ModelRetry) -> None:
+        if data.sample_id is not None:
+            _retries[data.sample_id] += 1
         for watch in _watchers:
             watch.waits(data)
+
+
+def retries_of(sample: str) -> int:
+    """How often requests of a sample, by inspect's id of it, were made again so far."""
+    return _retries[sample]
 
 
 @contextmanager

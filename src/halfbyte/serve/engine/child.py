@@ -18,9 +18,11 @@ def main() -> None:
         settings = xllamacpp.CommonParams()
         settings.model.path = asked["file"]
         settings.model_alias = {asked["name"]}
-        settings.hostnames, settings.port = ["127.0.0.1"], 0
+        settings.hostnames, settings.port = ["127.0.0.1"], asked["port"]
         settings.n_parallel, settings.n_ctx = asked["slots"], asked["slots"] * asked["context"]
         settings.n_gpu_layers = asked["gpu_layers"]
+        if asked["threads"]:
+            settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = asked["threads"]
         settings.endpoint_metrics, settings.endpoint_slots = True, False
         settings.verbosity, settings.warmup, settings.ui = -1, False, False
         server = xllamacpp.Server(settings)

@@ -16,7 +16,10 @@ SAY_EVERY_S = 5.0
 
 @dataclass(frozen=True)
 class LlamaCppEngine:
-    """What the child loads. context: tokens of each of `slots` sequences."""
+    """What the child loads. context: tokens of each of `slots` sequences. port: 0 for a free one at each start.
+
+    threads: 0 for as many as the engine likes.
+    """
 
     file: str
     name: str
@@ -25,6 +28,8 @@ class LlamaCppEngine:
     gpu_layers: int
     grace_s: float = 5.0
     embedded: bool = True
+    port: int = 0
+    threads: int = 0
 
     async def spawn(self, note: Callable[[str], None]) -> tuple[asyncio.subprocess.Process, str]:
         """Raises CheckpointError for what it cannot load."""
@@ -34,8 +39,9 @@ class LlamaCppEngine:
         assert process.stdin is not None
         assert process.stdout is not None
         asked = {"file": self.file, "name": self.name, "slots": self.slots, "context": self.context}
+        asked |= {"gpu_layers": self.gpu_layers, "port": self.port, "threads": self.threads}
         with contextlib.suppress(OSError):  # it died at once; its answer is missing then
-            process.stdin.write(json.dumps(asked | {"gpu_layers": self.gpu_layers}).encode() + b"\n")
+            process.stdin.write(json.dumps(asked).encode() + b"\n")
             await process.stdin.drain()
         said = asyncio.ensure_future(process.stdout.readline())
         began = time.monotonic()

@@ -1,0 +1,1 @@
+"""Written by tests/deploy/record_kinds.py from published definitions; never edited."""
