@@ -1,9 +1,11 @@
 """A small checkpoint that the gate passed, plans of 8 and of 16 GPUs, and the example platform."""
 
+import copy
 import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 
 from halfbyte.api import gate, quantize
 from halfbyte.deploy.manifests import dumped
+from halfbyte.deploy.reading import LOADER
 
 TINY = Path(__file__).parents[2] / "examples/tiny-glm"
 
@@ -68,8 +71,14 @@ def written16(ground: Ground) -> Path:
 
 
 def documents(folder: Path) -> list[dict[str, Any]]:
+    """To be edited."""
+    return copy.deepcopy(_documents(folder))
+
+
+@cache
+def _documents(folder: Path) -> list[dict[str, Any]]:
     listed = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
-    return [one for name in listed for one in yaml.safe_load_all((folder / name).read_text())]
+    return [one for name in listed for one in yaml.load_all((folder / name).read_text(), LOADER)]
 
 
 def save(folder: Path, edited: list[dict[str, Any]]) -> None:

@@ -100,8 +100,8 @@ def bundle(
     if manifests is not None:
         folder = Path(manifests)
         images = sorted(set(_images(folder)))
-        there = (path for path in sorted(folder.rglob("*")) if path.is_file())
-        sources |= {f"{MANIFESTS}/{path.relative_to(folder).as_posix()}": path for path in there}
+        found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+        sources |= {f"{MANIFESTS}/{path.relative_to(folder).as_posix()}": path for path in found}
     _claim(out)
     hashes, copied, total = {}, 0, 0
     progress.start("bundle", sum(path.stat().st_size for path in sources.values()))
