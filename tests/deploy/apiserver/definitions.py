@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from deploy.apiserver.found import cache
 
+from deploy.apiserver.found import cache
 from halfbyte.deploy.kinds import KINDS
 
 Definition = dict[str, Any]

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+from serve.doors import free_port
+
 from deploy.apiserver import certificates
 from deploy.apiserver.definitions import Definition, definitions
 from deploy.apiserver.found import Found, cache
-from serve.doors import free_port
 
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 STRICT = {"fieldManager": "halfbyte-tests", "fieldValidation": "Strict", "dryRun": "All", "force": "true"}
