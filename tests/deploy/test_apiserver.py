@@ -18,7 +18,7 @@ from .apiserver.definitions import CUSTOM
 from .apiserver.found import Found, find
 from .apiserver.server import ApiServer, running
 from .conftest import Ground, documents
-from .test_mistakes import FIXTURES, MISTAKES, RIGHT, called
+from .test_mistakes import FIXTURES, MISTAKES, RIGHT, called, edits, faults
 
 OLDEST, NEWEST = "1.31", "1.37"
 """Versions of Kubernetes whose schemas all we write must fit."""
@@ -132,3 +132,11 @@ def test_what_the_server_cannot_know_is_accepted(server: ApiServer, path: Path) 
 def test_an_old_version_is_said(server: ApiServer) -> None:
     queue = {"apiVersion": "kueue.x-k8s.io/v1beta1", "kind": "ClusterQueue", "metadata": {"name": "a"}}
     assert "deprecated" in server.apply(queue).warning
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", custom(RIGHT), ids=called)
+def test_what_the_server_refuses_is_refused_here(server: ApiServer, path: Path) -> None:
+    """Every single edit of a right object: with no server at hand, `--check` finds the same."""
+    missed = [name for name, edited in edits(read(path)) if not server.apply(edited).accepted and not faults(edited)]
+    assert missed == []

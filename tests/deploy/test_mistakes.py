@@ -3,7 +3,9 @@
 The second line of a file is what the message must say. test_apiserver.py asks a real server about the same files.
 """
 
+import copy
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,41 @@ from .conftest import save
 FIXTURES = Path(__file__).parent / "fixtures"
 MISTAKES = sorted((FIXTURES / "mistakes").glob("*.yaml"))
 RIGHT = sorted((FIXTURES / "right").glob("*.yaml"))
+
+
+ADDRESS = (("metadata", "name"), ("metadata", "namespace"))
+WRONG = {"number": 7, "negative": -1, "words": "x y", "list": ["a"], "truth": True, "table": {"a": "b"}}
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Every field and every item of an object."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+def edits(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each field absent, misspelt, and of every other type."""
+    for path in places(document):
+        if path[0] in ("apiVersion", "kind") or path in (
+            ("metadata",),
+            ("metadata", "name"),
+            ("metadata", "namespace"),
+        ):
+            continue
+        for name in ("absent", "misspelt", *WRONG):
+            edited = copy.deepcopy(document)
+            *steps, last = path
+            place: Any = edited
+            for step in steps:
+                place = place[step]
+            value = place.pop(last)
+            if name == "misspelt" and isinstance(last, str):
+                place[f"{last}x"] = value
+            elif name in WRONG:
+                place.insert(last, WRONG[name]) if isinstance(place, list) else place.update({last: WRONG[name]})
+            yield f"{'.'.join(map(str, path))} {name}", edited
 
 
 def faults(document: dict[str, Any]) -> list[str]:
@@ -57,3 +94,11 @@ def test_a_mistake_is_said(path: Path, tmp_path: Path) -> None:
     for fault in found:
         assert fault.startswith(f"{document['kind']} {document['metadata']['name']}: ")
         assert "\n" not in fault
+
+
+@pytest.mark.parametrize("path", RIGHT, ids=called)
+def test_no_edit_breaks_the_check(path: Path) -> None:
+    """Each edit is sound, or said in one line; and most are said."""
+    found = [faults(edited) for _, edited in edits(yaml.safe_load(path.read_text("utf-8")))]
+    assert all("\n" not in fault for one in found for fault in one)
+    assert sum(map(bool, found)) > len(found) / 2

@@ -26,6 +26,8 @@ _RULES: dict[str, tuple[Rules, ...]] = {
     "ScaledObject": (scaling.scaled_object,),
     "Service": (network.service,),
     "NetworkPolicy": (network.policy,),
+    "HTTPRoute": (network.route,),
+    "InferencePool": (network.inference_pool,),
     "RoleBinding": (network.role_binding,),
     "ConfigMap": (secrets.config_map,),
     "Secret": (secrets.secret,),

@@ -1,4 +1,4 @@
-"""Services, network policies and who may do what."""
+"""Services, routes to them, network policies and who may do what."""
 
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -51,6 +51,26 @@ def _is_network(text: str) -> bool:
     except ValueError:
         return False
     return "/" in text
+
+
+def route(document: Document) -> Iterator[str]:
+    for number, rule in enumerate((document["spec"] or {}).get("rules") or ()):
+        for match in rule.get("matches") or ():
+            path = match.get("path") or {}
+            if path.get("type") != "RegularExpression" and not path.get("value", "/").startswith("/"):
+                yield f"spec.rules.{number}.matches.path: {path['value']!r}, wanted a path that begins with '/'"
+        for backend in rule.get("backendRefs") or ():
+            if backend.get("kind", "Service") == "Service" and backend.get("port") is None:
+                yield f"spec.rules.{number}.backendRefs: port of Service {backend['name']!r}: absent"
+
+
+def inference_pool(document: Document) -> Iterator[str]:
+    spec = document["spec"]
+    if not spec["selector"].get("matchLabels"):
+        yield "spec.selector.matchLabels: empty"
+    picker = spec.get("endpointPickerRef") or {}
+    if picker.get("kind", "Service") == "Service" and picker.get("port") is None:
+        yield "spec.endpointPickerRef.port: absent, which a Service needs"
 
 
 def role_binding(document: Document) -> Iterator[str]:

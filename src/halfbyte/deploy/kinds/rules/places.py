@@ -30,7 +30,7 @@ class Template(NamedTuple):
 def templates(document: Document) -> Iterator[Template]:
     spec = document.get("spec") or {}
     if document["kind"] == "LeaderWorkerSet":
-        workers = spec["leaderWorkerTemplate"]
+        workers = spec.get("leaderWorkerTemplate") or {}
         claims = tuple(claim["metadata"]["name"] for claim in workers.get("volumeClaimTemplates") or ())
         for place in ("leaderTemplate", "workerTemplate"):
             if workers.get(place):

@@ -86,7 +86,9 @@ def tolerance(field: str, toleration: Document) -> Iterator[str]:
 
 
 def topology(document: Document) -> Iterator[str]:
-    labels = [level["nodeLabel"] for level in document["spec"]["levels"]]
+    labels = [level["nodeLabel"] for level in (document.get("spec") or {}).get("levels", ())]
+    if not labels:
+        yield "spec.levels: absent"
     yield from twice("spec.levels", labels)
     if HOSTNAME in labels[:-1]:
         yield f"spec.levels: {HOSTNAME} can only be the last, finest level"

@@ -45,7 +45,10 @@ def _restarts(document: Document, allowed: tuple[str, ...]) -> Iterator[str]:
 
 
 def leader_worker_set(document: Document) -> Iterator[str]:
-    spec, metadata = document["spec"], document["metadata"]
+    spec, metadata = document.get("spec"), document["metadata"]
+    if not spec:
+        yield "spec: absent"
+        return
     queued = QUEUE_LABELS[0] in (metadata.get("labels") or {})
     longest = LONGEST_QUEUED_SET if queued else LONGEST_SET
     if len(metadata["name"]) > longest:
