@@ -170,7 +170,7 @@ class Shared:
         """The class of ours or of another module that stands for a schema."""
         if schema.get("x-kubernetes-int-or-string"):
             return "scalars.Quantity" if "pattern" in schema else "scalars.IntOrString"
-        if path[-1] == "metadata" and "additionalProperties" not in schema:
+        if path[-1] == "metadata" and schema.get("type") == "object" and "additionalProperties" not in schema:
             return "base.ObjectMeta"
         names = schema.get("properties", {}).keys()
         if {"matchLabels", "matchExpressions"} == names:

@@ -8,6 +8,7 @@ import yaml
 from halfbyte.deploy.checks import faults
 from halfbyte.deploy.errors import DeployError
 from halfbyte.deploy.kinds import check_shape
+from halfbyte.deploy.kinds.rules import object_faults
 from halfbyte.deploy.manifests import KUSTOMIZATION
 from halfbyte.deploy.objects import Document
 from halfbyte.disk import read_text
@@ -33,7 +34,7 @@ def check(folder: Path) -> int:
 def object_lines(document: Document) -> list[str]:
     """What is wrong with one object by itself."""
     shape = check_shape(document)
-    return [shape] if shape is not None else []
+    return [shape] if shape is not None else list(object_faults(document))
 
 
 def read_manifests(folder: Path) -> list[Document]:
