@@ -70,7 +70,7 @@ def _job(platform: Platform, one: Served, verb: str, words: list[str], parts: in
         "env": home,
         "resources": {"requests": {"cpu": "8", "memory": "32Gi"}, "limits": {"memory": "32Gi"}},
         "securityContext": locked_down(),
-        "volumeMounts": [*mounts, {"name": "weights", "mountPath": WORK}],
+        "volumeMounts": [*mounts, {"name": "work", "mountPath": WORK}],
     }
     pod: Document = {
         "restartPolicy": "Never",
