@@ -1,4 +1,7 @@
-"""KEDA: replicas by tokens that wait at the door, and by requests that wait in the engines.
+"""KEDA: replicas by tokens that wait at the door, and by requests that are in the engines.
+
+Tokens that wait say that more is needed, but are none as soon as there is enough; requests in the engines say how much
+is needed to stay. The larger counts.
 
 Each query is a sum, as the scaler takes one series only, and a missing series is an error, not 0: where Prometheus is
 silent, the fallback keeps what is there. A replica is taken away slowly, as another takes minutes to start.
@@ -16,8 +19,8 @@ POLL_S = 15
 STABLE_COLD_STARTS = 2
 MOST_STABLE_S = 3600
 """The API's own limit of a stabilisation window."""
-ENGINE_WAITING = 4
-"""Requests that may wait in each engine's own queue: it should be the door that queues."""
+FILLED = 0.8
+"""Of the requests at which a replica holds its objective: beyond it another is wanted, as it takes a cold start."""
 
 
 def autoscaling(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
@@ -30,10 +33,23 @@ def waiting_tokens(platform: Platform, one: Served) -> str:
     return f'sum(halfbyte_queue_tokens{{namespace="{platform.namespace}",service="{door_name(one)}"}})'
 
 
-def waiting_requests(platform: Platform, one: Served) -> str:
-    """PromQL: requests that wait in a model's engines."""
+def engine_requests(platform: Platform, one: Served) -> str:
+    """PromQL: requests that run or wait in a model's engines."""
     metrics = one.command.engine.metrics
-    return f'sum({metrics.waiting}{{namespace="{platform.namespace}",{metrics.model}="{one.name}"}})'
+    chosen = f'{{namespace="{platform.namespace}",{metrics.model}="{one.name}"}}'
+    return f"sum({metrics.running}{chosen}) + sum({metrics.waiting}{chosen})"
+
+
+def waiting_threshold(platform: Platform, one: Served) -> int:
+    """Tokens that may wait for each replica: what it takes in within the objective."""
+    return max(1, round(one.waiting_tokens * platform.objectives.queue_seconds))
+
+
+def running_per_replica(one: Served) -> int:
+    """Requests in each engine beyond which another replica is wanted."""
+    throughput, replicas = one.plan.throughput, max(1, one.plan.deployment.replicas)
+    most = throughput.at_slo.concurrency if throughput.at_slo is not None else one.plan.max_concurrency
+    return max(1, int(FILLED * most / replicas))
 
 
 def stable_s(one: Served) -> int:
@@ -42,7 +58,6 @@ def stable_s(one: Served) -> int:
 
 
 def _scaled_object(platform: Platform, one: Served) -> Document:
-    tokens = round(one.waiting_tokens * platform.objectives.queue_seconds)
     return {
         "apiVersion": "keda.sh/v1alpha1",
         "kind": "ScaledObject",
@@ -69,8 +84,8 @@ def _scaled_object(platform: Platform, one: Served) -> Document:
                 }
             },
             "triggers": [
-                _trigger(platform, "tokens-waiting", waiting_tokens(platform, one), tokens),
-                _trigger(platform, "engine-waiting", waiting_requests(platform, one), ENGINE_WAITING),
+                _trigger(platform, "tokens-waiting", waiting_tokens(platform, one), waiting_threshold(platform, one)),
+                _trigger(platform, "engine-requests", engine_requests(platform, one), running_per_replica(one)),
             ],
         },
     }
@@ -84,7 +99,7 @@ def _trigger(platform: Platform, name: str, query: str, threshold: int) -> Docum
         "metadata": {
             "serverAddress": platform.cluster.prometheus,
             "query": query,
-            "threshold": str(max(1, threshold)),
+            "threshold": str(threshold),
             "ignoreNullValues": "false",
         },
     }

@@ -18,6 +18,7 @@ from halfbyte.deploy.objects import (
     Document,
 )
 from halfbyte.deploy.quantities import quantity
+from halfbyte.text import json_of
 
 LWS_NAME = 39
 WORKLOADS = ("Deployment", "LeaderWorkerSet", "LLMInferenceService", "Job", "StatefulSet", "RayJob")
@@ -481,7 +482,7 @@ def tenants(cluster: Cluster) -> Iterator[str]:
 
 def _json(text: Any) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
+        found = json_of(text)
     except (TypeError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from halfbyte.deploy.checks import faults
-from halfbyte.deploy.errors import files_at_fault
+from halfbyte.deploy.errors import DeployError, files_at_fault
 from halfbyte.deploy.facts import Served, facts
 from halfbyte.deploy.manifests import contents, manifests
 from halfbyte.deploy.options import DeployOptions
@@ -66,16 +66,37 @@ def deploy(
         )
     target = Path(target)
     with files_at_fault():
-        plan, platform = PlanDocument.read(options.plan), Platform.from_file(options.platform)
-        served = [facts(target, plan, platform, gated=options.gate)]
+        platform = Platform.from_file(options.platform)
+        pairs = [(target, Path(options.plan)), *map(_pair, options.also)]
+        served = [facts(one, PlanDocument.read(plan), platform, gated=options.gate) for one, plan in pairs]
+        _check_pools(served)
     documents = [one for group in manifests(platform, served).values() for one in group]
     found = [line for one in documents for line in object_lines(one)] or faults(documents)
     if found:
         raise ManifestError(f"these manifests would not work: {found[0]}", hint="; ".join(found[1:4]) or None)
     files = contents(platform, served)
     if out is not None:
-        _write(files, Path(out), [target, Path(options.plan), Path(options.platform)])
+        _write(files, Path(out), [Path(options.platform), *(path for pair in pairs for path in pair)])
     return Deployed(served, files, len(documents), None if out is None else Path(out))
+
+
+def _pair(text: str) -> tuple[Path, Path]:
+    """Raises UsageError."""
+    folder, equals, plan = text.rpartition("=")
+    if not equals or not folder or not plan:
+        raise UsageError(said("{also} {text!r}: wanted FOLDER=PLAN", text=text[:100]))
+    return Path(folder), Path(plan)
+
+
+def _check_pools(served: list[Served]) -> None:
+    """Raises DeployError for one model twice, or floors that a pool cannot give."""
+    for name in {one.name for one in served}:
+        if sum(one.name == name for one in served) > 1:
+            raise DeployError(f"two checkpoints are served as model {name}", hint="give models their checkpoint: names")
+    for pool in {one.pool.name: one.pool for one in served}.values():
+        floors = sum(one.floor for one in served if one.pool.name == pool.name)
+        if floors > pool.gpus:
+            raise DeployError(f"pool {pool.name}: models' least replicas own {floors} GPUs of its {pool.gpus}")
 
 
 def difference(files: dict[str, str], folder: Path) -> str:

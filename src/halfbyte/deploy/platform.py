@@ -75,11 +75,13 @@ class Pool(Table):
 
 class Model(Table):
     """A served model. name: what users ask for. checkpoint: base name of its folder; without it the model is whatever
-    TARGET is deployed. pool: by default the one with the plan's GPU. max_replicas: by default all that the pool holds.
+    TARGET is deployed. weights_image: OCI image volume that holds the weights (Kubernetes 1.35), instead of a claim
+    that a Job fills. pool: by default the one with the plan's GPU. max_replicas: by default all that the pool holds.
     priority: of Kueue, over batch work and other models."""
 
     name: ModelName
     checkpoint: Text | None = None
+    weights_image: Text | None = None
     pool: PoolName | None = None
     min_replicas: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 2
     max_replicas: Count | None = None
@@ -131,13 +133,12 @@ class Images(Table):
 
 
 class Weights(Table):
-    """source: folder or https:// address from which the download Job fills the claim and checks each file; `image` for
-    an OCI image volume instead. load_gb_per_s: at which a replica reads its weights. warm_up_seconds: kernels and
-    graphs, after that."""
+    """source: folder or https:// address from which a Job fills the claim of a model, checking each file; `{model}` in
+    it is the model's name. load_gb_per_s: at which a replica reads its weights. warm_up_seconds: kernels and graphs,
+    after that."""
 
     source: Text
     storage_class: Label | None = None
-    image: Text | None = None
     load_gb_per_s: Amount = 2.0
     warm_up_seconds: Amount = 300.0
 
@@ -151,13 +152,12 @@ class Database(Table):
 
 class Options(Table):
     """gateway: objects that lead there from outside. serving: who runs the replicas. router: smg before the engines of
-    a model. ray: quantize as a RayJob."""
+    a model."""
 
     gateway: Literal["none", "gateway-api", "inference-pool"] = "none"
     gateway_name: Label = "inference"
     serving: Literal["plain", "kserve"] = "plain"
     router: bool = False
-    ray: bool = False
 
 
 class Cluster(Table):

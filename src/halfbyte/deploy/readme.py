@@ -88,7 +88,8 @@ def _jobs() -> list[str]:
     return [
         "## Jobs",
         "",
-        "quantize, compare, evaluate and gate wait in the queue `batch-held`. To let one run on idle GPUs:",
+        "quantize, compare, evaluate and gate wait in the queue `batch-held`, and work in the claim `halfbyte-work`, "
+        "where their sources lie (MODEL-source, MODEL, data.jsonl, suite.jsonl). To let one run:",
         "",
         "```sh",
         "kubectl label job/NAME kueue.x-k8s.io/queue-name=batch --overwrite",

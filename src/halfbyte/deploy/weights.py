@@ -14,7 +14,7 @@ JOB_DEADLINE_S = 6 * 3600
 
 
 def weights(platform: Platform, one: Served) -> Iterator[Document]:
-    if platform.weights.image is not None:
+    if one.model.weights_image is not None:
         return
     name, namespace = f"{one.object}-weights", platform.namespace
     marks = labels(name, "weights", one.name)
@@ -41,19 +41,20 @@ def weights(platform: Platform, one: Served) -> Iterator[Document]:
 
 def volume(platform: Platform, one: Served) -> Document:
     """The weights in a pod that serves them."""
-    if platform.weights.image is not None:
-        return {"name": "weights", "image": {"reference": platform.weights.image, "pullPolicy": "IfNotPresent"}}
+    if one.model.weights_image is not None:
+        return {"name": "weights", "image": {"reference": one.model.weights_image, "pullPolicy": "IfNotPresent"}}
     return {"name": "weights", "persistentVolumeClaim": {"claimName": f"{one.object}-weights", "readOnly": True}}
 
 
 def mount(platform: Platform, one: Served) -> Document:
-    path = f"{MODELS}/{one.name}" if platform.weights.image is not None else MODELS
+    path = f"{MODELS}/{one.name}" if one.model.weights_image is not None else MODELS
     return {"name": "weights", "mountPath": path, "readOnly": True}
 
 
 def _job(platform: Platform, one: Served, name: str, marks: dict[str, str]) -> Document:
     volumes, mounts, home = scratch()
-    command = ["halfbyte", "unbundle", platform.weights.source, f"{MODELS}/{one.name}"]
+    source = platform.weights.source.replace("{model}", one.name)
+    command = ["halfbyte", "unbundle", source, f"{MODELS}/{one.name}"]
     container: Document = {
         "name": "download",
         "image": platform.images.halfbyte,

@@ -1,4 +1,8 @@
-"""Two Grafana dashboards as JSON in ConfigMaps that its sidecar finds: how it runs, and what it costs."""
+"""Two Grafana dashboards as JSON in ConfigMaps that its sidecar finds: how it runs, and what it costs.
+
+Sums of cost are the doors' own counters, which equal the ledger to the token: Prometheus' `increase` extrapolates, and
+misses what a series began with. `halfbyte usage` has what went before the doors started.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -73,14 +77,19 @@ def _cost(platform: Platform) -> list[Panel]:
     here = f'namespace="{platform.namespace}",tenant=~"$tenant",model=~"$model"'
     return [
         (
-            "Tokens by tenant and kind",
+            "Tokens by tenant and kind, since the doors started",
             "short",
-            [(f"sum by (tenant, type) (increase(halfbyte_tokens_total{{{here}}}[$__range]))", "{{tenant}} {{type}}")],
+            [(f"sum by (tenant, type) (halfbyte_tokens_total{{{here}}})", "{{tenant}} {{type}}")],
         ),
         (
-            "Dollars by tenant",
+            "Dollars by tenant, since the doors started",
             "currencyUSD",
-            [(f"sum by (tenant) (increase(halfbyte_cost_usd_total{{{here}}}[$__range]))", "{{tenant}}")],
+            [(f"sum by (tenant) (halfbyte_cost_usd_total{{{here}}})", "{{tenant}}")],
+        ),
+        (
+            "Tokens an hour by tenant",
+            "short",
+            [(f"3600 * sum by (tenant) (rate(halfbyte_tokens_total{{{here}}}[$__rate_interval]))", "{{tenant}}")],
         ),
         (
             "Dollars an hour: paid and idle",
@@ -92,9 +101,9 @@ def _cost(platform: Platform) -> list[Panel]:
         ),
         ("Dollars per million tokens", "currencyUSD", [("model:halfbyte_usd_per_1m_tokens:ratio1h", "{{model}}")]),
         (
-            "Requests by tenant",
+            "Requests by tenant, since the doors started",
             "short",
-            [(f"sum by (tenant) (increase(halfbyte_requests_settled_total{{{here}}}[$__range]))", "{{tenant}}")],
+            [(f"sum by (tenant) (halfbyte_requests_settled_total{{{here}}})", "{{tenant}}")],
         ),
         ("OpenCost over ours", "percentunit", [("model:halfbyte_opencost_difference:ratio", "{{model}}")]),
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from halfbyte.deploy.autoscaling import waiting_threshold
 from halfbyte.deploy.facts import Served
 from halfbyte.deploy.frontdoor import door_name
 from halfbyte.deploy.objects import Document
@@ -56,7 +57,7 @@ def _gated(
 ) -> tuple[Series, dict[str, str]]:
     """Silent where replicas wait for quota and nobody waits for them."""
     one = next(one for one in served if one.name == marks["model"])
-    tokens = 2 * one.waiting_tokens * platform.objectives.queue_seconds if fires else 0
+    tokens = 2 * waiting_threshold(platform, one) if fires else 0
     waiting = f'halfbyte_queue_tokens{{namespace="{platform.namespace}",service="{door_name(one)}"}}'
     pending = f'kueue_pending_workloads{{cluster_queue="{one.queue}",status="inadmissible"}}'
     return [(pending, _steady(1)), (waiting, _steady(tokens))], {}

@@ -6,6 +6,7 @@ alert is about replicas that wait and requests that wait too.
 
 from collections.abc import Iterator, Sequence
 
+from halfbyte.deploy.autoscaling import waiting_threshold
 from halfbyte.deploy.facts import Served
 from halfbyte.deploy.frontdoor import DOOR, door_name
 from halfbyte.deploy.objects import Document, labels, metadata
@@ -114,7 +115,7 @@ def _alerts(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
     here = f'namespace="{platform.namespace}"'
     for one in served:
         waiting = f'service:halfbyte_queue_tokens:sum{{service="{door_name(one)}"}}'
-        limit = round(one.waiting_tokens * platform.objectives.queue_seconds)
+        limit = waiting_threshold(platform, one)
         yield _alert(
             "HalfbyteReplicasGated",
             f'sum(kueue_pending_workloads{{cluster_queue="{one.queue}"}}) > 0 and on () {waiting} > {limit}',
