@@ -54,7 +54,7 @@ def edits(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             if name == "misspelt" and isinstance(last, str):
                 place[f"{last}x"] = value
             elif name in WRONG:
-                place.insert(last, WRONG[name]) if isinstance(place, list) else place.update({last: WRONG[name]})
+                place.insert(int(last), WRONG[name]) if isinstance(place, list) else place.update({last: WRONG[name]})
             yield f"{'.'.join(map(str, path))} {name}", edited
 
 
