@@ -55,6 +55,9 @@ def serve(
     router: Annotated[
         str | None, typer.Option(help="smg: started between the door and its upstreams, which it routes by prefix.")
     ] = ServeOptions.router,
+    otlp: Annotated[
+        str | None, typer.Option(help="OpenTelemetry collector, http://host:4318: a span for each answer.")
+    ] = ServeOptions.otlp,
     probe: Annotated[
         Path | None, typer.Option(help="Reference that every engine must agree with before the door opens.")
     ] = ServeOptions.probe,

@@ -18,7 +18,7 @@ class ServeOptions:
     one sequence of an embedded engine. gpu_layers: that it puts on a GPU, -1 for as many as fit. drain_timeout: seconds
     that running answers get after SIGTERM. reparse: parsers of reasoning and calls, for upstreams that give raw text.
     router: `smg` to put it between the door and several upstreams. probe: a reference that every engine must agree with
-    before the door opens.
+    before the door opens. otlp: address of an OpenTelemetry collector.
     """
 
     host: str = "127.0.0.1"
@@ -36,4 +36,5 @@ class ServeOptions:
     served_model_name: str | None = None
     reparse: str | None = None
     router: str | None = None
+    otlp: str | None = None
     probe: Path | None = None

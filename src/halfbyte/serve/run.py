@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -25,6 +26,7 @@ from halfbyte.serve.door.keeper import Keeper
 from halfbyte.serve.door.metrics import Metrics
 from halfbyte.serve.door.pages import pages
 from halfbyte.serve.door.reparse import reparse_from
+from halfbyte.serve.door.tracing import Tracing
 from halfbyte.serve.door.upstream import HEALTH_EVERY_S, Upstream, Upstreams
 from halfbyte.serve.engine.command import Command
 from halfbyte.serve.engine.launched import LaunchedEngine
@@ -82,6 +84,8 @@ def _check(options: ServeOptions) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(said("{upstream} {url!r}: wanted http://host:port", url=url[:100]))
+    if options.otlp is not None and not re.match(r"https?://[^/\s]+", options.otlp):
+        raise UsageError(said("{otlp} {url!r}: wanted http://host:4318", url=options.otlp[:100]))
     if options.router is not None and options.router != ROUTER:
         raise UsageError(said("{router} {name!r}: no such router", name=options.router[:60]), hint=f"known: {ROUTER}")
     if options.router is not None and not options.upstream:
@@ -177,6 +181,9 @@ class _Opening:
             service = Service(self._model, price, own is not None, context, reparse_from(self._options.reparse))
             door = Door(service, ledger, upstreams, Keeper(ledger, is_loopback(options.host)), metrics)
             door.pages = pages(door, time.time(), self._metrics_key)
+            if options.otlp is not None:
+                door.tracing = Tracing(options.otlp)
+                stack.callback(door.tracing.close)
             ledger.enter(door.id)
             await self._beat_once(ledger, door, 0.0)
             await asyncio.gather(*(member.check(self._model) for member in upstreams.members))

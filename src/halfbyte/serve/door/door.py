@@ -36,6 +36,7 @@ from halfbyte.serve.door.meter import EventTooLargeError, Held, StreamMeter, Tex
 from halfbyte.serve.door.metrics import Metrics
 from halfbyte.serve.door.refusal import Refusal, bad_request, event_of, unavailable
 from halfbyte.serve.door.reparse import StreamReparser, markup_for, reparsed
+from halfbyte.serve.door.tracing import Tracing
 from halfbyte.serve.door.upstream import BROKEN, Upstream, Upstreams
 from halfbyte.serve.ledger.errors import LedgerError
 from halfbyte.serve.ledger.opening import Ledger
@@ -115,6 +116,7 @@ class Door:
             metrics,
         )
         self.pages: Any = None
+        self.tracing: Tracing | None = None
         self.draining = False
         self._unseen_tokens: dict[str, int] = {}  # by tenant: how far usage went beyond the bound of a prompt
         self.running: dict[str, Running] = {}
@@ -224,6 +226,9 @@ class Door:
             gone.cancel()
             task.cancel()
             await self._end(running)
+            if self.tracing is not None:
+                told = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+                self.tracing.record(running, key.tenant, self.service.model, dialect.path, told)
 
     @staticmethod
     def _still_there(gone: "asyncio.Future[Any]") -> bool:
