@@ -57,7 +57,9 @@ def evaluate(
     max_tokens: Annotated[
         int | None, typer.Option(help="Of an answer, reasoning included.  [default: the suite's, mostly 16384]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="A run of an item is asked with it plus its number.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="From it each run of each item gets a seed of its own.  [default: 0]")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of your copies of a suite's data.")] = None,
     lengths: Annotated[str, typer.Option(help="Of long-recall, in tokens.")] = "8k,16k,32k,64k,128k,256k,512k,1M",
     sandbox: Annotated[str, typer.Option(help="Of SciCode's code: docker, or local.")] = "docker",

@@ -25,10 +25,7 @@ _RUN_FILE_LIMIT_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Asked:
-    """Who is asked what. who: by arm, `baseline` if there is one. roles: judge and user simulator.
-
-    seeds: by arm, added to the suites' own.
-    """
+    """Who is asked what. who: by arm, `baseline` if there is one. roles: judge and user simulator."""
 
     suites: tuple[AskedSuite, ...]
     who: Mapping[str, Chosen]
