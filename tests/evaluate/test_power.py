@@ -95,7 +95,7 @@ def test_hours_and_money_follow_from_a_plan(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_one_error(arguments: list[str], code: int, words: str) -> None:
-    done = halfbyte(*arguments)
+    done = power_said(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr

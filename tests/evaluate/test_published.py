@@ -110,8 +110,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_table_fits_a_terminal(tmp_path: Path) -> None:
     long = [suite | {"name": f"{suite['name']} with a name that goes on and on and on and on and on"} for suite in GLM]
-    for suites in (GLM, long):
+    huge = [{"name": "a" * 99, "n": 10**9, "baseline": 100, "candidate": 0}, *GLM]
+    for suites in (GLM, long, huge):
         done = judged(card(tmp_path, suites))
         assert done.returncode == 0
         assert max(map(len, done.stdout.splitlines())) <= 100
-        assert "none of the 5 differences can be told from chance" in done.stdout
+        assert "told from chance" in done.stdout

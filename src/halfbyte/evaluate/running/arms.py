@@ -192,7 +192,7 @@ def scores(arm: Arm) -> Sequence[dict[str, Any]]:
         means: dict[str, list[float]] = {}
         for sample in samples:
             if sample.score is not None:
-                means.setdefault(sample.item, []).append(sample.score)
+                means.setdefault(sample.key, []).append(sample.score)
         mean = sum(sum(found) / len(found) for found in means.values()) / len(means) if means else None
         rows.append(
             {
