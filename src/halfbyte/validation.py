@@ -37,7 +37,11 @@ class Fault(NamedTuple):
 
 def first_fault(error: ValidationError, model: type[BaseModel]) -> Fault:
     """The first thing wrong with a document that is no `model`."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    found = error.errors(include_url=False, include_context=False)
+    first = found[0]
+    if first["type"] == "missing":  # a key that is misspelt is missing too, and says more
+        beside = [one for one in found if one["type"] == "extra_forbidden" and one["loc"][:-1] == first["loc"][:-1]]
+        first = beside[0] if beside else first
     place = first["loc"]
     field = ".".join(_shown(piece) for piece in place if piece != "[key]")
     if first["type"] == "extra_forbidden":

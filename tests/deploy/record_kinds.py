@@ -67,7 +67,9 @@ def main() -> None:
         sys.exit(f"no definition of {', '.join(missing)}")
     GENERATED.mkdir(parents=True, exist_ok=True)
     workers = found[Wanted("leaderworkerset.x-k8s.io", "v1", "LeaderWorkerSet")]["properties"]["spec"]["properties"]
-    write("PodTemplate", workers["leaderWorkerTemplate"]["properties"]["workerTemplate"], "pods", within_pods=True)
+    template = workers["leaderWorkerTemplate"]["properties"]["workerTemplate"]
+    template["properties"]["spec"].pop("required")  # KServe adds containers of its own; kinds/rules asks others for one
+    write("PodTemplate", template, "pods", within_pods=True)
     for one in WANTED:
         schema = found[one]
         schema["properties"]["apiVersion"] = {"type": "string", "enum": [f"{one.group}/{one.version}"]}
@@ -170,7 +172,7 @@ class Shared:
         """The class of ours or of another module that stands for a schema."""
         if schema.get("x-kubernetes-int-or-string"):
             return "scalars.Quantity" if "pattern" in schema else "scalars.IntOrString"
-        if path[-1] == "metadata":
+        if path[-1] == "metadata" and schema.get("type") == "object" and "additionalProperties" not in schema:
             return "base.ObjectMeta"
         names = schema.get("properties", {}).keys()
         if {"matchLabels", "matchExpressions"} == names:

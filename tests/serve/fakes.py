@@ -25,6 +25,9 @@ class Fake:
     async def health(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"}, status=200 if self.healthy else 503)
 
+    async def models(self, request: web.Request) -> web.Response:
+        return web.json_response({"object": "list", "data": [{"id": "m", "object": "model", "owned_by": "fake"}]})
+
     async def tokenize(self, request: web.Request) -> web.Response:
         if not self.tokenizes:
             raise web.HTTPNotFound
@@ -105,6 +108,7 @@ def fake_upstream(fake: Fake | None = None, port: int = 0) -> Iterator[Fake]:
         app = web.Application(client_max_size=1 << 26)
         app.router.add_get("/health", fake.health)
         app.router.add_post("/tokenize", fake.tokenize)
+        app.router.add_get("/v1/models", fake.models)
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"):
             app.router.add_post(path, fake.chat)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)

@@ -1,6 +1,5 @@
 """llama.cpp in process, through xllamacpp: loads a GGUF, applies its chat template, parses its answers."""
 
-import json
 import queue
 import threading
 import time
@@ -15,6 +14,7 @@ from halfbyte.chat.options import Sampling
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, HalfbyteError
 from halfbyte.models.answers import Delta
+from halfbyte.text import json_of
 
 
 class LlamaCpp:
@@ -75,7 +75,7 @@ class LlamaCpp:
             while (document := arrived.get()) is not None:
                 if isinstance(document, BaseException):
                     raise HalfbyteError(f"llama.cpp: {document}")
-                document = json.loads(document) if isinstance(document, str) else document
+                document = json_of(document) if isinstance(document, str) else document
                 if "error" in document:
                     raise HalfbyteError(f"llama.cpp: {document['error'].get('message', document['error'])}")
                 yield document

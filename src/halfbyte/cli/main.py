@@ -31,7 +31,12 @@ SUMMARIES = {
     "evaluate": "Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.",
     "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
     "which drops ruled out.",
-    "schema": "Print the JSON Schema of a document: halfbyte.json, gate.json, plan.json, a recipe or a policy file.",
+    "deploy": "Write Kubernetes manifests of a served checkpoint: Kueue, serving, doors, autoscaling, cost. "
+    "Needs no cluster.",
+    "bundle": "Put checkpoint, decision, manifests, image list and hashes into one folder, to carry across an air gap.",
+    "unbundle": "Put down a bundle, every file checked by its SHA-256 before it is in its place.",
+    "schema": "Print the JSON Schema of a document: halfbyte.json, gate.json, plan.json, a recipe, a policy or "
+    "a platform.",
 }
 """Commands in the order of `--help`, each a module of this package; the first line of its function."""
 

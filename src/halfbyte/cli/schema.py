@@ -17,6 +17,7 @@ DOCUMENTS = {
     "plan": "halfbyte.evidence.plan.PlanDocument",
     "recipe": "halfbyte.recipes.recipe.Recipe",
     "policy": "halfbyte.recipes.policy.Policy",
+    "platform": "halfbyte.deploy.platform.Platform",
 }
 """Name -> its type, imported when it is asked for."""
 
@@ -25,7 +26,7 @@ DOCUMENTS = {
 def schema(
     document: Annotated[str, typer.Argument(help=f"{', '.join(DOCUMENTS)}.")],
 ) -> None:
-    """Print the JSON Schema of a document: halfbyte.json, gate.json, plan.json, a recipe or a policy file.
+    """Print the JSON Schema of a document: halfbyte.json, gate.json, plan.json, a recipe, a policy or a platform.
 
     Example: halfbyte schema policy > policy.schema.json
     """

@@ -49,6 +49,12 @@ def serve(
         float, typer.Option(help="Seconds for running answers after SIGTERM.")
     ] = ServeOptions.drain_timeout,
     served_model_name: Annotated[str | None, typer.Option(help="Name of the model.  [default: the folder's]")] = None,
+    reparse: Annotated[
+        str | None, typer.Option(help="Parsers for upstreams that give raw text, REASONING,CALLS: glm45,glm47.")
+    ] = ServeOptions.reparse,
+    router: Annotated[
+        str | None, typer.Option(help="smg: started between the door and its upstreams, which it routes by prefix.")
+    ] = ServeOptions.router,
     probe: Annotated[
         Path | None, typer.Option(help="Reference that every engine must agree with before the door opens.")
     ] = ServeOptions.probe,

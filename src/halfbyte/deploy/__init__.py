@@ -1,1 +1,1 @@
-"""From a plan and a platform to manifests for Kubernetes."""
+"""From a plan to manifests that a real API server accepts: Kueue, serving, the door, autoscaling, observability."""

@@ -5,6 +5,7 @@ Where a fact was read or run stands beside it, and in docs/engines.md.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from halfbyte.engines.faults import Fault
@@ -31,6 +32,17 @@ FUSED: dict[str, tuple[str, ...]] = {
 
 NEVER_ASKED = frozenset((Role.EMBEDDING, Role.NORM, Role.MTP))
 """Roles that both engines build without a quantization config, listed or not."""
+
+
+@dataclass(frozen=True)
+class EngineMetrics:
+    """Names in Prometheus. waiting, running: requests. cache_used: share of the cache, 0 to 1. model: the label with
+    the served model's name."""
+
+    waiting: str
+    running: str
+    cache_used: str
+    model: str = "model_name"
 
 
 class SplitFusedError(ValueError):
@@ -67,6 +79,7 @@ class Engine(ABC):
     moe_chunk: ClassVar[int]
     spreads_all_cache: ClassVar[bool]
     packed_cache_layouts: ClassVar[bool]
+    metrics: ClassVar[EngineMetrics]
 
     # Reading a checkpoint
 
@@ -191,6 +204,15 @@ class Engine(ABC):
     def listen_flags(self, port: int) -> list[str]:
         """Where it listens: on this machine only, behind the door."""
         return ["--host", "127.0.0.1", "--port", str(port)]
+
+    @abstractmethod
+    def node_flags(self, nodes: int) -> list[str]:
+        """What a server over several nodes is told, in a LeaderWorkerSet's variables: where its leader is, and which of
+        the nodes it is."""
+
+    def follower_flags(self) -> list[str]:
+        """What the nodes beside the leader are told too."""
+        return []
 
     def environment(self) -> dict[str, str]:
         """Variables that the server is started with."""

@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from types import MappingProxyType
 
-from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
+from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, EngineMetrics, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
 from halfbyte.engines.sglang_faults import FAULTS
 from halfbyte.engines.sources import BUFFERS
@@ -32,6 +32,7 @@ class Sglang(Engine):
     moe_chunk = 65536  # fused_moe
     spreads_all_cache = False  # decode context parallelism divides the latent only
     packed_cache_layouts = False
+    metrics = EngineMetrics("sglang:num_queue_reqs", "sglang:num_running_reqs", "sglang:token_usage")
 
     def excluded(self, entries: tuple[str, ...], module: str) -> bool:
         """`ModelOptQuantConfig.is_layer_excluded`, `_get_quant_method`, `quantization/utils.is_layer_skipped`: dotted
@@ -164,6 +165,11 @@ class Sglang(Engine):
     def door_flags(self, name: str) -> list[str]:
         """It waits at SIGTERM for all requests by itself; usage always says what was cached where reports are on."""
         return ["--served-model-name", name, "--enable-metrics", "--enable-cache-report"]
+
+    def node_flags(self, nodes: int) -> list[str]:
+        """0.5.23, server_args.py: `dist_init_addr` is of the node with rank 0, which alone listens."""
+        leader = "$(LWS_LEADER_ADDRESS):20000"
+        return ["--nnodes", str(nodes), "--node-rank", "$(LWS_WORKER_INDEX)", "--dist-init-addr", leader]
 
     def environment(self) -> dict[str, str]:
         """Without it `/health` generates a token each time that it is asked."""

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from types import MappingProxyType
 
-from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, all_or_none
+from halfbyte.engines.engine import FUSED, PAGE_TOKENS, Engine, EngineMetrics, all_or_none
 from halfbyte.engines.server import GIB, MIB, Gpu, Layout, Limits, Server
 from halfbyte.engines.vllm_faults import FAULTS
 from halfbyte.errors import UsageError, said
@@ -39,6 +39,7 @@ class Vllm(Engine):
     moe_chunk = 32768  # VLLM_FUSED_MOE_CHUNK_SIZE
     spreads_all_cache = True
     packed_cache_layouts = True
+    metrics = EngineMetrics("vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc")
 
     def excluded(self, entries: tuple[str, ...], module: str) -> bool:
         """`ModelOptQuantConfigBase.is_layer_excluded`, `apply_vllm_mapper`, `is_layer_skipped`: exact paths (fused
@@ -200,6 +201,14 @@ class Vllm(Engine):
     def door_flags(self, name: str) -> list[str]:
         """Without --shutdown-timeout it aborts running requests at SIGTERM; cached tokens are said only when asked."""
         return ["--served-model-name", name, "--enable-prompt-tokens-details", "--shutdown-timeout", DRAIN_S]
+
+    def node_flags(self, nodes: int) -> list[str]:
+        """0.33, arg_utils.py: torch's own processes over nodes, without Ray; ranks above 0 run with --headless."""
+        leader = ["--master-addr", "$(LWS_LEADER_ADDRESS)", "--master-port", "20000"]
+        return ["--nnodes", str(nodes), "--node-rank", "$(LWS_WORKER_INDEX)", *leader]
+
+    def follower_flags(self) -> list[str]:
+        return ["--headless"]
 
     def parser_flags(self, support: Support) -> list[str]:
         """A tool parser is not used unless it is enabled too."""

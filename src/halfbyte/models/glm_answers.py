@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from halfbyte.models.answers import Delta
+from halfbyte.text import json_of
 
 STOPS = ("<|user|>", "<|observation|>", "<|endoftext|>")
 TAGS = ("<think>", "</think>", "<tool_call>", *STOPS)
@@ -76,6 +77,6 @@ def _tag_start(text: str) -> int:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json_of(text)
     except ValueError:
         return text

@@ -16,7 +16,9 @@ class ServeOptions:
     upstream_key_env, metrics_key_env: environment variables that hold keys. price: prices, or a plan.json with them.
     max_running_requests: of each upstream; None for any number, or 8 of an embedded engine. context_length: tokens of
     one sequence of an embedded engine. gpu_layers: that it puts on a GPU, -1 for as many as fit. drain_timeout: seconds
-    that running answers get after SIGTERM. probe: a reference that every engine must agree with before the door opens.
+    that running answers get after SIGTERM. reparse: parsers of reasoning and calls, for upstreams that give raw text.
+    router: `smg` to put it between the door and several upstreams. probe: a reference that every engine must agree with
+    before the door opens.
     """
 
     host: str = "127.0.0.1"
@@ -32,4 +34,6 @@ class ServeOptions:
     gpu_layers: int = -1
     drain_timeout: float = 600.0
     served_model_name: str | None = None
+    reparse: str | None = None
+    router: str | None = None
     probe: Path | None = None

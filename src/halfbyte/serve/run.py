@@ -24,10 +24,12 @@ from halfbyte.serve.door.door import Door, Service
 from halfbyte.serve.door.keeper import Keeper
 from halfbyte.serve.door.metrics import Metrics
 from halfbyte.serve.door.pages import pages
+from halfbyte.serve.door.reparse import reparse_from
 from halfbyte.serve.door.upstream import HEALTH_EVERY_S, Upstream, Upstreams
 from halfbyte.serve.engine.command import Command
 from halfbyte.serve.engine.launched import LaunchedEngine
 from halfbyte.serve.engine.llamacpp import LlamaCppEngine
+from halfbyte.serve.engine.router import ROUTER, RouterEngine
 from halfbyte.serve.engine.supervisor import Engine, Supervisor
 from halfbyte.serve.ledger.errors import LedgerError
 from halfbyte.serve.ledger.opening import POSTGRES, Ledger, open_ledger
@@ -59,7 +61,9 @@ def serve(
     _check(options)
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     engine: Engine | None = None
-    if command is not None:
+    if options.router is not None:
+        engine = RouterEngine(target, tuple(base_of(url) for url in options.upstream))
+    elif command is not None:
         engine = LaunchedEngine(command)
     elif not options.upstream:
         engine = _embedded(target, options, gguf)
@@ -72,10 +76,16 @@ def serve(
 
 
 def _check(options: ServeOptions) -> None:
+    if reparse_from(options.reparse) is not None and not options.upstream:
+        raise UsageError(said("{reparse}: for the raw text of an {upstream}; engines that we start parse their own"))
     for url in options.upstream:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(said("{upstream} {url!r}: wanted http://host:port", url=url[:100]))
+    if options.router is not None and options.router != ROUTER:
+        raise UsageError(said("{router} {name!r}: no such router", name=options.router[:60]), hint=f"known: {ROUTER}")
+    if options.router is not None and not options.upstream:
+        raise UsageError(said("{router}: wanted {upstream} URL,URL of the engines that it routes to"))
     if options.max_running_requests is not None and not 1 <= options.max_running_requests <= 1 << 20:
         raise UsageError(said("{max_running_requests} {n}: wanted 1 or more", n=options.max_running_requests))
     if options.context_length is not None and not 16 <= options.context_length <= 1 << 30:
@@ -150,7 +160,8 @@ class _Opening:
                     skip_auto_headers=("User-Agent",),
                 )
             )
-            urls: list[str | None] = [base_of(url) for url in options.upstream] or [None]
+            asked = [] if self._engine is not None else options.upstream
+            urls: list[str | None] = [base_of(url) for url in asked] or [None]
             limit = options.max_running_requests or (RUNNING if own is not None else None)
             upstreams = Upstreams([Upstream(url, client, self._upstream_key) for url in urls], limit)
             metrics = Metrics(upstreams)
@@ -163,7 +174,7 @@ class _Opening:
                 stack.enter_context(_task(supervisor.watch()))
             await self._probe(upstreams)
             price = None if self._prices is None else self._prices.models[self._model]
-            service = Service(self._model, price, own is not None, context)
+            service = Service(self._model, price, own is not None, context, reparse_from(self._options.reparse))
             door = Door(service, ledger, upstreams, Keeper(ledger, is_loopback(options.host)), metrics)
             door.pages = pages(door, time.time(), self._metrics_key)
             ledger.enter(door.id)

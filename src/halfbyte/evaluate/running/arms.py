@@ -17,6 +17,7 @@ from halfbyte.evaluate.running.suite import AskedSuite
 from halfbyte.evaluate.running.targets import Target
 from halfbyte.evaluate.samples import Arm, Sample
 from halfbyte.progress import Progress
+from halfbyte.text import json_of
 
 ARMS = ("candidate", "baseline")
 _RUN_FILE = "run.json"
@@ -149,7 +150,7 @@ def earlier(work: Path) -> dict[str, Any]:
     if is_missing(path):
         return {}
     try:
-        there = json.loads(read_regular(path, _RUN_FILE_LIMIT_BYTES, OutputError))
+        there = json_of(read_regular(path, _RUN_FILE_LIMIT_BYTES, OutputError))
     except ValueError:
         there = None
     if not isinstance(there, dict):

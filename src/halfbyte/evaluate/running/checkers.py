@@ -7,6 +7,7 @@ from typing import Any
 
 from halfbyte.errors import DataError
 from halfbyte.evaluate.running.python_test import passes
+from halfbyte.text import json_of
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 _LETTER = re.compile(
@@ -96,7 +97,7 @@ def _schema(reference: Any) -> Any:
     """A validator. Raises ValueError for what is no schema."""
     from jsonschema import Draft202012Validator, SchemaError
 
-    schema = json.loads(reference) if isinstance(reference, str) else reference
+    schema = json_of(reference) if isinstance(reference, str) else reference
     try:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:

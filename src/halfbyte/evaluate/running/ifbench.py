@@ -13,6 +13,7 @@ from typing import Any
 
 from halfbyte.disk import read_regular
 from halfbyte.errors import DataError, HalfbyteError
+from halfbyte.text import json_of
 
 PROMPTS = "data/IFBench_test.jsonl"
 CODE = "evaluation_lib.py"
@@ -47,7 +48,7 @@ def read_prompts(clone: Path) -> list[dict[str, Any]]:
     """Items. Raises DataError."""
     path = clone / PROMPTS
     try:
-        rows = [json.loads(line) for line in read_regular(path, _LIMIT_BYTES, DataError).splitlines() if line.strip()]
+        rows = [json_of(line) for line in read_regular(path, _LIMIT_BYTES, DataError).splitlines() if line.strip()]
         return [
             {"id": str(row["key"]), "prompt": row["prompt"], "reference": row, "checker": "ifbench"} for row in rows
         ]

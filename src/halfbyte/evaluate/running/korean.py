@@ -6,13 +6,13 @@ name, is the subject by which items cluster.
 
 import csv
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from halfbyte.disk import read_regular
 from halfbyte.errors import DataError, said
+from halfbyte.text import json_of
 
 LETTERS = "ABCD"
 _LIMIT_BYTES = 500_000_000
@@ -53,7 +53,7 @@ def _rows(content: bytes, path: Path) -> Iterator[dict[str, Any]]:
         if path.suffix == ".csv":
             yield from csv.DictReader(content.decode("utf-8-sig").splitlines(keepends=True))
         else:
-            yield from (json.loads(line) for line in lines if line.strip())
+            yield from (json_of(line) for line in lines if line.strip())
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read: {str(error)[:120]}") from None
 

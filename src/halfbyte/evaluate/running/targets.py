@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from halfbyte.errors import DataError, UsageError, said
+from halfbyte.text import json_of
 
 KEY_ENV = "OPENAI_API_KEY"
 _TIMEOUT_S = 10.0
@@ -68,6 +69,6 @@ def served_models(base_url: str, api_key: str) -> list[str]:
             hint=said("its key is read from OPENAI_API_KEY, or as {key_env} says") if refused else None,
         )
     try:
-        return [str(model["id"]) for model in answer.json()["data"]]
+        return [str(model["id"]) for model in json_of(answer.content)["data"]]
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{base_url}/models: answered something else than a list of models") from None

@@ -13,6 +13,7 @@ import halfbyte
 from halfbyte.disk import read_regular
 from halfbyte.errors import DataError, said
 from halfbyte.evaluate.running.python_test import passes
+from halfbyte.text import json_of
 
 TASKS = ("code", "instruction_following", "long_context", "multilingual", "reasoning", "tool_use")
 MAX_TOKENS = 256
@@ -42,7 +43,7 @@ def read_task(folder: Path, name: str) -> Iterator[dict[str, Any]]:
     path = folder / f"{name}.jsonl"
     for number, line in enumerate(read_regular(path, _LIMIT_BYTES, DataError).splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = json_of(line)
             check = row["check"]
             kind = check["type"]
             item = {

@@ -35,6 +35,7 @@ from halfbyte.serve.door.keeper import Keeper
 from halfbyte.serve.door.meter import EventTooLargeError, Held, StreamMeter, Texts, payload, texts_of
 from halfbyte.serve.door.metrics import Metrics
 from halfbyte.serve.door.refusal import Refusal, bad_request, event_of, unavailable
+from halfbyte.serve.door.reparse import StreamReparser, markup_for, reparsed
 from halfbyte.serve.door.upstream import BROKEN, Upstream, Upstreams
 from halfbyte.serve.ledger.errors import LedgerError
 from halfbyte.serve.ledger.opening import Ledger
@@ -69,13 +70,14 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 class Service:
     """What is served. model: its name. price: None where no prices are given. embedded: whether the engine is ours.
 
-    context: tokens of one sequence, None if not known.
+    context: tokens of one sequence, None if not known. reparse: see `reparse_from`.
     """
 
     model: str
     price: Price | None = None
     embedded: bool = False
     context: int | None = None
+    reparse: tuple[str, str] | None = None
 
 
 @dataclass
@@ -95,6 +97,7 @@ class Running:
     status: str = "failed"
     tokens: Tokens = field(default_factory=Tokens)
     meter: StreamMeter | None = None
+    reparser: StreamReparser | None = None
 
 
 class Door:
@@ -350,11 +353,16 @@ class Door:
         tokens = await self._charge_whole(member, running.call, document, usage)
         if self.service.embedded and isinstance(usage, dict) and isinstance(document, dict):
             body = _amended(document, usage, tokens, running.call.dialect) or body
+        headers = passed_down(response.headers)
+        if self.service.reparse is not None and running.call.dialect is CHAT and isinstance(document, dict):
+            make = markup_for(self.service.reparse, running.call.document)
+            body = json.dumps(reparsed(document, make, running.id), ensure_ascii=False).encode()
+            headers = [(name, value) for name, value in headers if name.lower() != b"content-encoding"]
         self.metrics.first.labels(running.key.tenant, self.service.model).observe(time.monotonic() - running.began)
         await self._settle_first(running, tokens, "completed")
         running.started = True
         self._count_answer(running, response.status)
-        await answer(send, response.status, body, passed_down(response.headers) + running.headers)
+        await answer(send, response.status, body, headers + running.headers)
         return True
 
     async def _charge_whole(self, member: Upstream, call: Call, document: Any, usage: Any) -> Tokens:
@@ -398,6 +406,8 @@ class Door:
             member.failed()
             return False
         running.meter, running.started = meter, True
+        if self.service.reparse is not None and call.dialect is CHAT:
+            running.reparser = StreamReparser(markup_for(self.service.reparse, call.document), running.id)
         headers = [(b"x-accel-buffering", b"no"), *passed_down(response.headers), *running.headers]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         self._count_answer(running, response.status)
@@ -444,6 +454,8 @@ class Door:
             if meter.done and not running.ended:
                 await self._settle_stream(member, running, "failed" if meter.failed else "completed")
                 out = self._said_usage(running, out)
+            if out and running.reparser is not None:
+                out = running.reparser.feed(out)
             if out:
                 await send({"type": "http.response.body", "body": out, "more_body": True})
             try:
@@ -451,7 +463,10 @@ class Door:
             except BROKEN:
                 return meter.done
         whole = meter.done or meter.whole or meter.failed
-        if whole and (rest := meter.rest()):
+        rest = meter.rest() if whole else b""
+        if running.reparser is not None:
+            rest = running.reparser.feed(rest) + running.reparser.rest()
+        if rest:
             await send(_body(rest, more=True))
         if first and meter.output > 1:
             each = (time.monotonic() - first) / (meter.output - 1)

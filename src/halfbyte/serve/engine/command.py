@@ -14,6 +14,7 @@ from halfbyte.engines.kernels import NATIVE, SPARSE_FROM
 from halfbyte.engines.recorded import recorded_flags
 from halfbyte.errors import HalfbyteError, RecipeError, UnsupportedError, UsageError, said
 from halfbyte.evidence.decision import DecisionDocument
+from halfbyte.evidence.plan import PlanDocument
 from halfbyte.formats.catalogue import NVFP4, NVFP4_WEIGHT_ONLY
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models import FAMILIES, family_of
@@ -97,6 +98,24 @@ def command_for(target: str, options: LaunchOptions) -> Command:
         notes += list(_differences(card, words))
     notes.append(_recorded_note(engine, words))
     return Command(words, engine.environment(), notes, engine, served, plan.memory.deployment.context)
+
+
+def planned_command(target: Path, plan: PlanDocument, model: str, served: str, nodes: int = 1) -> Command:
+    """The command of a plan that was made before. target: the checkpoint, here; model: where the server finds it.
+
+    Raises UsageError for what the engine's recorded release does not take, LaunchError for what cannot be.
+    """
+    engine, gpu = find_engine(plan.deployment.engine), find_gpu(plan.deployment.gpu)
+    found = resolve(str(target))
+    _check_capability(found, gpu)
+    faults = list(_faults(engine, found, gpu, LaunchOptions(engine.name, "")))
+    words = [*engine.start(model), *plan.engine_flags]
+    for flag, _ in faults:
+        words += [word for word in flag.split() if word not in words]
+    words += engine.door_flags(served)
+    words += engine.node_flags(nodes) if nodes > 1 else []
+    notes = [*(note for _, note in faults), _recorded_note(engine, words)]
+    return Command(words, engine.environment(), notes, engine, served, plan.deployment.context)
 
 
 def machine_from(text: str) -> tuple[Gpu, int]:

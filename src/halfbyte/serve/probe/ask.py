@@ -1,6 +1,5 @@
 """Asks a running engine for the positions of a reference, whichever engine it is."""
 
-import json
 from typing import Any
 
 import httpx
@@ -11,6 +10,7 @@ from halfbyte.errors import HalfbyteError, UsageError, said
 from halfbyte.evidence.reference import ReferenceDocument
 from halfbyte.progress import Progress
 from halfbyte.serve.addresses import base_of
+from halfbyte.text import json_of
 
 ASK_S = 120.0
 NOT_AN_ANSWER = (KeyError, TypeError, ValueError, IndexError, AttributeError, StopIteration)
@@ -86,7 +86,7 @@ class Engine:
         if answer.status_code != 200:
             raise ProbeError(f"{self._url}{path}: status {answer.status_code}: {answer.text[:200]}")
         try:
-            return json.loads(answer.content)
+            return json_of(answer.content)
         except ValueError:
             raise ProbeError(f"{self._url}{path}: its answer is not JSON") from None
 

@@ -695,7 +695,7 @@ class PodTemplateSpec(Shape):
     activeDeadlineSeconds: int | None = None
     affinity: Affinity | None = None
     automountServiceAccountToken: bool | None = None
-    containers: list[Container]
+    containers: list[Container] | None = None
     dnsConfig: DnsConfig | None = None
     dnsPolicy: str | None = None
     enableServiceLinks: bool | None = None

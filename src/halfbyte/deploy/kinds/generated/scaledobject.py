@@ -69,7 +69,7 @@ class AuthenticationRef(Shape):
 
 class Trigger(Shape):
     authenticationRef: AuthenticationRef | None = None
-    metadata: ObjectMeta
+    metadata: dict[str, str]
     metricType: str | None = None
     name: str | None = None
     type: Annotated[str, Field(min_length=1)]

@@ -1,0 +1,90 @@
+"""Work beside serving, in the batch queue, which borrows what is idle: quantize, compare, evaluate, gate.
+
+Applied, they wait in a queue that is held; one is let run by moving it: `kubectl label job/NAME
+kueue.x-k8s.io/queue-name=batch --overwrite`.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from halfbyte.deploy.facts import Served
+from halfbyte.deploy.frontdoor import door_name
+from halfbyte.deploy.kueue import BATCH, HELD
+from halfbyte.deploy.objects import (
+    PRIORITY_LABEL,
+    QUEUE_LABEL,
+    Document,
+    labels,
+    locked_down,
+    metadata,
+    pod_security,
+    scratch,
+)
+from halfbyte.deploy.platform import Platform
+
+BATCH_COMPONENT = "batch"
+PARTS = 4
+WORK = "/work"
+CLAIM = "halfbyte-work"
+ROOM = 6
+"""Of the claim, in sizes of the served weights: a 16-bit source is nearly four of them, and two results."""
+
+
+def jobs(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
+    yield _claim(platform, served)
+    for one in served:
+        here, source = f"{WORK}/{one.name}", f"{WORK}/{one.name}-source"
+        made = f"{WORK}/{one.name}-next"
+        compare = ["compare", source, here, "--data", f"{WORK}/data.jsonl", "--work", f"{WORK}/work/compare"]
+        evaluate = ["evaluate", "--suite", f"{WORK}/suite.jsonl", "--work", f"{WORK}/work/evaluate"]
+        evaluate += ["--candidate", f"http://{door_name(one)}:80/v1#{one.name}"]
+        yield _job(platform, one, "quantize", ["quantize", source, made], parts=PARTS)
+        yield _job(platform, one, "compare", compare)
+        yield _job(platform, one, "evaluate", evaluate)
+        yield _job(platform, one, "gate", ["gate", here, "--depth", "full"])
+
+
+def _claim(platform: Platform, served: Sequence[Served]) -> Document:
+    """Where sources, data and results lie: yours to fill."""
+    gib = max(1, ROOM * sum(one.bytes for one in served) >> 30)
+    spec: Document = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": f"{gib}Gi"}}}
+    if platform.weights.storage_class is not None:
+        spec["storageClassName"] = platform.weights.storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": metadata(CLAIM, platform.namespace, labels(CLAIM, BATCH_COMPONENT)),
+        "spec": spec,
+    }
+
+
+def _job(platform: Platform, one: Served, verb: str, words: list[str], parts: int = 1) -> Document:
+    """parts: of an Indexed Job, whose pods share the shards by leases."""
+    name = f"{one.object}-{verb}"
+    marks = labels(name, BATCH_COMPONENT, one.name)
+    volumes, mounts, home = scratch()
+    arguments = [*words, *(["--part", f"$(JOB_COMPLETION_INDEX)/{parts}"] if parts > 1 else [])]
+    container: Document = {
+        "name": verb,
+        "image": platform.images.halfbyte,
+        "command": ["halfbyte", *arguments],
+        "env": home,
+        "resources": {"requests": {"cpu": "8", "memory": "32Gi"}, "limits": {"memory": "32Gi"}},
+        "securityContext": locked_down(),
+        "volumeMounts": [*mounts, {"name": "work", "mountPath": WORK}],
+    }
+    pod: Document = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": pod_security(),
+        "containers": [container],
+        "volumes": [*volumes, {"name": "work", "persistentVolumeClaim": {"claimName": CLAIM}}],
+    }
+    spec: Document = {"suspend": True, "backoffLimit": 6}
+    if parts > 1:
+        spec |= {"completionMode": "Indexed", "completions": parts, "parallelism": parts}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(name, platform.namespace, marks | {QUEUE_LABEL: HELD, PRIORITY_LABEL: BATCH}),
+        "spec": spec | {"template": {"metadata": {"labels": marks}, "spec": pod}},
+    }

@@ -1,0 +1,15 @@
+"""What `deploy` can be asked for; every default stands here alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DeployOptions:
+    """plan: `plan.json`. platform: `platform.yaml`. also: more checkpoints, of other models, as FOLDER=PLAN. gate:
+    whether a passing decision of these very files is asked for; without it the manifests say so."""
+
+    plan: Path | None = None
+    platform: Path | None = None
+    also: tuple[str, ...] = ()
+    gate: bool = True

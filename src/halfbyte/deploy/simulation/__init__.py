@@ -1,0 +1,1 @@
+"""A deployment on paper: Kueue's admission, and a day of traffic with cold starts, against fixed fleets."""
