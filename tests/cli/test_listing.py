@@ -16,6 +16,7 @@ from halfbyte.chat.options import Sampling
 from halfbyte.cli.main import SUMMARIES
 from halfbyte.compare.options import CompareOptions
 from halfbyte.deploy.options import DeployOptions
+from halfbyte.evaluate.options import EvaluateOptions
 from halfbyte.export.options import ExportOptions
 from halfbyte.gate.options import GateOptions
 from halfbyte.plan.options import PlanOptions
@@ -38,11 +39,12 @@ OPTIONS: dict[type[Any], str] = {
     ServeOptions: "serve",
     ExportOptions: "export",
     DeployOptions: "deploy",
+    EvaluateOptions: "evaluate",
     VerifyOptions: "verify",
 }
 NOT_FLAGS = {"workload", "today", "max_shard_bytes"}
 """Given by the program that calls, or (max_shard_bytes) written by users as --max-shard-size 5GB."""
-RESTATED = {"also", "data", "slice", "calibrate", "policy", "upstream"}
+RESTATED = {"also", "data", "slice", "calibrate", "policy", "upstream", "context_length"}
 """Nothing given is None on the command line, and the options' own default stands for it."""
 
 

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from .commands import halfbyte
 from .harnesses import folders
 
 RIGHT = [[float(i % 5 != 0)] for i in range(200)]
@@ -14,8 +14,7 @@ WORSE = [[float(i % 2 != 0)] for i in range(200)]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "halfbyte", "evaluate", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return halfbyte("evaluate", *arguments)
 
 
 @pytest.mark.parametrize(

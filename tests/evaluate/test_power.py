@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import pytest
 
 from halfbyte.evaluate.power import item_variance, power
 
+from .commands import halfbyte
 
-def halfbyte(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "halfbyte", "evaluate", "--power", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+def power_said(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return halfbyte("evaluate", "--power", *arguments)
 
 
 def items(folder: Path, count: int) -> Path:
@@ -25,7 +25,7 @@ def items(folder: Path, count: int) -> Path:
 
 
 def test_a_policy_of_198_items_and_one_point_cannot_pass_and_says_so() -> None:
-    done = halfbyte("--suite", "glm-5.2", "--margin", "1", "--json")
+    done = power_said("--suite", "glm-5.2", "--margin", "1", "--json")
     assert done.returncode == 3
     document = json.loads(done.stdout)
     assert document["decidable"] is False
@@ -39,8 +39,8 @@ def test_a_policy_of_198_items_and_one_point_cannot_pass_and_says_so() -> None:
     assert gpqa["smallest_drop"] == pytest.approx(100 * 2.8016 * math.sqrt(variance / 198), rel=1e-4)
     assert gpqa["items_needed"] == math.ceil(2.4865**2 * variance / 0.01**2)
     assert (gpqa["gpu_hours"], gpqa["usd"]) == (None, None)
-    assert halfbyte("--margin", "1", "--anyway").returncode == 0
-    shown = halfbyte("--margin", "1").stdout
+    assert power_said("--margin", "1", "--anyway").returncode == 0
+    shown = power_said("--margin", "1").stdout
     assert "cannot be decided" in shown
     assert max(map(len, shown.splitlines())) <= 140
 
@@ -60,21 +60,20 @@ def test_repeats_shrink_the_variance_to_no_less_than_half() -> None:
 
 
 def test_a_file_of_items(tmp_path: Path) -> None:
-    document = json.loads(halfbyte("--suite", items(tmp_path, 5000), "--margin", "2", "--json").stdout)
+    document = json.loads(power_said("--suite", items(tmp_path, 5000), "--margin", "2", "--json").stdout)
     assert document["decidable"] is True
     assert document["suites"][0] | {"name": "mine", "items": 5000, "accuracy": 50.0} == document["suites"][0]
     assert document["assumptions"]["accuracy_assumed"] == ["mine"]
-    few = json.loads(halfbyte("--suite", items(tmp_path, 5000), "--limit", 50, "--margin", "2", "--json").stdout)
+    few = json.loads(power_said("--suite", items(tmp_path, 5000), "--limit", 50, "--margin", "2", "--json").stdout)
     assert (few["suites"][0]["items"], few["decidable"]) == (50, False)
 
 
 def test_hours_and_money_follow_from_a_plan(tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     tiny = Path(__file__).parents[2] / "examples/tiny-glm"
-    command = [sys.executable, "-m", "halfbyte", "plan", tiny, "--gpu", "b200", "--gpus", "2", "--price", "4", "--json"]
-    planned = json.loads(subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True).stdout)
+    planned = json.loads(halfbyte("plan", tiny, "--gpu", "b200", "--gpus", 2, "--price", 4, "--json").stdout)
     plan.write_text(json.dumps(planned))
-    suite = json.loads(halfbyte("--suite", "tiny", "--margin", "9", "--epochs", 4, "--plan", plan, "--json").stdout)
+    suite = json.loads(power_said("--suite", "tiny", "--margin", "9", "--epochs", 4, "--plan", plan, "--json").stdout)
     code = suite["suites"][0]
     hours = 2 * 400 * 4 * 2 / planned["throughput"]["requests_per_s"] / 3600
     assert code["gpu_hours"] == pytest.approx(hours)
@@ -96,7 +95,7 @@ def test_hours_and_money_follow_from_a_plan(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_one_error(arguments: list[str], code: int, words: str) -> None:
-    done = halfbyte(*arguments)
+    done = power_said(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -121,6 +120,6 @@ ITEM: dict[str, Any] = {"id": "a", "prompt": "?", "reference": 1, "checker": "nu
 def test_items_that_cannot_be(lines: list[Any], words: str, tmp_path: Path) -> None:
     path = tmp_path / "suite.jsonl"
     path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
-    done = halfbyte("--suite", path, "--margin", 5)
+    done = power_said("--suite", path, "--margin", 5)
     assert done.returncode == 1
     assert words in done.stderr

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,8 @@ import yaml
 
 from halfbyte.api import verdict
 from halfbyte.errors import DataError
+
+from .commands import halfbyte
 
 GLM = [
     {"name": "GPQA diamond", "n": 198, "baseline": 89.52, "candidate": 89.39, "repeats": 8},
@@ -27,13 +28,12 @@ def card(folder: Path, suites: Any = GLM, **more: Any) -> Path:
     return path
 
 
-def halfbyte(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "halfbyte", "verdict", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+def judged(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return halfbyte("verdict", *arguments)
 
 
 def test_none_of_the_five_published_differences_is_resolvable(tmp_path: Path) -> None:
-    done = halfbyte(card(tmp_path), "--json")
+    done = judged(card(tmp_path), "--json")
     assert done.returncode == 0
     document = json.loads(done.stdout)
     assert document["verdict"] == "none-resolvable"
@@ -96,7 +96,7 @@ ROW = {"name": "a", "n": 10, "baseline": 50, "candidate": 50}
     ],
 )
 def test_a_card_that_cannot_be_is_one_error(suites: Any, more: dict[str, Any], words: str, tmp_path: Path) -> None:
-    done = halfbyte(card(tmp_path, suites, **more), "--json")
+    done = judged(card(tmp_path, suites, **more), "--json")
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -110,8 +110,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_table_fits_a_terminal(tmp_path: Path) -> None:
     long = [suite | {"name": f"{suite['name']} with a name that goes on and on and on and on and on"} for suite in GLM]
-    for suites in (GLM, long):
-        done = halfbyte(card(tmp_path, suites))
+    huge = [{"name": "a" * 99, "n": 10**9, "baseline": 100, "candidate": 0}, *GLM]
+    for suites in (GLM, long, huge):
+        done = judged(card(tmp_path, suites))
         assert done.returncode == 0
         assert max(map(len, done.stdout.splitlines())) <= 100
-        assert "none of the 5 differences can be told from chance" in done.stdout
+        assert "told from chance" in done.stdout

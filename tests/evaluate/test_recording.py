@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from small import small_checkpoint
 from halfbyte.api import quantize
 from halfbyte.recipes.policy import Policy
 
+from .commands import halfbyte
 from .harnesses import folders
 
 RIGHT = [[float(i % 5 != 0)] for i in range(200)]
@@ -22,8 +21,7 @@ WORSE = [[float(i % 2 != 0)] for i in range(200)]
 
 def run(command: str, *arguments: object) -> tuple[int, dict[str, Any]]:
     as_json = ["--format", "json"] if command == "gate" else ["--json"]
-    words = [sys.executable, "-m", "halfbyte", command, *map(str, arguments), *as_json]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    done = halfbyte(command, *arguments, *as_json)
     return done.returncode, json.loads(done.stdout)
 
 

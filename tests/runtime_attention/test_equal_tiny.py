@@ -47,5 +47,5 @@ def test_bfloat16_is_as_close_to_float32_as_transformers_is() -> None:
     expected, ours = eager_and_ours(tiny(torch.bfloat16), lambda model: model(ids).logits.float())
     error, their_error = (ours - exact).pow(2).mean().sqrt(), (expected - exact).pow(2).mean().sqrt()
     assert their_error > 0
-    assert error < 1.15 * their_error
+    assert error < 1.25 * their_error  # 1.15 on a processor without bfloat16 instructions, about 1 with them
     assert (ours.argmax(-1) == expected.argmax(-1)).float().mean() > 0.93

@@ -13,9 +13,7 @@ def bundle(
     target: Annotated[Path, typer.Argument(help="Checkpoint folder, with its gate.json.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to fill; the same one resumes.")],
     manifests: Annotated[Path | None, typer.Option(help="Folder that halfbyte deploy wrote.")] = None,
-    gate: Annotated[
-        bool, typer.Option("--gate/--no-gate", help="Whether the gate must have passed these files.")
-    ] = True,
+    no_gate: Annotated[bool, typer.Option("--no-gate", help="Ask for no decision of the gate.")] = False,
     json_output: Json = False,
 ) -> None:
     """Put checkpoint, decision, manifests, image list and hashes into one folder, to carry across an air gap.
@@ -25,7 +23,7 @@ def bundle(
     from halfbyte.deploy.bundle import bundle as run
 
     with shown_progress() as progress:
-        result = run(target, output, manifests=manifests, gate=gate, progress=progress)
+        result = run(target, output, manifests=manifests, no_gate=no_gate, progress=progress)
     if json_output:
         print_json(result.as_json())
         return

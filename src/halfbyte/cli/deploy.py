@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from halfbyte.cli.output import Json, command, print_json, print_table, say
+from halfbyte.cli.output import Json, command, print_json, print_table, say, say_block
 from halfbyte.errors import UsageError, said
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ def deploy(
     platform: Annotated[Path | None, typer.Option(help="platform.yaml: pools, tenants, models, prices.")] = None,
     also: Annotated[list[str] | None, typer.Option(help="FOLDER=PLAN: one more of the platform's models.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write.")] = None,
-    gate: Annotated[
-        bool, typer.Option("--gate/--no-gate", help="Whether the gate must have passed these files.")
-    ] = True,
+    no_gate: Annotated[
+        bool, typer.Option("--no-gate", help="Ask for no decision of the gate; the manifests say so.")
+    ] = False,
     example: Annotated[bool, typer.Option("--example", help="Print a commented platform.yaml.")] = False,
     check: Annotated[Path | None, typer.Option(help="Judge the manifests of a folder, edited or not.")] = None,
     diff: Annotated[Path | None, typer.Option(help="Say what writing would change in this folder.")] = None,
@@ -39,7 +39,7 @@ def deploy(
     Example: halfbyte deploy ./glm-nvfp4 --plan plan.json --platform platform.yaml -o k8s
     """
     if example:
-        print((resources.files("halfbyte.deploy") / "example.yaml").read_text("utf-8"), end="")
+        say_block((resources.files("halfbyte.deploy") / "example.yaml").read_text("utf-8"))
         return
     if check is not None:
         from halfbyte.deploy.reading import check as run_check
@@ -55,12 +55,12 @@ def deploy(
     from halfbyte.deploy.deployment import difference
     from halfbyte.deploy.options import DeployOptions
 
-    result = run(target, output, DeployOptions(plan=plan, platform=platform, also=tuple(also or ()), gate=gate))
+    result = run(target, output, DeployOptions(plan=plan, platform=platform, also=tuple(also or ()), no_gate=no_gate))
     if diff is not None:
         if not diff.is_dir():
             raise UsageError(said("{diff} {folder}: no such folder", folder=str(diff)))
         changes = difference(result.files, diff)
-        print_json({"equal": not changes, "diff": changes}) if json_output else print(changes, end="")
+        print_json({"equal": not changes, "diff": changes}) if json_output else say_block(changes)
         raise typer.Exit(1 if changes else 0)
     if simulate is not None:
         _simulate(result, platform, simulate, plot, json_output)

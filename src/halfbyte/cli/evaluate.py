@@ -7,10 +7,10 @@ import typer
 
 from halfbyte.cli.output import Json, command, options_from, print_json, shown_progress
 from halfbyte.errors import UndecidableError, UsageError, said
+from halfbyte.evaluate.options import EvaluateOptions
 
 if TYPE_CHECKING:
     from halfbyte.evaluate.evaluation import Evaluation
-    from halfbyte.evaluate.options import EvaluateOptions
 
 EXIT_CODES = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": UndecidableError.exit_code, None: 0}
 
@@ -37,7 +37,9 @@ def evaluate(
     cluster: Annotated[
         str | None, typer.Option(help="Metadata field by which items share a source, for --from.")
     ] = None,
-    margin: Annotated[float, typer.Option(help="Points that the candidate may lose, stated beforehand.")] = 1.0,
+    margin: Annotated[float, typer.Option(help="Points that the candidate may lose, stated beforehand.")] = (
+        EvaluateOptions.margin
+    ),
     power: Annotated[bool, typer.Option("--power", help="Say what the suite can decide, and run nothing.")] = False,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Ask one model twice or more: how much is noise.")
@@ -45,26 +47,32 @@ def evaluate(
     sequential: Annotated[bool, typer.Option("--sequential", help="Ask in batches, and stop when decided.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Runs of each item.  [default: the suite's, mostly 1]")] = None,
     limit: Annotated[int | None, typer.Option(help="Items of each suite.")] = None,
-    correlation: Annotated[float, typer.Option(help="Power: between the two models' items.")] = 0.8,
+    correlation: Annotated[
+        float, typer.Option(help="Power: between the two models' items.")
+    ] = EvaluateOptions.correlation,
     discordance: Annotated[
         float | None, typer.Option(help="Power: share of items that one model alone gets right, instead.")
     ] = None,
     plan: Annotated[Path | None, typer.Option(help="Power: plan.json, for GPU hours and money.")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Go on although nothing can be decided.")] = False,
-    key_env: Annotated[str, typer.Option(help="Environment variable with the targets' key.")] = "OPENAI_API_KEY",
+    key_env: Annotated[str, typer.Option(help="Environment variable with the targets' key.")] = EvaluateOptions.key_env,
     temperature: Annotated[float | None, typer.Option(help="Of the requests.  [default: the suite's, often 0]")] = None,
     top_p: Annotated[float | None, typer.Option(help="Of the requests.  [default: the suite's, often 1]")] = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Of an answer, reasoning included.  [default: the suite's, mostly 16384]")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="A run of an item is asked with it plus its number.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="From it each run of each item gets a seed of its own.  [default: 0]")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of your copies of a suite's data.")] = None,
-    lengths: Annotated[str, typer.Option(help="Of long-recall, in tokens.")] = "8k,16k,32k,64k,128k,256k,512k,1M",
-    sandbox: Annotated[str, typer.Option(help="Of SciCode's code: docker, or local.")] = "docker",
+    lengths: Annotated[str, typer.Option(help="Of long-recall, in tokens.")] = EvaluateOptions.lengths,
+    sandbox: Annotated[str, typer.Option(help="Of SciCode's code: docker, or local.")] = EvaluateOptions.sandbox,
     context_length: Annotated[
         str | None, typer.Option(help="Tokens of one sequence, of a folder or GGUF served for the run.  [default: 8k]")
     ] = None,
-    gpu_layers: Annotated[int, typer.Option(help="Layers on a GPU, likewise; -1 for as many as fit.")] = -1,
+    gpu_layers: Annotated[
+        int, typer.Option(help="Layers on a GPU, likewise; -1 for as many as fit.")
+    ] = EvaluateOptions.gpu_layers,
     yes: Annotated[bool, typer.Option("--yes", help="Export a GGUF of more than 20 GB without asking.")] = False,
     record: Annotated[
         Path | None,
@@ -79,7 +87,6 @@ def evaluate(
     Example: halfbyte evaluate --from nvfp4-logs --against bf16-logs --margin 2
     """
     from halfbyte.cli.plan import tokens_from
-    from halfbyte.evaluate.options import EvaluateOptions
 
     given = locals()
     verb = _verb(given)
@@ -119,7 +126,7 @@ def _verb(given: dict[str, Any]) -> str:
     return chosen[0]
 
 
-def _power(options: "EvaluateOptions", as_json: bool) -> int:
+def _power(options: EvaluateOptions, as_json: bool) -> int:
     from halfbyte.cli.verdicts import show_power
     from halfbyte.evaluate.evaluation import planned
 
@@ -131,7 +138,7 @@ def _power(options: "EvaluateOptions", as_json: bool) -> int:
     return EXIT_CODES["PASS" if found.decidable or options.anyway else "INCONCLUSIVE"]
 
 
-def _ask(options: "EvaluateOptions", as_json: bool) -> int:
+def _ask(options: EvaluateOptions, as_json: bool) -> int:
     from halfbyte.evaluate.evaluation import evaluate as run
 
     with shown_progress() as progress:
@@ -139,7 +146,7 @@ def _ask(options: "EvaluateOptions", as_json: bool) -> int:
     return _show(found, as_json)
 
 
-def _from(candidate: Path, baseline: Path, options: "EvaluateOptions", cluster: str | None, as_json: bool) -> int:
+def _from(candidate: Path, baseline: Path, options: EvaluateOptions, cluster: str | None, as_json: bool) -> int:
     from halfbyte.evaluate.evaluation import judged_from
 
     with shown_progress() as progress:
@@ -147,7 +154,7 @@ def _from(candidate: Path, baseline: Path, options: "EvaluateOptions", cluster: 
     return _show(found, as_json)
 
 
-def _calibrate(options: "EvaluateOptions", as_json: bool) -> int:
+def _calibrate(options: EvaluateOptions, as_json: bool) -> int:
     from halfbyte.cli.verdicts import show_noise
     from halfbyte.evaluate.evaluation import calibrated
 

@@ -45,16 +45,19 @@ def _row(suite: "Resolution") -> str:
     name = suite.name if suite.name.isprintable() else ascii(suite.name)[1:-1]
     shown = name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 3] + "..."
     values = (
-        str(suite.n),
+        str(suite.n) if suite.n < 10**6 else f"{suite.n:.0e}",
         f"{suite.difference:+.2f}",
         f"{suite.standard_error:.2f}",
-        f"{suite.z:+.2f}",
+        f"{suite.z:+.2f}" if abs(suite.z) < 100 else f"{suite.z:+.0e}",
         "yes" if suite.resolvable else "no",
         f"{suite.smallest_detectable:.1f}",
         f"over {suite.ruled_out:.1f}",
     )
     cells = zip(COLUMNS, values, strict=True)
-    return f"{shown:{NAME_WIDTH}}" + "".join(f"{value:>{_width(column)}}" for column, value in cells)
+    row = f"{shown:{NAME_WIDTH}}"
+    for column, value in cells:
+        row += f" {value}".rjust(_width(column))
+    return row
 
 
 def _words(found: "Verdict") -> str:

@@ -84,6 +84,6 @@ def weights_hashes(target: Path, decision: DecisionDocument | None) -> dict[str,
     if unknown:
         raise CheckpointError(
             f"{target}: no SHA-256 is known of {len(unknown)} shards, first {sorted(unknown)[0]}: {DOSSIER} is missing",
-            hint=f"halfbyte gate {target} --depth full -o {target / DECISION} hashes them",
+            hint=said("halfbyte gate TARGET {depth} full hashes them"),
         )
     return dict(sorted(hashes.items()))

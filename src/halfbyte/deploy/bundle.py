@@ -79,10 +79,10 @@ def bundle(
     out: str | Path,
     *,
     manifests: str | Path | None = None,
-    gate: bool = True,
+    no_gate: bool = False,
     progress: Progress | None = None,
 ) -> Bundled:
-    """Put checkpoint `target` and the manifests that `deploy` wrote into folder `out`. gate: see `deploy`.
+    """Put checkpoint `target` and the manifests that `deploy` wrote into folder `out`. no_gate: see `deploy`.
 
     Raises HalfbyteError; a run that was cut off goes on when it is called again, and `bundle.json` comes last.
     """
@@ -90,7 +90,7 @@ def bundle(
     if not target.is_dir():
         raise CheckpointError(f"{target}: no such folder", hint="give a checkpoint folder")
     check_apart(target, out)
-    decision = approved(target) if gate else None
+    decision = None if no_gate else approved(target)
     below = f"{CHECKPOINT}/{target.resolve().name}"
     known = {f"{below}/{name}": digest for name, digest in weights_hashes(target, decision).items()}
     sources = {name: target / name.removeprefix(f"{below}/") for name in known}

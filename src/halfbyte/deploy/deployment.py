@@ -62,13 +62,13 @@ def deploy(
     options = options or DeployOptions(**given)
     if options.plan is None or options.platform is None:
         raise UsageError(
-            said("deploy needs {plan} and {platform}"), hint=said("a platform to start from: halfbyte deploy --example")
+            said("deploy needs {plan} and {platform}"), hint=said("a platform to start from: halfbyte deploy {example}")
         )
     target = Path(target)
     with files_at_fault():
         platform = Platform.from_file(options.platform)
         pairs = [(target, Path(options.plan)), *map(_pair, options.also)]
-        served = [facts(one, PlanDocument.read(plan), platform, gated=options.gate) for one, plan in pairs]
+        served = [facts(one, PlanDocument.read(plan), platform, gated=not options.no_gate) for one, plan in pairs]
         _check_pools(served)
     documents = [one for group in manifests(platform, served).values() for one in group]
     found = [line for one in documents for line in object_lines(one)] or faults(documents)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class DeployOptions:
-    """plan: `plan.json`. platform: `platform.yaml`. also: more checkpoints, of other models, as FOLDER=PLAN. gate:
-    whether a passing decision of these very files is asked for; without it the manifests say so."""
+    """plan: `plan.json`. platform: `platform.yaml`. also: more checkpoints, of other models, as FOLDER=PLAN.
+    no_gate: ask for no passing decision of these very files; the manifests say so."""
 
     plan: Path | None = None
     platform: Path | None = None
     also: tuple[str, ...] = ()
-    gate: bool = True
+    no_gate: bool = False

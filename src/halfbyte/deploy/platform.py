@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from halfbyte.deploy.errors import DeployError
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.recipes.reading import Table, WrittenFile
 from halfbyte.serve.tenant import Limits, check_name
@@ -243,7 +243,7 @@ class Platform(WrittenFile):
         if named is not None and named.gpu != gpu:
             raise DeployError(
                 f"platform: model {model.name} runs in pool {named.name} of {named.gpu}, but the plan is for {gpu}",
-                hint=f"halfbyte plan ... --gpu {named.gpu}",
+                hint=said("halfbyte plan TARGET {gpu} {name}", name=named.gpu),
             )
         found = named or next((pool for pool in self.pools if pool.gpu == gpu), None)
         if found is None:

@@ -68,7 +68,7 @@ def _noise_of(name: str, samples: Sequence[Sample]) -> SuiteNoise:
     by_item: dict[str, list[float]] = {}
     for sample in samples:
         if sample.state == "scored" and sample.score is not None:
-            by_item.setdefault(sample.item, []).append(sample.score)
+            by_item.setdefault(sample.key, []).append(sample.score)
     whole = [scores for scores in by_item.values() if len(scores) == runs]
     if runs < 2 or not whole:
         raise DataError(f"suite {name!r}: no item was scored in two runs")

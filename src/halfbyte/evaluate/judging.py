@@ -241,7 +241,7 @@ def _error(pairs: Pairs) -> float:
 def _by_item(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     found: dict[str, list[Sample]] = {}
     for sample in samples:
-        found.setdefault(sample.item, []).append(sample)
+        found.setdefault(sample.key, []).append(sample)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from halfbyte.errors import DataError
-from halfbyte.numbers.resolution import DETECT, Z_ONE_SIDED, Z_TWO_SIDED, unpaired_error
+from halfbyte.numbers.resolution import DETECT, NOT_EXCLUDED, Z_TWO_SIDED, unpaired_error
 from halfbyte.recipes.reading import Table, WrittenFile
 
 Judgement = Literal["none-resolvable", "drop", "gain", "mixed"]
@@ -98,7 +98,7 @@ def resolution(suite: PublishedSuite, correlation: float) -> Resolution:
         z=z,
         resolvable=abs(z) > Z_TWO_SIDED,
         smallest_detectable=DETECT * error,
-        ruled_out=max(0.0, Z_ONE_SIDED * error - difference),
+        ruled_out=max(0.0, NOT_EXCLUDED * error - difference),
     )
 
 

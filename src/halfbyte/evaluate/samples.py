@@ -15,7 +15,8 @@ class Sample(NamedTuple):
     """One answer to one item. score: 0 to 1, None unless scored. What a harness does not record is None.
 
     refused: it begins as refusals do. unparsed: nothing in it could be read as an answer. epoch: number of the run.
-    attempts: requests until it came. judge_failed: the judge gave no grade.
+    attempts: requests until it came. judge_failed: the judge gave no grade. part: of an answer that is scored in parts
+    (SciCode's sub-problems), which; each part counts as an item.
     """
 
     item: str
@@ -30,6 +31,12 @@ class Sample(NamedTuple):
     attempts: int | None = None
     seed: int | None = None
     judge_failed: bool = False
+    part: str | None = None
+
+    @property
+    def key(self) -> str:
+        """By which it is paired."""
+        return self.item if self.part is None else f"{self.item}/{self.part}"
 
 
 @dataclass

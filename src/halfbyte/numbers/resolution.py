@@ -12,11 +12,12 @@ Z_ONE_SIDED = 1.6448536269514722
 Z_POWER = 0.8416212335729143
 """P(Z > -z) = 80 %."""
 
-DETECT = 2.802
-"""Standard errors of a difference that a two-sided test at 5 % sees with 80 % power."""
+DETECT, NOT_EXCLUDED = 2.802, 1.645
+"""Standard errors of a difference that a two-sided test at 5 % sees with 80 % power; that a drop is excluded by at 5 %.
+As they are usually written: a figure can be checked by hand."""
 
-SMALLEST_DROP = Z_TWO_SIDED + Z_POWER
-SMALLEST_MARGIN = Z_ONE_SIDED + Z_POWER
+SMALLEST_DROP, SMALLEST_MARGIN = 2.8016, 2.4865
+"""The sums of these, to four decimals, so that a figure can be checked by hand to the last item."""
 
 
 def binomial_variance(share: float, n: int) -> float:

@@ -10,8 +10,8 @@ import pytest
 from inspect_ai import Task
 from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessage, GenerateConfig, ModelAPI, ModelOutput, get_model, modelapi
-from inspect_ai.scorer import exact
-from inspect_ai.solver import generate
+from inspect_ai.scorer import Score, Scorer, Target, exact, mean, scorer
+from inspect_ai.solver import TaskState, generate
 from inspect_ai.tool import ToolChoice, ToolInfo
 
 from halfbyte.errors import DataError
@@ -128,3 +128,45 @@ def test_other_json_files_are_no_logs(tmp_path: Path) -> None:
     run(tmp_path, RIGHT)
     (tmp_path / "logs.json").write_text(json.dumps({"status": "fine"}))
     assert len(read_arm(tmp_path).suites["capitals"]) == ITEMS
+
+
+@scorer(metrics={"*": [mean()]})
+def by_part() -> Scorer:
+    """As inspect-evals scores SciCode: a dict of sub-problems; here the answer names those that are right."""
+
+    async def score(state: TaskState, target: Target) -> Score:
+        right = state.output.completion.split()
+        return Score(value={step: float(step in right) for step in target.text.split()})
+
+    return score
+
+
+def run_parts(folder: Path, answers: Sequence[str], *, are_steps: bool = True) -> Path:
+    dataset = [
+        Sample(
+            id=str(i),
+            input=f"q{i}",
+            target=f"{i}.1 {i}.2",
+            metadata={"sub_steps": [{"step_number": f"{i}.{k}"} for k in (1, 2)]} if are_steps else {},
+        )
+        for i in range(len(answers))
+    ]
+    task = Task(dataset=dataset, solver=generate(), scorer=by_part(), name="scicode")
+    model = get_model("scripted/model", memoize=False, answers=answers)
+    inspect_ai.eval(task, model=model, log_dir=str(folder), display="none", max_samples=1, max_connections=1)
+    return folder
+
+
+def test_scicode_is_scored_by_sub_problem_and_clustered_by_problem(tmp_path: Path) -> None:
+    arms = [
+        read_arm(run_parts(tmp_path / "a", ["0.1", "1.1 1.2", "2.2"])),
+        read_arm(run_parts(tmp_path / "b", ["0.1 0.2", "1.1 1.2", "2.1 2.2"])),
+    ]
+    suite = judge(arms[0], arms[1], margin=90).suites[0]
+    assert (suite.n, suite.clusters) == (6, 3)
+    assert (suite.candidate, suite.baseline) == (pytest.approx(100 * 4 / 6), 100.0)
+
+
+def test_a_score_of_several_parts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"several parts \(0\.1, 0\.2\)"):
+        read_arm(run_parts(tmp_path, ["0.1"], are_steps=False))

@@ -19,6 +19,7 @@ class Served:
         served = self
         self.answer, self.key, self.asked = answer, key, Counter[str]()
         self.bodies: list[dict[str, Any]] = []
+        self.is_gone = False
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -27,6 +28,9 @@ class Served:
                 self._say(200, {"object": "list", "data": [{"id": "m", "object": "model"}]})
 
             def do_POST(self) -> None:
+                if served.is_gone:  # connections that were kept outlive the listening socket
+                    self.close_connection = True
+                    return None
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 text = body["messages"][-1]["content"]
                 text = text if isinstance(text, str) else text[0]["text"]
@@ -69,6 +73,7 @@ def served(answer: Answer, key: str | None = None, port: int = 0) -> Iterator[Se
     try:
         yield one
     finally:
+        one.is_gone = True
         one.server.shutdown()
         one.server.server_close()
         thread.join()

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from halfbyte.errors import HalfbyteError
 from halfbyte.evaluate.running.chosen import chosen
 from halfbyte.evaluate.running.embedded import Engine
 from halfbyte.progress import Silent
+
+from ..commands import halfbyte
 
 pytest.importorskip("xllamacpp")
 TINY = Path(__file__).parents[3] / "examples" / "tiny-glm"
@@ -60,13 +61,13 @@ def test_a_suite_asked_of_a_folder_and_of_its_gguf(cache: Path, tmp_path: Path) 
     ]
     suite.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (gguf,) = (cache / "gguf").glob("*.gguf")
-    words = [sys.executable, "-m", "halfbyte", "evaluate", "--suite", suite, "--candidate", TINY, "--baseline", gguf]
+    words = ["evaluate", "--suite", suite, "--candidate", TINY, "--baseline", gguf]
     more = ["--margin", "90", "--anyway", "--max-tokens", "40", "--work", tmp_path / "work", "--json"]
-    done = subprocess.run(list(map(str, [*words, *more])), capture_output=True, text=True, timeout=280)
+    done = halfbyte(*words, *more)
     found = json.loads(done.stdout)
     row = found["suites"][0]
     assert (row["n"], row["difference"], row["failed"]) == (3, 0.0, {"candidate": 0, "baseline": 0})
-    again = subprocess.run(list(map(str, [*words, *more])), capture_output=True, text=True, timeout=280)
+    again = halfbyte(*words, *more)
     assert (again.returncode, json.loads(again.stdout)) == (done.returncode, found)
     assert "asked of" not in again.stderr
 

@@ -2,11 +2,13 @@
 
 A sample that ended in an error is failed, one without a score unscorable; so are those that an interrupted run never
 reached failed. Logs of one task that was retried are one run, the latest answer to each item counts.
+SciCode's problems are scored by sub-problem: each is an item, clustered by its problem.
 """
 
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +57,12 @@ def runs(folder: Path, cluster: str | None) -> Iterator[Run]:
     for (task, _), logs in by_task.items():
         logs.sort(key=lambda one: one[0])
         _, path, last = logs[-1]
-        samples: dict[tuple[str, int], Sample] = {}
+        samples: dict[tuple[str, int], list[Sample]] = {}
         for _, one, _ in logs:
             samples.update(_samples(one, cluster))
         if last.status != "success":
             _add_unreached(samples, last)
-        yield Run(task, last.eval.model, path, _conditions(last), list(samples.values()))
+        yield Run(task, last.eval.model, path, _conditions(last), list(chain.from_iterable(samples.values())))
 
 
 def _header(path: Path) -> "EvalLog":
@@ -74,19 +76,35 @@ def _header(path: Path) -> "EvalLog":
         raise DataError(f"{path}: inspect cannot read this log: {_first_line(error)}") from None
 
 
-def _samples(path: Path, cluster: str | None) -> Iterator[tuple[tuple[str, int], Sample]]:
+def _samples(path: Path, cluster: str | None) -> Iterator[tuple[tuple[str, int], list[Sample]]]:
     from inspect_ai.log import read_eval_log_samples
 
     try:
         for sample in read_eval_log_samples(path, all_samples_required=False, exclude_fields=_BULKY):
-            yield (str(sample.id), sample.epoch), _sample(sample, f"{path}: sample {sample.id}", cluster)
+            yield (str(sample.id), sample.epoch), list(_parts(sample, f"{path}: sample {sample.id}", cluster))
     except DataError:
         raise
     except Exception as error:  # as above
         raise DataError(f"{path}: inspect cannot read its samples: {_first_line(error)}") from None
 
 
-def _sample(sample: "EvalSample", where: str, cluster: str | None) -> Sample:
+def _parts(sample: "EvalSample", where: str, cluster: str | None) -> Iterator[Sample]:
+    """Itself, or one for each sub-problem of SciCode. Raises DataError for another score of several parts."""
+    score = next(iter((sample.scores or {}).values()), None)
+    value = score.value if score is not None and isinstance(score.value, dict) else {}
+    steps = [str(step["step_number"]) for step in sample.metadata.get("sub_steps") or () if "step_number" in step]
+    if not steps:
+        if len(value) > 1:
+            names = ", ".join(map(str, value))[:120]
+            raise DataError(f"{where}: a score of several parts ({names}): wanted one, or SciCode's sub-problems")
+        yield _sample(sample, next(iter(value.values()), None if score is None else score.value), where, cluster)
+        return
+    for step in value or steps:
+        part = _sample(sample, value.get(step), where, cluster)
+        yield part._replace(part=step, cluster=part.cluster or part.item)
+
+
+def _sample(sample: "EvalSample", value: object, where: str, cluster: str | None) -> Sample:
     usage = sample.output.usage
     more: dict[str, Any] = {
         "truncated": bool(sample.output.choices) and sample.output.stop_reason in _CUT,
@@ -105,9 +123,6 @@ def _sample(sample: "EvalSample", where: str, cluster: str | None) -> Sample:
     known = first.metadata or {}
     more |= {key: known[key] for key in ("refused", "unparsed") if isinstance(known.get(key), bool)}
     more["judge_failed"] = str(first.reason or "").startswith("judge_")
-    value: object = first.value
-    if isinstance(value, dict) and value:
-        value = next(iter(value.values()))
     if isinstance(value, str):
         value = _LETTERS[value] if value in _LETTERS else _number(value, where)
     return scored(item, value, where, **more)
@@ -120,11 +135,11 @@ def _number(text: str, where: str) -> float:
         raise DataError(f"{where}: a score of {text[:40]!r}: wanted C, P, I, N or a number from 0 to 1") from None
 
 
-def _add_unreached(samples: dict[tuple[str, int], Sample], log: "EvalLog") -> None:
+def _add_unreached(samples: dict[tuple[str, int], list[Sample]], log: "EvalLog") -> None:
     """What an interrupted run was to ask and did not."""
     for item in log.eval.dataset.sample_ids or ():
         for epoch in range(1, (log.eval.config.epochs or 1) + 1):
-            samples.setdefault((str(item), epoch), Sample(str(item), "failed"))
+            samples.setdefault((str(item), epoch), [Sample(str(item), "failed")])
 
 
 def _conditions(log: "EvalLog") -> dict[str, Any]:

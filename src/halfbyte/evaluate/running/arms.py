@@ -26,10 +26,7 @@ _RUN_FILE_LIMIT_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Asked:
-    """Who is asked what. who: by arm, `baseline` if there is one. roles: judge and user simulator.
-
-    seeds: by arm, added to the suites' own.
-    """
+    """Who is asked what. who: by arm, `baseline` if there is one. roles: judge and user simulator."""
 
     suites: tuple[AskedSuite, ...]
     who: Mapping[str, Chosen]
@@ -196,7 +193,7 @@ def scores(arm: Arm) -> Sequence[dict[str, Any]]:
         means: dict[str, list[float]] = {}
         for sample in samples:
             if sample.score is not None:
-                means.setdefault(sample.item, []).append(sample.score)
+                means.setdefault(sample.key, []).append(sample.score)
         mean = sum(sum(found) / len(found) for found in means.values()) / len(means) if means else None
         rows.append(
             {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Sampling:
     """temperature, top_p: of the requests. max_tokens: of an answer, reasoning included. epochs: runs of each item.
-    seed: a run of an item is asked with seed + its number."""
+    seed: from it follows that of each run of each item, by `seed_of`."""
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -22,6 +22,13 @@ class Sampling:
     epochs: int = 1
     seed: int = 0
     max_connections: int = 8
+
+
+def seed_of(seed: int, item: str, run: int) -> int:
+    """Of one request, 31 bits. With one seed for all items an engine draws the same numbers for each of them, and their
+    errors come together: items would be no sample any more."""
+    digest = hashlib.sha256(json.dumps([seed, item, run]).encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from halfbyte.errors import DataError
 from halfbyte.evaluate.running.checkers import answer_of, checked, refuses
 from halfbyte.evaluate.running.ifbench import Checker
 from halfbyte.evaluate.running.judge import MAX_TOKENS, ROLE, grade_of, prompt_of
-from halfbyte.evaluate.running.suite import AskedSuite
+from halfbyte.evaluate.running.suite import AskedSuite, seed_of
 from halfbyte.evaluate.running.tiny import is_call, is_exact, is_expression, is_pick
 from halfbyte.evaluate.running.watching import retries_of
 
@@ -61,11 +61,12 @@ def ask(seed: int) -> Solver:
     """One answer, each run of an item with a seed of its own. How often it had to be asked is kept."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
+        own = seed_of(seed, str(state.sample_id), state.epoch)
         state.output = await get_model().generate(
-            state.messages, config=GenerateConfig(seed=seed + state.epoch, extra_body=_body(state.metadata["item"]))
+            state.messages, config=GenerateConfig(seed=own, extra_body=_body(state.metadata["item"]))
         )
         state.messages.append(state.output.message)
-        state.metadata |= {"attempts": 1 + retries_of(state.uuid), "seed": seed + state.epoch}
+        state.metadata |= {"attempts": 1 + retries_of(state.uuid), "seed": own}
         return state
 
     return solve
