@@ -38,6 +38,14 @@ def test_verdict_and_exit_code(scores: folders.Scores, margin: int, verdict: str
     assert verdict in shown.stdout
 
 
+def test_few_clusters_are_told(tmp_path: Path) -> None:
+    arms = folders.nemo(tmp_path / "a", RIGHT[:100]), folders.nemo(tmp_path / "b", RIGHT[:100])
+    for more, told in ((("--cluster", "passage"), True), ((), False)):
+        words = ("--from", arms[0], "--against", arms[1], "--margin", 20, *more)
+        warning = json.loads(run(*words, "--json").stdout)["suites"][0]["warning"]
+        assert (warning is not None, "25 clusters are few" in run(*words).stdout) == (told, told)
+
+
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
     arms = folders.nemo(tmp_path / "a", RIGHT, temperature=0.5), folders.nemo(tmp_path / "b", RIGHT)
     done = run("--from", arms[0], "--against", arms[1], "--margin", 2, "--json")

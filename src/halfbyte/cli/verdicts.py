@@ -34,6 +34,8 @@ def show_judgement(found: "Judgement", document: "Mapping[str, Any]") -> None:
         for state, counts in (("failed", suite.failed), ("unscorable", suite.unscorable)):
             if any(counts.values()):
                 say(f"  {state}: {counts['candidate']} of the candidate's, {counts['baseline']} of the baseline's")
+        if suite.warning is not None:
+            say(f"  {suite.warning}")
         for line in _moved(suite.answers):
             say(f"  {line}")
     low, high = found.pooled["interval"]

@@ -23,6 +23,11 @@ MOST_TRUNCATED = 0.02
 """Above this share of truncated answers in either arm nothing is said: they read as low accuracy."""
 
 
+FEW_CLUSTERS = 100
+"""Below this many, where nearly all answers are right or wrong, t with C - 1 degrees of freedom claims too much: by
+simulation up to 9.3 % false passes at 20 clusters, 7.3 % at 50."""
+
+
 @dataclass(frozen=True)
 class SuiteVerdict:
     """One suite, in points. n: pairs scored on both sides. bounds: the verdicts if every missing score were the worst
@@ -49,10 +54,18 @@ class SuiteVerdict:
     answers: dict[str, Any]
     is_truncated: bool
 
+    @property
+    def warning(self) -> str | None:
+        """What a reader should know of the interval; None for nothing."""
+        if self.clusters is None or self.clusters >= FEW_CLUSTERS:
+            return None
+        return f"{self.clusters} clusters are few: with nearly all answers right or wrong, a PASS is false too often"
+
     def as_json(self) -> dict[str, Any]:
         document = {name: value for name, value in vars(self).items() if name != "is_truncated"}
         document["interval"] = list(self.interval)
         document["bca"] = None if self.bca is None else list(self.bca)
+        document["warning"] = self.warning
         document["standard_error"] = self.standard_error if math.isfinite(self.standard_error) else None
         return document
 
