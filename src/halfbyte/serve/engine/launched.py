@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from halfbyte.serve.engine.command import Command
-from halfbyte.serve.engine.supervisor import EngineError
+from halfbyte.serve.engine.supervisor import EngineError, ends_with_us
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class LaunchedEngine:
     command: Command
     grace_s: float = 30.0
     embedded: bool = False
+    routes: bool = False
 
     @property
     def name(self) -> str:
@@ -28,7 +29,11 @@ class LaunchedEngine:
         words = [*self.command.words, *self.command.engine.listen_flags(port)]
         try:
             process = await asyncio.create_subprocess_exec(
-                *words, env=os.environ | self.command.env, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+                *words,
+                env=os.environ | self.command.env,
+                stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=ends_with_us,
             )
         except OSError as error:
             hint = f"install {self.command.engine.title} here, or start it elsewhere and give its URL as upstream"

@@ -28,6 +28,7 @@ class LlamaCppEngine:
     gpu_layers: int
     grace_s: float = 5.0
     embedded: bool = True
+    routes: bool = False
     port: int = 0
     threads: int = 0
 

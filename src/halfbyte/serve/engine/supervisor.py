@@ -1,7 +1,9 @@
 """Starts an engine, waits until it answers, and starts it again where it dies."""
 
 import asyncio
+import ctypes
 import logging
+import signal
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -17,6 +19,16 @@ ASK_EVERY_S = 0.05
 SAY_EVERY_S = 5.0
 
 
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def ends_with_us() -> None:
+    """In a new process: be told to end when the door dies, however it dies (Linux' prctl(2))."""
+    if hasattr(_LIBC, "prctl"):
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class EngineError(HalfbyteError):
     """An engine that does not come up."""
 
@@ -24,7 +36,8 @@ class EngineError(HalfbyteError):
 
 
 class Engine(Protocol):
-    """An engine that the door runs itself. name: of the model, for people. grace_s: to end by itself when told to."""
+    """An engine that the door runs itself. name: of the model. grace_s: to end by itself when told to. routes: whether
+    it only leads to engines, and answers before it knows one."""
 
     @property
     def name(self) -> str: ...
@@ -32,6 +45,8 @@ class Engine(Protocol):
     def grace_s(self) -> float: ...
     @property
     def embedded(self) -> bool: ...
+    @property
+    def routes(self) -> bool: ...
 
     async def spawn(self, note: Callable[[str], None]) -> tuple[asyncio.subprocess.Process, str]:
         """(process, URL) of a fresh one, which need not answer yet. Raises HalfbyteError."""
@@ -52,7 +67,7 @@ class Supervisor:
         began = shown = time.monotonic()
         self._process, url = await self._engine.spawn(note)
         self._upstream.url = url.removesuffix("/")
-        while not self._upstream.healthy:
+        while not (self._upstream.healthy and await self._knows_model()):
             await self._upstream.check(self._engine.name)
             if self._process.returncode is not None:
                 raise EngineError(f"the engine ended with status {self._process.returncode} before it answered")
@@ -62,6 +77,16 @@ class Supervisor:
             await asyncio.sleep(ASK_EVERY_S)
         if self._engine.embedded:
             self.context = await self._context()
+
+    async def _knows_model(self) -> bool:
+        """Whether a router has found an engine that serves the model."""
+        if not self._engine.routes:
+            return True
+        try:
+            _, found = await self._upstream.ask("/v1/models")
+            return any(one.get("id") == self._engine.name for one in found["data"])
+        except (*BROKEN, KeyError, TypeError, AttributeError):
+            return False
 
     async def _context(self) -> int | None:
         """Tokens of one sequence, as llama.cpp has settled on."""
