@@ -75,6 +75,7 @@ def test_a_right_and_a_wrongly_scaled_checkpoint(quantized: Path, reference: Pat
     assert "does not compute" in halfbyte(*ask, code=1, HALFBYTE_CACHE=cache, HALFBYTE_STATE=own)
 
 
+@pytest.mark.slow
 def test_compare_keeps_a_reference_too(quantized: Path, reference: Path, tmp_path: Path) -> None:
     file = tmp_path / "ref.json"
     words = ("--data", TEXT, "--tokens", "600", "--save-reference", str(file))

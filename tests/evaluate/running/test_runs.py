@@ -155,6 +155,7 @@ def test_killed_ten_times_and_resumed(tmp_path: Path) -> None:
     assert [len(row["candidate"]) for row in records] == [1] * 200
 
 
+@pytest.mark.slow
 def test_a_judge_grades_and_its_errors_are_no_wrong_answers(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, checker="judge")
 
@@ -180,6 +181,7 @@ def test_a_judge_grades_and_its_errors_are_no_wrong_answers(tmp_path: Path) -> N
         assert (code, "the judge gave no grade for 40 of 40" in found["error"]["message"]) == (1, True)
 
 
+@pytest.mark.slow
 def test_sequential_stops_when_decided_and_says_the_same_again(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, 400)
     with served(every_third_wrong) as target, served(lambda _: "yes") as baseline:
@@ -220,6 +222,7 @@ def test_rates_move_before_accuracy(tmp_path: Path) -> None:
     assert answers["output_tokens"]["candidate"]["mean"] == answers["output_tokens"]["baseline"]["mean"] == 7
 
 
+@pytest.mark.slow
 def test_rate_limits_are_waited_for_and_counted(tmp_path: Path) -> None:
     suite, refused = write_suite(tmp_path, 12), iter([429, 503] + [0] * 1000)
     with served(lambda _: next(refused) or "yes") as target:
@@ -234,6 +237,7 @@ def test_rate_limits_are_waited_for_and_counted(tmp_path: Path) -> None:
     assert all(row["candidate"][0]["seed"] == row["baseline"][0]["seed"] for row in records)
 
 
+@pytest.mark.slow
 def test_a_server_that_restarts_in_the_middle(tmp_path: Path) -> None:
     suite = write_suite(tmp_path, 120)
     with served(slow) as first:
