@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from halfbyte.quantize.options import QuantizeOptions
     from halfbyte.quantize.result import QuantizeResult
     from halfbyte.quantize.verify import Verification, verify
+    from halfbyte.report.written import Report, report
     from halfbyte.search.best_recipe import SearchResult, search
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Comparison",
     "Inspection",
     "QuantizeResult",
+    "Report",
     "SearchResult",
     "Verification",
     "calibrate",
@@ -40,6 +42,7 @@ __all__ = [
     "inspect",
     "plan",
     "quantize",
+    "report",
     "search",
     "verdict",
     "verify",
@@ -59,6 +62,8 @@ _MODULES = {
     "QuantizeResult": "halfbyte.quantize.result",
     "Verification": "halfbyte.quantize.verify",
     "verify": "halfbyte.quantize.verify",
+    "Report": "halfbyte.report.written",
+    "report": "halfbyte.report.written",
     "SearchResult": "halfbyte.search.best_recipe",
     "search": "halfbyte.search.best_recipe",
 }

@@ -23,6 +23,7 @@ from halfbyte.plan.options import PlanOptions
 from halfbyte.plan.workload import Workload
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.quantize.verify_options import VerifyOptions
+from halfbyte.report.options import ReportOptions
 from halfbyte.search.options import SearchOptions
 from halfbyte.serve.options import ServeOptions
 
@@ -41,6 +42,7 @@ OPTIONS: dict[type[Any], str] = {
     DeployOptions: "deploy",
     EvaluateOptions: "evaluate",
     VerifyOptions: "verify",
+    ReportOptions: "report",
 }
 NOT_FLAGS = {"workload", "today", "max_shard_bytes"}
 """Given by the program that calls, or (max_shard_bytes) written by users as --max-shard-size 5GB."""

@@ -31,6 +31,8 @@ SUMMARIES = {
     "evaluate": "Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.",
     "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
     "which drops ruled out.",
+    "report": "Write one page of all evidence about a checkpoint: bytes, errors, comparison, verdicts, decision, plan, "
+    "hashes.",
     "deploy": "Write Kubernetes manifests of a served checkpoint: Kueue, serving, doors, autoscaling, cost. "
     "Needs no cluster.",
     "bundle": "Put checkpoint, decision, manifests, image list and hashes into one folder, to carry across an air gap.",
