@@ -122,7 +122,9 @@ def test_every_query_runs_and_cost_is_the_ledger_s(written: Path, tmp_path: Path
             found.query(expr)
         recorded: set[str] = set()
         until = time.monotonic() + 30
-        while recorded != set(keys) and time.monotonic() < until:  # a rate needs a second scrape and the next evaluation
+        while (
+            recorded != set(keys) and time.monotonic() < until
+        ):  # a rate needs a second scrape and the next evaluation
             time.sleep(0.5)
             recorded = {row["metric"]["tenant"] for row in found.query("tenant:halfbyte_tokens:rate5m")}
         assert recorded == set(keys)

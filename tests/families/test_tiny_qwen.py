@@ -19,7 +19,7 @@ def test_it_is_what_its_readme_says() -> None:
 def test_the_road(tmp_path: Path) -> None:
     quantize(TINY, tmp_path / "out")
     assert verify(TINY, tmp_path / "out").ok
-    assert gate(tmp_path / "out").decision == "pass"
+    assert gate(tmp_path / "out").verdict == "pass"
 
 
 def test_recorded_outcomes_give_the_recorded_accuracies() -> None:

@@ -19,7 +19,7 @@ LIMIT_BYTES = 1_500_000_000
 
 
 def sparse_checkpoint(folder: Path, layers: int) -> int:
-    """A Qwen3-MoE of 0.5 GB and 2.9 GB a layer whose files are mostly holes: experts of 16 MB a matrix, embeddings of 256 MB."""
+    """A Qwen3-MoE of 0.5 GB and 2.9 GB a layer of holes mostly: experts of 16 MB a matrix, embeddings of 256 MB."""
     config = small_config("Qwen3-30B-A3B") | {
         "hidden_size": 4096,
         "moe_intermediate_size": 2048,
