@@ -25,7 +25,9 @@ SAFETENSORS = {torch.bfloat16: "BF16", torch.float32: "F32", torch.float8_e4m3fn
 ROWS, COLUMNS = 24, 128
 
 
-def compressed(form: str, weights: dict[str, Any], parts: dict[str, torch.Tensor]) -> tuple[dict, torch.Tensor]:
+def compressed(
+    form: str, weights: dict[str, Any], parts: dict[str, torch.Tensor]
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The parts as the library stores them, and what it reads back."""
     scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**weights))
     compressor = BaseCompressor.get_value_from_registry(form)
@@ -69,7 +71,8 @@ def main() -> None:
     stored = {"weight_packed": blocks.view(ROWS, -1), "weight_scale": exponents.view(ROWS, -1)}
     cases["mxfp4 of gpt-oss"] = stored, convert_moe_packed_tensors(blocks, exponents, dtype=torch.float32)[0].mT
 
-    arrays, about = {}, {}
+    arrays: dict[str, Any] = {}
+    about: dict[str, Any] = {}
     for name, (stored, read) in cases.items():
         for part, tensor in stored.items():
             tensor = tensor.detach().contiguous()
