@@ -1,6 +1,6 @@
 """What each rounding of the routed experts costs the tiny model, at equal bytes: max, sweep, weighted-sweep, gptq.
 
-    python benchmarks/rounding.py [--windows 16] [--slices] [--tasks 0] [--keep FOLDER]
+    python benchmarks/rounding.py [--model tiny-glm|tiny-qwen] [--windows 16] [--slices] [--tasks 0] [--keep FOLDER]
 
 W4A16 is the decoded checkpoint in float32; W4A4 is our runtime's a4-sim with input_scale 1. Windows and measures are
 those of tiny_accuracy.py. gptq rounds on all of calibration.jsonl. --keep: reuse checkpoints
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from runtime_accuracy import load
 from table import record, show
-from tiny_accuracy import TINY, accuracies, load_decoded, log_probabilities, perplexity, windows
+from tiny_accuracy import ANIMALS, TINY, accuracies, load_decoded, log_probabilities, perplexity, windows
 from transformers import AutoTokenizer
 
 import halfbyte.runtime as runtime
@@ -44,28 +44,30 @@ def divergence(base: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:
     return torch.stack([(b.exp() * (b - q)).sum(-1).mean() for b, q in zip(base, logp, strict=True)])
 
 
-def made(folder: Path, rounding: Any) -> tuple[Path, float]:
+def made(model: Path, folder: Path, rounding: Any) -> tuple[Path, float]:
     """The checkpoint, and how long it took to make; 0 if it was there."""
     if (folder / rounding / "config.json").exists():
         return folder / rounding, 0.0
     data = [str(TINY / "calibration.jsonl")] if rounding in ("gptq", "weighted-sweep") else []
     began = time.monotonic()
-    quantize(TINY, folder / rounding, rounding=rounding, input_scale="1", calibrate=data)
+    quantize(model, folder / rounding, rounding=rounding, input_scale="1", calibrate=data)
     return folder / rounding, time.monotonic() - began
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--model", choices=ANIMALS, default=TINY.name)
     options.add_argument("--windows", type=int, default=16)
     options.add_argument("--slices", action="store_true", help="Korean and long context too")
     options.add_argument("--tasks", type=int, default=0, help="items of each short task")
     options.add_argument("--keep", type=Path)
     options.add_argument("--only", nargs="+", choices=ROUNDINGS, default=ROUNDINGS)
     chosen = options.parse_args()
+    animal = ANIMALS[chosen.model]
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     tokenizer.model_max_length = int(1e9)
     tokens = windows(tokenizer)[: chosen.windows]
-    plain = load(TINY)
+    plain = load(animal)
     base = log_probabilities(plain, tokens)
     others = slices(tokenizer) if chosen.slices else {}
     bases = {name: log_probabilities(plain, ids) for name, ids in others.items()}
@@ -95,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.keep or Path(temporary)
         for rounding in chosen.only:
-            out, seconds = made(folder, rounding)
+            out, seconds = made(animal, folder, rounding)
             load_decoded(plain, out)
             measure(rounding, "a16", plain, seconds)
             ours = load(out)
@@ -109,8 +111,8 @@ def main() -> None:
         cells.append([row["rounding"], row["activations"], f"{row['perplexity']:.3f}"])
         cells[-1] += [f"{kl:.5f}" for kl in figures]
         cells[-1] += [f"{row.get('top1_agreement', 1):.1%}", f"{row.get('seconds', 0):.0f}"]
-    show(f"tiny-glm, routed experts in NVFP4, {len(tokens)} windows of 1,024 tokens", columns, cells)
-    record("rounding", {"windows": len(tokens), "torch": torch.__version__, "rows": rows})
+    show(f"{animal.name}, routed experts in NVFP4, {len(tokens)} windows of 1,024 tokens", columns, cells)
+    record("rounding", {"model": animal.name, "windows": len(tokens), "torch": torch.__version__, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
 
 TINY = ROOT / "examples/tiny-glm"
+"""The first lab animal, and the texts and tasks of both."""
+QWEN = ROOT / "examples/tiny-qwen"
+ANIMALS = {folder.name: folder for folder in (TINY, QWEN)}
 sys.path.insert(0, str(TINY))
 import evaluate  # noqa: E402  (the tiny model's own scorer)
 
@@ -65,7 +68,7 @@ def load_decoded(model: Any, folder: Path) -> None:
         for number, layer in enumerate(model.model.layers):
             if not hasattr(layer.mlp, "experts"):
                 continue
-            for expert in range(model.config.n_routed_experts):
+            for expert in range(len(layer.mlp.experts.gate_up_proj)):
                 module = f"model.layers.{number}.mlp.experts.{expert}"
                 gate_up = torch.cat([weight(f"{module}.gate_proj"), weight(f"{module}.up_proj")])
                 layer.mlp.experts.gate_up_proj.data[expert] = gate_up

@@ -11,6 +11,7 @@ from families.headers import headers_for, variant
 
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.formats.dtypes import DTYPE_BYTES
+from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 
 SMALL = {
     "hidden_size": 64,
@@ -107,7 +108,7 @@ def write_checkpoint(
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    spelled = {dtype: name for name, dtype in NUMPY.items()} | {np.dtype(np.uint8): "U8"}
+    spelled = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
     entries = [(name, spelled[t.dtype], t.shape, t.nbytes) for name, t in tensors.items()]
     entries.sort(key=lambda entry: -DTYPE_BYTES[entry[1]])
     with open(path, "wb") as file:

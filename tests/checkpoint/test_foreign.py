@@ -14,23 +14,21 @@ from halfbyte.cli.main import app
 from halfbyte.errors import UnsupportedError
 
 Parts = dict[str, np.ndarray]
-SCALAR, BYTES = np.ones(1, np.float32), np.uint8
+BYTES = np.uint8
 
 
-def nvfp4_packed(module: str, rows: int, columns: int) -> Parts:
+def sparse(module: str, rows: int, columns: int) -> Parts:
     return {
-        f"{module}.weight_packed": np.zeros((rows, columns // 2), BYTES),
-        f"{module}.weight_scale": np.zeros((rows, columns // 16), BYTES),
-        f"{module}.weight_global_scale": SCALAR,
-        f"{module}.input_global_scale": SCALAR,
+        f"{module}.compressed": np.zeros((rows, columns // 2), BYTES),
+        f"{module}.bitmask": np.zeros((rows, columns // 8), BYTES),
     }
 
 
-def int4_packed(module: str, rows: int, columns: int) -> Parts:
+def reordered(module: str, rows: int, columns: int) -> Parts:
     return {
-        f"{module}.weight_packed": np.zeros((rows, columns // 2), BYTES),
+        f"{module}.weight_packed": np.zeros((rows, columns // 8), np.int32),
         f"{module}.weight_scale": np.zeros((rows, columns // 32), np.float16),
-        f"{module}.weight_shape": np.zeros(8, BYTES),
+        f"{module}.weight_g_idx": np.zeros(columns, np.int32),
     }
 
 
@@ -50,17 +48,17 @@ def bitsandbytes(module: str, rows: int, columns: int) -> Parts:
 
 
 KINDS: dict[str, tuple[Any, dict[str, Any], tuple[str, ...]]] = {
-    "nvfp4": (
-        nvfp4_packed,
-        {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"},
-        ("compressed-tensors", "nvfp4-pack-quantized"),
+    "sparse": (
+        sparse,
+        {"quant_method": "compressed-tensors", "format": "sparse-24-bitmask"},
+        ("compressed-tensors", "sparse-24-bitmask"),
     ),
-    "int4": (
-        int4_packed,
+    "reordered": (
+        reordered,
         {"quant_method": "compressed-tensors", "format": "pack-quantized"},
         ("compressed-tensors", "pack-quantized"),
     ),
-    "nvfp4-unsaid": (nvfp4_packed, {}, ("compressed-tensors",)),
+    "sparse-unsaid": (sparse, {}, ("compressed-tensors",)),
     "awq": (awq, {"quant_method": "awq"}, ("awq",)),
     "bitsandbytes": (bitsandbytes, {"quant_method": "bitsandbytes"}, ("bitsandbytes",)),
 }
@@ -100,7 +98,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["nvfp4", "awq"])
+@pytest.mark.parametrize("kind", ["sparse", "awq"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_says_so_in_one_line(command: str, kind: str, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"

@@ -35,7 +35,7 @@ def whole_models(folders: tuple[Path, Path], rows: list[list[int]]) -> list[list
     """Log-probabilities of each model for each row, by transformers."""
     result = []
     for folder in folders:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         result.append([model(torch.tensor([row])).logits[0].double().log_softmax(-1) for row in rows])
     return result
 

@@ -120,8 +120,14 @@ def test_every_query_runs_and_cost_is_the_ledger_s(written: Path, tmp_path: Path
         assert paid == pytest.approx({row["tenant"]: row["usd"] for row in ledger["rows"]}, rel=1e-9)
         for expr in [*panels.values(), *(rule["expr"] for group in groups["groups"] for rule in group["rules"])]:
             found.query(expr)
-        recorded = found.query("tenant:halfbyte_tokens:rate5m")
-        assert {row["metric"]["tenant"] for row in recorded} == set(keys)
+        recorded: set[str] = set()
+        until = time.monotonic() + 30
+        while (
+            recorded != set(keys) and time.monotonic() < until
+        ):  # a rate needs a second scrape and the next evaluation
+            time.sleep(0.5)
+            recorded = {row["metric"]["tenant"] for row in found.query("tenant:halfbyte_tokens:rate5m")}
+        assert recorded == set(keys)
         healthy = httpx.get(f"{found.url}/api/v1/rules", timeout=30).json()["data"]["groups"]
         assert {rule["health"] for group in healthy for rule in group["rules"]} == {"ok"}
 

@@ -55,6 +55,7 @@ def wrongly_scaled(source: Path, target: Path) -> None:
         shard.write_bytes(raw)
 
 
+@pytest.mark.slow
 def test_a_right_and_a_wrongly_scaled_checkpoint(quantized: Path, reference: Path, tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     wrong = tmp_path / "wrong"

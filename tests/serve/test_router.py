@@ -79,6 +79,7 @@ def test_two_engines_behind_one_router(tmp_path: Path) -> None:
     assert usage(state)["totals"]["output_tokens"] == 24
 
 
+@pytest.mark.slow
 def test_a_door_that_ends_while_the_router_finds_nobody(tmp_path: Path) -> None:
     state = tmp_path / "state"
     add_tenant(state, "t")

@@ -22,6 +22,15 @@ class Tensor(NamedTuple):
         return self.stop - self.start
 
     @property
+    def plain_bytes(self) -> int:
+        """As it is written where it is kept: the same."""
+        return self.stop - self.start
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        return (self.shard,)
+
+    @property
     def numel(self) -> int:
         return prod(self.shape)
 

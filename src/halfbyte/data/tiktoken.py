@@ -84,7 +84,7 @@ def fast_tokenizer(folder: Path, rule: tuple[str, ...]) -> Any:
     template, named = folder / "chat_template.jinja", ("bos_token", "eos_token", "pad_token", "unk_token")
     stated_template = vocabulary.settings.get("chat_template")
     stated = {key: _text(vocabulary.settings[key]) for key in named if vocabulary.settings.get(key) is not None}
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(
         tokenizer_object=inner,
         chat_template=stated_template if is_missing(template) else read_text(template, JSON_LIMIT_BYTES),
         **stated,

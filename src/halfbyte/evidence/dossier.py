@@ -25,9 +25,11 @@ class File(Record):
 
 
 class SourceRecord(Record):
-    """name: of the folder. files: all that was read of it."""
+    """name: of the folder. format: what its weights were published in (`bf16`, `fp8-block`, `int4-group`, `mxfp4`);
+    None in documents of before it was noted. files: all that was read of it."""
 
     name: str
+    format: str | None = None
     files: list[File]
 
 

@@ -7,9 +7,10 @@
 | fp8 | N*K + 4 | yes | yes |
 | nvfp4 | N*K/2 + N*K/16 + 8 | yes | yes |
 | nvfp4-w4a16 | N*K/2 + N*K/16 + 4 | as nvfp4 | as nvfp4 |
-| mxfp4 | N*K/2 + N*K/32 | no | no |
-| int4, int4-gG | N*K/2 + 2*N*K/G + 8 | no | no |
-| int4-zp, int4-gG-zp | the same + N*K/(2*G) | no | no |
+| nvfp4-ct | N*K/2 + N*K/16 + 8 | yes | yes |
+| mxfp4 | N*K/2 + N*K/32 | yes | yes |
+| int4, int4-gG | N*K/2 + 2*N*K/G + 8 | yes | yes |
+| int4-zp, int4-gG-zp | the same + N*K/(2*G) | yes | yes |
 """
 
 from halfbyte.errors import CheckpointError
@@ -17,13 +18,14 @@ from halfbyte.formats import fp8, fp8_block, int4, mxfp4
 from halfbyte.formats.dtypes import BF16 as BF16_DTYPE
 from halfbyte.formats.dtypes import F16 as F16_DTYPE
 from halfbyte.formats.dtypes import F32 as F32_DTYPE
+from halfbyte.formats.nvfp4 import compressed
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.plain import PLAIN
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.formats.storage import WEIGHT, Parts, StorageFormat
 
 BF16, F16, F32 = (dtype.lower() for dtype in (BF16_DTYPE, F16_DTYPE, F32_DTYPE))
-NVFP4, NVFP4_WEIGHT_ONLY = nvfp4.FORMAT.name, nvfp4.WEIGHT_ONLY.name
+NVFP4, NVFP4_WEIGHT_ONLY, NVFP4_COMPRESSED = nvfp4.FORMAT.name, nvfp4.WEIGHT_ONLY.name, compressed.FORMAT.name
 FP8, FP8_BLOCK = fp8.FORMAT.name, fp8_block.FORMAT.name
 MXFP4, INT4, INT4_ZERO_POINTS = mxfp4.FORMAT.name, int4.FORMAT.name, int4.WITH_ZERO_POINTS.name
 """Names of formats, for those who ask for one by name; `bf16` and the like are dtypes in small letters."""
@@ -31,6 +33,7 @@ MXFP4, INT4, INT4_ZERO_POINTS = mxfp4.FORMAT.name, int4.FORMAT.name, int4.WITH_Z
 SCALED: tuple[StorageFormat, ...] = (
     nvfp4.FORMAT,
     nvfp4.WEIGHT_ONLY,
+    compressed.FORMAT,
     fp8_block.FORMAT,
     fp8.FORMAT,
     mxfp4.FORMAT,
@@ -41,7 +44,16 @@ SCALED: tuple[StorageFormat, ...] = (
 
 FORMATS: dict[str, StorageFormat] = {form.name: form for form in (*PLAIN.values(), *SCALED)}
 
-QUANTIZED = frozenset(form.name for form in SCALED)
+
+class _Quantized:
+    """Container of the names of the formats of fewer bits: int4 has one for each size of group."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in _NAMES or (isinstance(name, str) and int4.called(name) is not None)
+
+
+_NAMES = frozenset(form.name for form in SCALED)
+QUANTIZED = _Quantized()
 """Names of the formats of fewer bits."""
 
 SCALE_PARTS = tuple(dict.fromkeys(part for form in SCALED for part in form.scales))
@@ -67,7 +79,8 @@ def recognised(parts: Parts) -> tuple[StorageFormat, tuple[int, ...]]:
     """Format and logical shape of a weight with its scales. Raises CheckpointError for what is no known format."""
     for form in SCALED if len(parts) > 1 else ():
         if form.numbers in parts and form.recognises(parts):
-            return form, form.logical_shape(parts)
+            exact = form.exactly(parts)
+            return exact, exact.logical_shape(parts)
     first, *scales = parts
     weight = parts[first]
     if scales or first != WEIGHT:

@@ -1,8 +1,8 @@
 """The element types of safetensors files, as their headers spell them. Everything else is built of these."""
 
 BF16, F16, F32, F64 = "BF16", "F16", "F32", "F64"
-F8_E4M3 = "F8_E4M3"
-U8 = "U8"
+F8_E4M3, F8_E8M0 = "F8_E4M3", "F8_E8M0"
+U8, I32, I64 = "U8", "I32", "I64"
 
 FLOATS = (BF16, F16, F32)
 """What a weight that is not quantized is stored in."""

@@ -1,27 +1,21 @@
 """Formats that others write and Halfbyte does not read, recognised so that one line can name them.
 
-By the parts that a weight is stored as, which no format of `catalogue` has: compressed-tensors (llm-compressor's NVFP4
-among them; its FP8 has ModelOpt's parts, but a scale for each row), GPTQ, AWQ, bitsandbytes. Sources:
-compressed-tensors 0.12 `compressors/`, transformers 5.23 `quantizers/`.
+By the parts that a weight is stored as, which no format of `catalogue` has: GPTQ, AWQ, bitsandbytes, ModelSlim, and of
+compressed-tensors what is sparse, reordered or of eight-bit integers. Sources: compressed-tensors 0.20 `compressors/`,
+transformers 5.23 `quantizers/`.
 """
 
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 from halfbyte.errors import UnsupportedError
-from halfbyte.formats.dtypes import F8_E4M3
-from halfbyte.formats.quantization_block import CONFIG_KEY, QuantizationBlock
+from halfbyte.formats.dtypes import I32, U8
+from halfbyte.formats.int4 import PACKED
+from halfbyte.formats.quantization_block import COMPRESSED_TENSORS, CONFIG_KEY, QuantizationBlock
 from halfbyte.formats.storage import SCALE, WEIGHT, Stored
 
-COMPRESSED_TENSORS = "compressed-tensors"
-
 _PARTS = {
-    **dict.fromkeys(
-        ("weight_packed", "weight_shape", "weight_global_scale", "input_global_scale", "weight_zero_point"),
-        COMPRESSED_TENSORS,
-    ),
-    **dict.fromkeys(("bitmask", "compressed", "row_offsets"), COMPRESSED_TENSORS),
+    **dict.fromkeys(("bitmask", "compressed", "row_offsets", "weight_g_idx"), COMPRESSED_TENSORS),
     **dict.fromkeys(("qweight", "qzeros", "g_idx"), "GPTQ or AWQ"),
     **dict.fromkeys(("deq_scale", "quant_bias"), "ModelSlim"),
     **dict.fromkeys(("absmax", "quant_map", "nested_absmax", "nested_quant_map"), "bitsandbytes"),
@@ -38,17 +32,29 @@ def refuse_foreign(config: Mapping[str, Any], tensors: Mapping[str, Stored], whe
         return
     for name, tensor in tensors.items():
         part = name[name.rfind(".") + 1 :]
-        if part in _PARTS or (compressed and part == SCALE and prod(tensor.shape) != 1 and _eight_bit(tensors, name)):
+        if part in _PARTS or (compressed and (_integers(tensors, name) or _other_codes(block, part, tensor))):
             raise UnsupportedError(
                 f"{where}: is quantized in a format that Halfbyte does not read: "
                 f"{_called(block, _PARTS.get(part, COMPRESSED_TENSORS))} (first {ascii(name[:200])[1:-1]})",
-                hint="give the BF16 checkpoint, or one in ModelOpt's NVFP4 or in FP8 blocks",
+                hint="give the BF16 checkpoint, or one in NVFP4, MXFP4, FP8, or INT4 of compressed-tensors",
             )
 
 
-def _eight_bit(tensors: Mapping[str, Stored], scale: str) -> bool:
-    weight = tensors.get(scale.removesuffix(SCALE) + WEIGHT)
-    return weight is not None and weight.dtype in (F8_E4M3, "I8")
+def _integers(tensors: Mapping[str, Stored], scale: str) -> bool:
+    """Whether a scale's weight is stored as eight-bit integers."""
+    owner, _, part = scale.rpartition(".")
+    weight = tensors.get(f"{owner}.{WEIGHT}")
+    return part == SCALE and weight is not None and weight.dtype == "I8"
+
+
+def _other_codes(block: QuantizationBlock, part: str, tensor: Stored) -> bool:
+    """Whether packed numbers are not of four bits: three bits or eight in int32."""
+    if part != PACKED:
+        return False
+    if tensor.dtype not in (I32, U8):
+        return True
+    bits = {weights.get("num_bits", 4) for _, weights in block.parts("weights")}
+    return tensor.dtype == I32 and bool(bits) and 4 not in bits
 
 
 def _called(block: QuantizationBlock, by_parts: str) -> str:

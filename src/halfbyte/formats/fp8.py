@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import TYPE_CHECKING
 
+from halfbyte.errors import CheckpointError
 from halfbyte.formats.dtypes import F8_E4M3
 from halfbyte.formats.storage import SCALE, WEIGHT, Operand, Parts, Span, StorageFormat, typed, typed_torch, whole_rows
 
@@ -30,6 +31,14 @@ class Fp8(StorageFormat):
         beside = parts.keys() - {WEIGHT}
         return parts[WEIGHT].dtype == F8_E4M3 and SCALE in beside and beside <= {*self.scales}
 
+    def logical_shape(self, parts: Parts) -> tuple[int, ...]:
+        shape, scale = parts[WEIGHT].shape, parts[SCALE]
+        if prod(scale.shape) != 1 and scale.shape not in ((shape[0],), (shape[0], 1)):
+            raise CheckpointError(
+                f"{scale.name}: shape {list(scale.shape)}, wanted one number, or one for each of {shape[0]} rows"
+            )
+        return shape
+
     def bytes(self, shape: tuple[int, ...]) -> int:
         return prod(shape) + 4
 
@@ -40,11 +49,11 @@ class Fp8(StorageFormat):
         return spans | {SCALE: whole_rows(scale, first, stop) if by_row else Span(0, scale.shape)}
 
     def decode(self, parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "npt.NDArray[np.float32]":
-        values = typed(parts, raw)
-        scale = values[SCALE].astype("float32")
-        result: npt.NDArray[np.float32] = values[WEIGHT].astype("float32")
-        result *= scale.reshape(-1, 1) if scale.ndim else scale
-        return result
+        from halfbyte.formats.decoding import rows_of_fp8
+
+        scale = typed({SCALE: parts[SCALE]}, raw)[SCALE].astype("float32")
+        shape = parts[WEIGHT].shape
+        return rows_of_fp8(raw[WEIGHT].reshape(-1, shape[-1]), scale.reshape(-1, 1)).reshape(shape)
 
     def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
         values = typed_torch(parts, raw)

@@ -54,12 +54,10 @@ class Fp8Block(StorageFormat):
         return {WEIGHT: whole_rows(parts[WEIGHT], first, stop), SCALE: tiles}
 
     def decode(self, parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "npt.NDArray[np.float32]":
-        values = typed(parts, raw)
-        result = values[WEIGHT].astype("float32")
-        scales = values[SCALE].astype("float32").repeat(TILE, axis=1)[:, : result.shape[1]]
-        for tile, start in enumerate(range(0, len(result), TILE)):
-            result[start : start + TILE] *= scales[tile]
-        return result
+        from halfbyte.formats.decoding import tiles_of_fp8
+
+        scales = typed({SCALE: parts[SCALE]}, raw)[SCALE]
+        return tiles_of_fp8(raw[WEIGHT].reshape(parts[WEIGHT].shape), scales.astype("float32"), TILE)
 
     def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
         values = typed_torch(parts, raw)

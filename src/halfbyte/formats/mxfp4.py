@@ -1,25 +1,83 @@
-"""MXFP4: E2M1 codes, two to a byte, and one E8M0 scale for 32 elements. Known on paper only: its bytes.
+"""MXFP4: E2M1 codes, two to a byte, and one E8M0 scale (a power of two) for 32 elements of a row.
 
-Source: OCP Microscaling Formats (MX) v1.0.
+| part | dtype | shape of a matrix [N, K] |
+|---|---|---|
+| `weight_packed` | U8 | [N, K/2], low nibble first |
+| `weight_scale` | U8 (or F8_E8M0) | [N, K/32]; 2^(byte - 127), 255 is NaN |
+
+Source: OCP Microscaling Formats (MX) v1.0; parts as compressed-tensors 0.12 writes them (`mxfp4-pack-quantized`).
 """
 
+from collections.abc import Mapping
 from math import prod
+from typing import TYPE_CHECKING
 
+from halfbyte.errors import CheckpointError, NonFiniteError
+from halfbyte.formats.dtypes import F8_E8M0, U8
 from halfbyte.formats.quantization_block import QuantizationBlock
-from halfbyte.formats.storage import Operand, StorageFormat
+from halfbyte.formats.storage import SCALE, Operand, Parts, Span, StorageFormat, whole_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
 
 BLOCK_SIZE = 32
+BIAS = 127
+NAN = 255
+PACKED = "weight_packed"
 
 
 class Mxfp4(StorageFormat):
+    numbers = PACKED
+    scales = (SCALE,)
     operand: Operand = "fp4"
 
     def declared(self, block: QuantizationBlock) -> bool:
         return bool(block.method == "mxfp4")
 
+    def recognises(self, parts: Parts) -> bool:
+        return parts.keys() == {PACKED, SCALE} and parts[PACKED].dtype == U8 and parts[SCALE].dtype in (U8, F8_E8M0)
+
+    def logical_shape(self, parts: Parts) -> tuple[int, ...]:
+        packed, scale = parts[PACKED], parts[SCALE]
+        shape = (*packed.shape[:-1], 2 * packed.shape[-1]) if packed.shape else ()
+        wanted = (*shape[:-1], shape[-1] // BLOCK_SIZE) if shape else ()
+        if len(shape) != 2 or shape[-1] % BLOCK_SIZE or scale.shape != wanted:
+            raise CheckpointError(
+                f"{packed.name}: packed {list(packed.shape)} with block scales {list(scale.shape)}, wanted "
+                f"{list(wanted)} (one for {BLOCK_SIZE} elements of a row)"
+            )
+        return shape
+
     def bytes(self, shape: tuple[int, ...]) -> int:
         elements = prod(shape)
         return elements // 2 + elements // BLOCK_SIZE
+
+    def rows(self, parts: Parts, first: int, stop: int) -> dict[str, Span]:
+        return {part: whole_rows(parts[part], first, stop) for part in (PACKED, SCALE)}
+
+    def decode(self, parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "npt.NDArray[np.float32]":
+        from halfbyte.formats.decoding import blocks_of_mxfp4
+
+        if (raw[SCALE] == NAN).any():
+            raise NonFiniteError(f"{parts[SCALE].name}: a block scale is NaN")
+        rows = parts[PACKED].shape[0]
+        return blocks_of_mxfp4(raw[PACKED].reshape(rows, -1), raw[SCALE].reshape(rows, -1))
+
+    def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
+        import torch
+
+        from halfbyte.formats.nvfp4.format import E2M1
+
+        exponents = raw[SCALE].view(parts[SCALE].shape).int()
+        if bool((exponents == NAN).any()):
+            raise CheckpointError(f"{parts[SCALE].name}: a block scale is NaN")
+        codes = raw[PACKED].view(parts[PACKED].shape)
+        values = torch.tensor(E2M1, dtype=torch.float32, device=codes.device)
+        numbers = values[torch.stack([codes & 0xF, codes >> 4], -1).view(len(codes), -1).int()]
+        blocks = numbers.view(len(codes), -1, BLOCK_SIZE)
+        return torch.ldexp(blocks, exponents.unsqueeze(-1) - BIAS).view(len(codes), -1).to(dtype)
 
 
 FORMAT = Mxfp4("mxfp4")

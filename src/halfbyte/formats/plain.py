@@ -38,7 +38,7 @@ class Plain(StorageFormat):
 
     def decode(self, parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "npt.NDArray[np.float32]":
         ((_, values),) = typed(parts, raw).items()
-        if values.dtype.kind == "u":
+        if values.dtype.kind in "iu":
             raise self._no_weight(parts)
         return values.astype("float32")
 

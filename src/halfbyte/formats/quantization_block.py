@@ -15,7 +15,7 @@ EXCLUSION_KEYS = ("ignore", "exclude_modules", "modules_to_not_convert")
 """What the list of unquantized modules is called: compressed-tensors and ModelOpt's flat form, its nested form,
 transformers."""
 
-MODELOPT = "modelopt"
+MODELOPT, COMPRESSED_TENSORS = "modelopt", "compressed-tensors"
 
 
 class Statement(NamedTuple):

@@ -49,11 +49,13 @@ class StorageFormat:
 
     name: as tables, policies and `halfbyte.json` spell it. quantized: fewer bits than the model was trained in.
     numbers: the part that holds the weight's own numbers. scales: what may stand beside it, in file order.
-    operand: what a GEMM over it multiplies in, where the hardware can.
+    kind: what evidence calls it as a source, where not by its name. operand: what a GEMM over it multiplies in, where
+    the hardware can.
     row_step: rows that share a scale; a matrix is decoded by whole multiples of it.
     """
 
     quantized = True
+    kind = ""
     numbers = WEIGHT
     scales: tuple[str, ...] = ()
     operand: Operand = "bf16"
@@ -61,6 +63,10 @@ class StorageFormat:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def exactly(self, parts: Parts) -> "StorageFormat":
+        """This format with what only the shapes of recognised tensors say (the size of groups)."""
+        return self
 
     def recognises(self, parts: Parts) -> bool:
         """Whether a module's tensors are stored so, by names and dtypes. Shapes are `logical_shape`'s to check."""

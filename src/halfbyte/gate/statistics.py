@@ -60,7 +60,7 @@ def _originals(facts: Facts) -> dict[str, Tensor]:
         linears, _ = split(inventory(facts.source.tensors, facts.roles), facts.roles)
     except HalfbyteError:
         return {}
-    return {linear.role.module: linear.source for linear in linears}
+    return {linear.role.module: linear.source for linear in linears if isinstance(linear.source, Tensor)}
 
 
 def read(facts: Facts, tensor: Tensor, start: int, size: int) -> npt.NDArray[np.uint8]:

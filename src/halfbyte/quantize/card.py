@@ -25,6 +25,7 @@ def model_card(document: Dossier, source_card: str | None) -> str:
         "",
         f"- algorithm: {recipe.algorithm}; rounding: {document.rounding}",
         f"- input scale: {scale.description if scale else 'none (weight-only)'}",
+        *([f"- source format: {document.source.format}"] if document.source.format else []),
         f"- size: {before:,} bytes before, {after:,} after",
         *(f"- note: {warning}" for warning in document.warnings),
         "",

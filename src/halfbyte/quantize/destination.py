@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from halfbyte.checkpoint.writer import output_error
@@ -21,6 +21,9 @@ def check_destination(src: Path, dst: Path, overwrite: bool) -> None:
         raise OutputError(f"{dst}: is a link to {os.readlink(dst)}, which is not there", hint="remove the link")
     if dst.exists() and not dst.is_dir():
         raise OutputError(f"{dst}: is not a folder", hint="choose a folder")
+    if (dst / "config.json").exists():
+        with suppress(OSError):  # a run killed at its very last step leaves this empty, beside a whole checkpoint
+            (dst / STAGING).rmdir()
     if dst.is_dir() and any(dst.iterdir()) and not _holds_unfinished(dst) and not overwrite:
         raise OutputError(
             f"{dst}: is not empty", hint=said("choose another folder, or replace the checkpoint with {overwrite}")

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any
 
 from halfbyte import __version__
+from halfbyte.checkpoint.inventory import Entry
 from halfbyte.evidence.dossier import (
     SCHEMA,
     Dossier,
@@ -16,7 +17,7 @@ from halfbyte.evidence.dossier import (
     SourceRecord,
     TensorRow,
 )
-from halfbyte.formats.catalogue import NVFP4
+from halfbyte.formats.catalogue import BF16, NVFP4, stored_bytes
 from halfbyte.formats.modelopt import format_of
 from halfbyte.formats.nvfp4.codec import Measure
 from halfbyte.models.roles import Role
@@ -37,13 +38,15 @@ def role_table(job: Job, results: Results) -> list[RoleRow]:
     order, packed = list(Role), format_of(job.recipe.algorithm)
     for entry in job.entries:
         linears = quantized.get(entry.name, [])
-        form = NVFP4 if linears else entry.format
+        form = NVFP4 if linears else BF16 if entry.form.quantized else entry.format
         key = (order.index(entry.role.role), entry.role.mtp, form)
         row = rows.setdefault(key, {"tensors": 0, "parameters": 0, "bytes_before": 0, "bytes_after": 0})
         row["tensors"] += max(1, len(linears))
         row["parameters"] += entry.parameters
         row["bytes_before"] += entry.bytes
-        row["bytes_after"] += sum(packed.bytes(linear.source.shape) for linear in linears) if linears else entry.bytes
+        row["bytes_after"] += (
+            sum(packed.bytes(linear.source.shape) for linear in linears) if linears else _kept_bytes(entry)
+        )
         for linear in linears:
             if linear.role.module in results:
                 totals.setdefault(key, Measure()).add(results[linear.role.module][1])
@@ -56,6 +59,11 @@ def role_table(job: Job, results: Results) -> list[RoleRow]:
             "zero_blocks": measure.zero_blocks,
         }
     return [RoleRow(role=str(order[key[0]]), mtp=key[1], format=key[2], **rows[key]) for key in sorted(rows)]
+
+
+def _kept_bytes(entry: Entry) -> int:
+    """Of what is kept: as it is, or as BF16 if the source has fewer bits."""
+    return stored_bytes(entry.shape, BF16) if entry.form.quantized else entry.bytes
 
 
 def tensor_table(results: Results) -> dict[str, TensorRow]:
@@ -89,7 +97,7 @@ def dossier(
         halfbyte=__version__,
         versions=library_versions(),
         model_type=job.roles.family.model_type,
-        source=SourceRecord(name=source_name, files=list(source_files)),
+        source=SourceRecord(name=source_name, format=job.source_format, files=list(source_files)),
         recipe=RecipeRecord(**job.recipe.model_dump(mode="json")),
         rounding=rounding,
         input_scale=None if input_scales is None else input_scale_record(input_scales),

@@ -12,7 +12,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries
 from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import RecipeError, UnsupportedError, said
-from halfbyte.formats.catalogue import F32, QUANTIZED
+from halfbyte.formats.catalogue import F32, NVFP4, NVFP4_COMPRESSED
 from halfbyte.models import roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
@@ -33,6 +33,10 @@ class Job:
     shards: list[OutputShard]
     exclusions: list[str]
     warnings: list[str]
+
+    @property
+    def source_format(self) -> str:
+        return source_format(self.entries)
 
     @property
     def source_bytes(self) -> int:
@@ -83,14 +87,28 @@ def check_covered(job: Job, scales: InputScales) -> None:
                     scales.of(linear.role, tuple(member.role.module for member in group))
 
 
-def _refuse_quantized(source: Checkpoint, entries: list[Entry]) -> None:
+def source_format(entries: Iterable[Entry]) -> str:
+    """What most of the source's numbers are stored as, for the evidence: `bf16`, `fp8-block`, `int4-group`, `mxfp4`.
+
+    Any format of fewer bits counts before the plain ones: it is what the model was published in.
+    """
+    sums: dict[tuple[bool, str], int] = {}
     for entry in entries:
-        if entry.format in QUANTIZED:
+        form = entry.form
+        key = form.quantized, form.kind or form.name
+        sums[key] = sums.get(key, 0) + entry.parameters
+    return max(sums, key=lambda key: (key[0], sums[key], key))[1]
+
+
+def _refuse_quantized(source: Checkpoint, entries: list[Entry]) -> None:
+    """Weights of fewer bits are decoded; not those that are what we write."""
+    for entry in entries:
+        if entry.format in (NVFP4, NVFP4_COMPRESSED):
             raise UnsupportedError(
                 f"{source.folder}: already quantized: {entry.name} is {entry.format}",
-                hint="quantize from the BF16 checkpoint",
+                hint="quantize from the BF16 or FP8 checkpoint; `halfbyte convert` changes the layout of an NVFP4 one",
             )
-    if source.config.get("quantization_config"):
+    if source.config.get("quantization_config") and not any(entry.form.quantized for entry in entries):
         method = source.config["quantization_config"]
         method = method.get("quant_method") if isinstance(method, dict) else method
         raise UnsupportedError(
@@ -101,6 +119,11 @@ def _refuse_quantized(source: Checkpoint, entries: list[Entry]) -> None:
 
 def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[str]:
     found = []
+    if any(entry.form.quantized for entry in entries):
+        found.append(
+            f"the source is {source_format(entries)}: its weights were rounded before, and the baseline of every "
+            "comparison with it is already lossy"
+        )
     buffers = roles.buffers(source.tensors)
     if buffers:
         found.append(f"left out: {len(buffers):,} tensor(s) that are buffers, no weights, first {buffers[0]}")

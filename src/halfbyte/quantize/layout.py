@@ -49,7 +49,7 @@ def _laid_out(shard: OutputShard, algorithm: Algorithm) -> OutputShard:
 
 def tensors_of(unit: Unit, algorithm: Algorithm) -> list[tuple[str, str, tuple[int, ...], int]]:
     """Name, dtype, shape, bytes of all output tensors of a unit."""
-    tensors = [(name, tensor.dtype, tensor.shape, tensor.bytes) for name, tensor in unit.kept]
+    tensors = [(name, tensor.dtype, tensor.shape, tensor.plain_bytes) for name, tensor in unit.kept]
     form = format_of(algorithm)
     for linear in unit.linears:
         tensors += form.tensors(linear.role.module, linear.source.shape)

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from math import prod
 
 from halfbyte.checkpoint.inventory import Entry
+from halfbyte.checkpoint.packed import Packed, Source
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.dtypes import FLOATS
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.storage import WEIGHT
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import GLU, TensorRole
 
@@ -23,7 +25,7 @@ class Linear:
     """
 
     role: TensorRole
-    source: Tensor
+    source: Source
     quantize: bool
 
 
@@ -34,9 +36,9 @@ def split(entries: list[Entry], roles: RoleMap) -> tuple[list[Linear], list[Kept
     for entry in entries:
         if entry.role.fused:
             linears += _unstacked(entry, roles)
-        elif entry.role.part == "weight" and len(entry.shape) == 2:
-            role = entry.role._replace(module=roles.published(entry.role.module))
-            linears.append(Linear(role, entry.tensors["weight"], False))
+        elif len(entry.shape) == 2 and (entry.role.part == WEIGHT or entry.form.quantized):
+            role = entry.role._replace(module=roles.published(entry.role.module), part=WEIGHT)
+            linears.append(Linear(role, Packed.of(entry) if entry.form.quantized else entry.tensors[WEIGHT], False))
         else:
             tensor = next(iter(entry.tensors.values()))
             kept.append((entry.role, roles.published(tensor.name), tensor))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from halfbyte.checkpoint.packed import Packed, Source
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
@@ -31,16 +32,27 @@ class RowReader:
 
     def __init__(self, source: Checkpoint, check_stop: Callable[[], None] = _never_stop) -> None:
         self._source, self._check_stop = source, check_stop
-        self._buffer = bytearray(CHUNK_BYTES)
+        self._buffers = {"": bytearray(CHUNK_BYTES)}
 
-    def chunks(self, tensor: Tensor) -> Iterator[tuple[int, memoryview]]:
-        """A tensor's bytes as (first byte, bytes)."""
+    def chunks(self, tensor: Source) -> Iterator[tuple[int, memoryview]]:
+        """A tensor's bytes as (first byte, bytes); of a packed one those of its matrix, rounded once to `dtype`."""
+        if isinstance(tensor, Packed):
+            dtype = NUMPY_DTYPES[tensor.dtype]
+            for first_row, rows in self.rows(tensor):
+                start = first_row * tensor.shape[1] * dtype.itemsize
+                yield start, np.ascontiguousarray(rows.astype(dtype)).view(np.uint8).reshape(-1).data
+            return
         for start in range(0, tensor.bytes, CHUNK_BYTES):
             yield start, self._read(tensor, start, min(CHUNK_BYTES, tensor.bytes - start))
 
-    def rows(self, tensor: Tensor) -> Iterator[tuple[int, Weight]]:
-        """A matrix as (first row, rows), at least one row at a time."""
+    def rows(self, tensor: Source) -> Iterator[tuple[int, Weight]]:
+        """A matrix as (first row, rows), at least one row at a time; a packed one decoded to float32."""
         rows, columns = tensor.shape
+        if isinstance(tensor, Packed):
+            step = max(1, CHUNK_BYTES // (4 * columns) // tensor.form.row_step) * tensor.form.row_step
+            for first_row in range(0, rows, step):
+                yield first_row, self._decoded(tensor, first_row, min(rows, first_row + step))
+            return
         dtype = NUMPY_DTYPES[tensor.dtype]
         row_bytes = columns * dtype.itemsize
         step = max(1, CHUNK_BYTES // row_bytes)
@@ -52,11 +64,21 @@ class RowReader:
         """`size` bytes of a tensor from byte `start`."""
         return np.frombuffer(self._read(tensor, start, size), np.uint8)
 
-    def _read(self, tensor: Tensor, start: int, size: int) -> memoryview:
+    def _decoded(self, packed: Packed, first: int, stop: int) -> npt.NDArray[np.float32]:
+        """Rows [first, stop) in float32."""
+        spans = packed.form.rows(packed.parts, first, stop)
+        parts = {part: packed.parts[part].part(*span) for part, span in spans.items()}
+        raw = {
+            part: np.frombuffer(self._read(tensor, 0, tensor.bytes, part), np.uint8) for part, tensor in parts.items()
+        }
+        return packed.form.decode(parts, raw)
+
+    def _read(self, tensor: Tensor, start: int, size: int, buffer: str = "") -> memoryview:
+        """buffer: whose content is lost; parts that are needed together have one each."""
         self._check_stop()
-        if size > len(self._buffer):
-            self._buffer = bytearray(size)
-        chunk = memoryview(self._buffer)[:size]
+        if size > len(self._buffers.get(buffer, b"")):
+            self._buffers[buffer] = bytearray(size)
+        chunk = memoryview(self._buffers[buffer])[:size]
         self._source.read_into(tensor, chunk, start)
         return chunk
 

@@ -137,7 +137,8 @@ class Run:
 
         for opened, unit in self._units_of(todo):
             for tensor in [linear.source for linear in unit.linears] + [tensor for _, tensor in unit.kept]:
-                hash_soon(tensor.shard)
+                for name in tensor.shards:
+                    hash_soon(name)
             self._put((opened, unit))
         for _ in range(workers):
             self._put(None)

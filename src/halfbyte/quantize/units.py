@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.tensor import Tensor
+from halfbyte.checkpoint.packed import Source
 from halfbyte.formats.nvfp4.layout import packed_bytes
 from halfbyte.models.roles import GLU, SHARED_SCALE, Role, TensorRole
 from halfbyte.quantize.linears import Kept, Linear
@@ -14,11 +14,12 @@ from halfbyte.quantize.linears import Kept, Linear
 class Unit:
     """The smallest piece of work: linears that must be seen together (an expert's three), or one kept tensor.
 
-    linears: empty for a kept tensor. kept: (output name, source) of tensors copied byte for byte.
+    linears: empty for a kept tensor. kept: (output name, source) of tensors copied byte for byte; packed ones
+    are rounded to BF16.
     """
 
     linears: tuple[Linear, ...]
-    kept: tuple[tuple[str, Tensor], ...]
+    kept: tuple[tuple[str, Source], ...]
 
     @property
     def source_bytes(self) -> int:

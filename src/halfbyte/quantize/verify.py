@@ -19,6 +19,7 @@ import numpy as np
 
 from halfbyte.checkpoint.index import SHARD_SUFFIX
 from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.packed import Source
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.checkpoint.writer import hash_file
@@ -174,7 +175,7 @@ class _Comparer:
         self.errors: dict[str, float] = {}
 
     def jobs(
-        self, stored: dict[str, Entry], wanted: dict[str, Tensor], linears: Iterable[Linear]
+        self, stored: dict[str, Entry], wanted: dict[str, Source], linears: Iterable[Linear]
     ) -> list[Callable[[], list[Mismatch]]]:
         """One callable per kept tensor, and one per group of packed linears that share `weight_scale_2`."""
         jobs: list[Callable[[], list[Mismatch]]] = []
@@ -191,13 +192,14 @@ class _Comparer:
                 jobs.append(lambda name=name, entry=entry: self._kept(name, wanted[name], entry))  # type: ignore[misc]
         return jobs
 
-    def _kept(self, name: str, wanted: Tensor, entry: Entry) -> list[Mismatch]:
+    def _kept(self, name: str, wanted: Source, entry: Entry) -> list[Mismatch]:
         tensor = next(iter(entry.tensors.values()))
         if (tensor.dtype, tensor.shape) != (wanted.dtype, wanted.shape):
             return [Mismatch(name, f"{tensor.dtype} {list(tensor.shape)}, wanted {wanted.dtype} {list(wanted.shape)}")]
         ours, theirs = RowReader(self._source), RowReader(self._output)
-        for (start, want), (_, have) in zip(ours.chunks(wanted), theirs.chunks(tensor), strict=True):
-            self._progress.advance(len(want))
+        for start, want in ours.chunks(wanted):
+            have = theirs.part(tensor, start, len(want)).data
+            self._progress.advance(len(want) * wanted.bytes // wanted.plain_bytes)
             if want != have:
                 different = int(np.argmax(np.frombuffer(want, np.uint8) != np.frombuffer(have, np.uint8)))
                 return [Mismatch(name, f"differs from the source, first at byte {start + different}")]
@@ -252,7 +254,7 @@ class _Comparer:
         columns = linear.source.shape[1]
         ideal, squared_error, energy, differs_at = Measure(), 0.0, 0.0, None
         for first_row, rows in reader.rows(linear.source):
-            self._progress.advance(rows.nbytes)
+            self._progress.advance(len(rows) * linear.source.bytes // linear.source.shape[0])
             codes = code_reader.part(entry.tensors["weight"], first_row * columns // 2, rows.size // 2)
             scales = scale_reader.part(
                 entry.tensors["weight_scale"], first_row * columns // BLOCK_SIZE, rows.size // BLOCK_SIZE

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from halfbyte.checkpoint.packed import Source
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.checkpoint.writer import ShardWriter
 from halfbyte.formats.nvfp4 import kernels
 from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
@@ -77,12 +77,12 @@ class Worker:
             down.module: last,
         }
 
-    def _copy(self, tensor: Tensor, offset: int, out: ShardWriter) -> None:
+    def _copy(self, tensor: Source, offset: int, out: ShardWriter) -> None:
         for start, chunk in self._reader.chunks(tensor):
             out.write(chunk, offset + start)
-            self._advance(len(chunk))
+            self._advance(len(chunk) * tensor.bytes // tensor.plain_bytes)
 
-    def _amax(self, tensor: Tensor) -> np.float32:
+    def _amax(self, tensor: Source) -> np.float32:
         largest = np.float32(0)
         for first_row, rows in self._reader.rows(tensor):
             largest = max(largest, amax(rows, tensor.name, first_row))
@@ -98,7 +98,7 @@ class Worker:
             measure.add(encoder.encode_into(rows, codes, scales))
             out.write(codes.data, codes_at + first_row * columns // 2)
             out.write(scales.data, scales_at + first_row * columns // BLOCK_SIZE)
-            self._advance(rows.nbytes)
+            self._advance(len(rows) * tensor.bytes // tensor.shape[0])
         return measure
 
     def _store(self, linear: Linear, given: Encoded, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
@@ -116,7 +116,7 @@ class Worker:
             measure.add(
                 Measure(float(error @ error), sums.max_error, sums.energy, sums.clamped_blocks, sums.zero_blocks)
             )
-            self._advance(rows.nbytes)
+            self._advance(len(rows) * tensor.bytes // tensor.shape[0])
         return measure
 
     def _scalars(

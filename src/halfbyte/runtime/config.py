@@ -25,7 +25,7 @@ class ModelOptConfig(QuantizationConfigMixin):
     """
 
     def __init__(self, backend: str | None = None, activations: str | None = None, **stored: Any) -> None:
-        self.quant_method = "modelopt"  # type: ignore[assignment]  # a plug-in is not in the enumeration
+        self.quant_method = "modelopt"  # a plug-in is not in the enumeration
         self.backend = backend
         self.activations = activations
         self.stored = {"quant_method": "modelopt"} | stored

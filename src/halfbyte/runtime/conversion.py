@@ -23,7 +23,7 @@ class StackMatrices(ConversionOps):
     """
 
     @torch.no_grad()
-    def convert(  # type: ignore[override]  # the annotation is narrower than what transformers' own operations do
+    def convert(  # the annotation is narrower than what transformers' own operations do
         self, input_dict: dict[str, list[Tensor]], source_patterns: list[str], target_patterns: list[str], **_: Any
     ) -> dict[str, Tensor]:
         projections = [input_dict.pop(pattern) for pattern in source_patterns]
@@ -45,7 +45,7 @@ class UnstackMatrices(ConversionOps):
     """The reverse: [E, P * R, C] -> one matrix [R, C] for each expert and projection, views of the stack."""
 
     @torch.no_grad()
-    def convert(  # type: ignore[override]  # as above
+    def convert(  # as above
         self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **_: Any
     ) -> dict[str, Tensor]:
         (stack,) = input_dict.values()
@@ -65,7 +65,7 @@ class StackScalars(ConversionOps):
     """Scalars of all experts -> [E] for one projection, [E, P] for P projections in the order of the patterns."""
 
     @torch.no_grad()
-    def convert(  # type: ignore[override]  # the annotation is narrower than what transformers' own operations do
+    def convert(  # the annotation is narrower than what transformers' own operations do
         self, input_dict: dict[str, list[Tensor]], source_patterns: list[str], target_patterns: list[str], **_: Any
     ) -> dict[str, Tensor]:
         columns = [torch.stack(input_dict.pop(pattern)) for pattern in source_patterns]
@@ -80,7 +80,7 @@ class UnstackScalars(ConversionOps):
     """The reverse: [E] or [E, P] -> one scalar [] for each expert and projection."""
 
     @torch.no_grad()
-    def convert(  # type: ignore[override]  # the annotation is narrower than what transformers' own operations do
+    def convert(  # the annotation is narrower than what transformers' own operations do
         self, input_dict: dict[str, Any], source_patterns: list[str], target_patterns: list[str], **_: Any
     ) -> dict[str, Tensor]:
         (stacked,) = input_dict.values()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.inventory import inventory
+from halfbyte.checkpoint.packed import Source
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.checkpoint.writer import ShardWriter
@@ -53,6 +54,7 @@ def _decoded(source: Checkpoint, picked: list[Linear], form: StorageFormat) -> d
         for together in sharing(members):
             values = form.rounded([_read(source, linear.source) for linear in together])
             for linear, rounded in zip(together, values, strict=True):
+                assert isinstance(linear.source, Tensor)
                 tensor = source.tensors[linear.source.name]
                 if tensor.name not in whole:
                     whole[tensor.name] = _read(source, tensor).astype(np.float32)
@@ -61,7 +63,8 @@ def _decoded(source: Checkpoint, picked: list[Linear], form: StorageFormat) -> d
     return whole
 
 
-def _read(source: Checkpoint, tensor: Tensor) -> np.ndarray:
+def _read(source: Checkpoint, tensor: Source) -> np.ndarray:
+    assert isinstance(tensor, Tensor)
     assert tensor.dtype in FLOATS, f"{tensor.name}: {tensor.dtype} was to be refused before"
     buffer = bytearray(tensor.bytes)
     source.read_into(tensor, memoryview(buffer))

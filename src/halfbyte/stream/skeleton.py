@@ -45,7 +45,7 @@ class Skeleton:
     def _built(self) -> Any:
         try:
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                model = AutoModelForCausalLM.from_config(
                     self.config, dtype=self.dtype, attn_implementation="eager", experts_implementation="eager"
                 )
             model.eval().requires_grad_(False)

@@ -44,14 +44,14 @@ class GrowingRows:
         return 0 if self.buffer is None else self.buffer.nbytes
 
 
-class LatentLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transformers leaves its hook untyped
+class LatentLayer(CacheLayerMixin):  # transformers leaves its hook untyped
     """One layer's latents and, on layers that select, index keys. The rest is what transformers asks of a layer."""
 
     is_sliding = False
     is_croppable = True
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.latents = GrowingRows()
         self.index_keys = GrowingRows()
 

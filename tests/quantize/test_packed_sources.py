@@ -1,0 +1,144 @@
+"""Sources of fewer bits: the same bytes as from their float32 decoding, whatever they are stored in."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+from small import small_tensors, write_checkpoint
+
+from halfbyte.api import gate, inspect, quantize, verify
+from halfbyte.checkpoint.inventory import inventory
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.models import roles_of
+
+Arrays = dict[str, npt.NDArray[Any]]
+E4M3, BF16 = ml_dtypes.float8_e4m3fn, ml_dtypes.bfloat16
+
+
+def fp8_block(weight: npt.NDArray[np.float32]) -> Arrays:
+    tiles = tuple(-(-side // 128) for side in weight.shape)
+    scales = np.random.default_rng(1).uniform(1e-4, 3e-4, tiles).astype(np.float32)
+    spread = scales.repeat(128, 0).repeat(128, 1)[: weight.shape[0], : weight.shape[1]]
+    return {"weight": np.clip(weight / spread, -448, 448).astype(E4M3), "weight_scale_inv": scales}
+
+
+def fp8_rows(weight: npt.NDArray[np.float32]) -> Arrays:
+    scale = (np.abs(weight).max(1, keepdims=True) / 448 + 1e-6).astype(BF16)
+    return {"weight": np.clip(weight / scale.astype(np.float32), -448, 448).astype(E4M3), "weight_scale": scale}
+
+
+def int4(weight: npt.NDArray[np.float32]) -> Arrays:
+    groups = weight.reshape(len(weight), -1, 32)
+    scale = (np.abs(groups).max(-1) / 7.5 + 1e-6).astype(BF16)
+    numbers = (
+        np.clip(np.rint(groups / scale.astype(np.float32)[..., None]), -8, 7).astype(np.int8).reshape(weight.shape)
+    )
+    codes = (numbers + 8).astype(np.uint8)
+    packed = np.ascontiguousarray(codes[:, ::2] | codes[:, 1::2] << 4).view(np.int32)
+    return {"weight_packed": packed, "weight_scale": scale, "weight_shape": np.array(weight.shape)}
+
+
+def mxfp4(weight: npt.NDArray[np.float32]) -> Arrays:
+    codes = np.random.default_rng(2).integers(0, 256, (len(weight), weight.shape[1] // 2), np.uint8)
+    return {"weight_packed": codes, "weight_scale": np.full((len(weight), weight.shape[1] // 32), 120, np.uint8)}
+
+
+PACKINGS: dict[str, tuple[Callable[[npt.NDArray[np.float32]], Arrays], dict[str, Any], str]] = {
+    "fp8-block": (fp8_block, {"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8-block"),
+    "fp8-rows": (fp8_rows, {"quant_method": "compressed-tensors", "format": "float-quantized"}, "fp8"),
+    "int4": (int4, {"quant_method": "compressed-tensors", "format": "pack-quantized"}, "int4-group"),
+    "mxfp4": (mxfp4, {"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized"}, "mxfp4"),
+}
+
+
+def source(folder: Path, packing: str, family: str = "GLM-4.5-Air") -> Path:
+    """A small checkpoint whose experts and attention are packed."""
+    pack, block, _ = PACKINGS[packing]
+    config, tensors = small_tensors(family, 5)
+    packed: Arrays = {}
+    for name, array in tensors.items():
+        if array.ndim == 2 and name.endswith("_proj.weight"):
+            owner = name.removesuffix(".weight")
+            packed |= {f"{owner}.{part}": value for part, value in pack(array.astype(np.float32)).items()}
+        else:
+            packed[name] = array
+    return write_checkpoint(folder, config | {"quantization_config": block}, packed, shards=2)
+
+
+def decoded(packed: Path, folder: Path) -> Path:
+    """The same in float32 where it was packed."""
+    with Checkpoint.open(packed) as checkpoint:
+        config, tensors = dict(checkpoint.config), {}
+        del config["quantization_config"]
+        for entry in inventory(checkpoint.tensors, roles_of(config)):
+            raw = {}
+            for part, tensor in entry.tensors.items():
+                buffer = np.empty(tensor.bytes, np.uint8)
+                checkpoint.read_into(tensor, buffer.data)
+                raw[part] = buffer
+            name = f"{entry.role.module}.weight" if entry.form.quantized else entry.name
+            if entry.form.quantized:
+                tensors[name] = entry.form.decode(entry.tensors, raw)
+            else:
+                dtype = {"BF16": BF16, "F32": np.float32}[next(iter(entry.tensors.values())).dtype]
+                tensors[name] = next(iter(raw.values())).view(dtype).reshape(entry.shape)
+    return write_checkpoint(folder, config, tensors)
+
+
+def tensors_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    with Checkpoint.open(folder) as checkpoint:
+        found = {}
+        for name, tensor in checkpoint.tensors.items():
+            buffer = bytearray(tensor.bytes)
+            checkpoint.read_into(tensor, memoryview(buffer))
+            found[name] = (tensor.dtype, tensor.shape, bytes(buffer))
+    return found
+
+
+@pytest.mark.parametrize("rounding", ["max", "sweep"])
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_the_same_bytes_as_from_its_decoding(packing: str, rounding: Any, tmp_path: Path) -> None:
+    packed = source(tmp_path / "packed", packing)
+    plain = decoded(packed, tmp_path / "plain")
+    quantize(packed, tmp_path / "ours", rounding=rounding)
+    quantize(plain, tmp_path / "wanted", rounding=rounding)
+    ours, wanted = tensors_of(tmp_path / "ours"), tensors_of(tmp_path / "wanted")
+    assert ours.keys() == wanted.keys()
+    for name, (dtype, shape, content) in wanted.items():
+        if dtype == "F32" and ours[name][0] == "BF16":  # kept: rounded once
+            content = np.frombuffer(content, np.float32).astype(BF16).tobytes()
+            dtype = "BF16"
+        assert ours[name] == (dtype, shape, content), name
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_the_road(packing: str, tmp_path: Path) -> None:
+    packed = source(tmp_path / "packed", packing)
+    assert inspect(packed).model_type == "glm4_moe"
+    result = quantize(packed, tmp_path / "out")
+    assert any("already lossy" in warning for warning in result.warnings)
+    document = json.loads((tmp_path / "out/halfbyte.json").read_text())
+    assert document["source"]["format"] == PACKINGS[packing][2]
+    assert "already lossy" in (tmp_path / "out/README.md").read_text()
+    assert json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]["quant_method"] == "modelopt"
+    assert verify(packed, tmp_path / "out").ok
+    refused = [found.rule for found in gate(tmp_path / "out").findings if found.severity == "deny"]
+    assert refused == ["supply.tokenizer"]  # a small checkpoint's is none
+
+
+def test_verify_finds_a_kept_weight_that_is_another(tmp_path: Path) -> None:
+    packed = source(tmp_path / "packed", "fp8-block")
+    quantize(packed, tmp_path / "out")
+    with Checkpoint.open(tmp_path / "out") as checkpoint:
+        tensor = checkpoint.tensors["model.layers.1.self_attn.o_proj.weight"]
+    path = tmp_path / "out" / tensor.shard
+    content = bytearray(path.read_bytes())
+    content[tensor.start + 7] ^= 1
+    path.write_bytes(content)
+    reasons = {found.tensor: found.reason for found in verify(packed, tmp_path / "out").mismatches}
+    assert "differs from the source, first at byte 7" in reasons[tensor.name]
