@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("deploy",),
-    ("evaluate", "serve", "report"),
+    ("evaluate", "serve", "report", "doctor"),
     ("gate", "search", "compare", "improve"),
     ("plan", "quantize", "calibrate", "export", "chat"),
     ("stream", "runtime"),
@@ -187,7 +187,7 @@ CORE = (
     "evidence",
     "recipes",
 )
-CORE_VERBS = ("quantize", "gate", "plan", "cli", "api")
+CORE_VERBS = ("quantize", "gate", "plan", "report", "doctor", "cli", "api")
 NEEDS_TORCH = ("formats.nvfp4.torch", "formats.torch_dtypes", "quantize.rounding", "quantize.calibrated")
 
 IMPORT_WITHOUT_TORCH = """

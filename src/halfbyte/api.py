@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from halfbyte.calibrate.calibration import CalibrationResult, calibrate
     from halfbyte.checkpoint.inspect import Inspection, inspect
     from halfbyte.compare.comparison import Comparison, compare
+    from halfbyte.doctor.diagnosis import Diagnosis, doctor
     from halfbyte.evaluate.published import verdict
     from halfbyte.export import export
     from halfbyte.gate.judge import gate
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrationResult",
     "Comparison",
+    "Diagnosis",
     "Inspection",
     "QuantizeResult",
     "Report",
@@ -37,6 +39,7 @@ __all__ = [
     "Verification",
     "calibrate",
     "compare",
+    "doctor",
     "export",
     "gate",
     "inspect",
@@ -55,6 +58,8 @@ _MODULES = {
     "inspect": "halfbyte.checkpoint.inspect",
     "Comparison": "halfbyte.compare.comparison",
     "compare": "halfbyte.compare.comparison",
+    "Diagnosis": "halfbyte.doctor.diagnosis",
+    "doctor": "halfbyte.doctor.diagnosis",
     "verdict": "halfbyte.evaluate.published",
     "export": "halfbyte.export",
     "gate": "halfbyte.gate.judge",

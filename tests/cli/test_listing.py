@@ -16,6 +16,7 @@ from halfbyte.chat.options import Sampling
 from halfbyte.cli.main import SUMMARIES
 from halfbyte.compare.options import CompareOptions
 from halfbyte.deploy.options import DeployOptions
+from halfbyte.doctor.options import DoctorOptions
 from halfbyte.evaluate.options import EvaluateOptions
 from halfbyte.export.options import ExportOptions
 from halfbyte.gate.options import GateOptions
@@ -43,6 +44,7 @@ OPTIONS: dict[type[Any], str] = {
     EvaluateOptions: "evaluate",
     VerifyOptions: "verify",
     ReportOptions: "report",
+    DoctorOptions: "doctor",
 }
 NOT_FLAGS = {"workload", "today", "max_shard_bytes"}
 """Given by the program that calls, or (max_shard_bytes) written by users as --max-shard-size 5GB."""
