@@ -15,6 +15,7 @@ from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.chat.options import Sampling
 from halfbyte.cli.main import SUMMARIES
 from halfbyte.compare.options import CompareOptions
+from halfbyte.convert.options import ConvertOptions
 from halfbyte.deploy.options import DeployOptions
 from halfbyte.evaluate.options import EvaluateOptions
 from halfbyte.export.options import ExportOptions
@@ -41,6 +42,7 @@ OPTIONS: dict[type[Any], str] = {
     DeployOptions: "deploy",
     EvaluateOptions: "evaluate",
     VerifyOptions: "verify",
+    ConvertOptions: "convert",
 }
 NOT_FLAGS = {"workload", "today", "max_shard_bytes"}
 """Given by the program that calls, or (max_shard_bytes) written by users as --max-shard-size 5GB."""
