@@ -19,12 +19,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("api",),
     ("deploy",),
-    ("evaluate", "serve"),
+    ("evaluate", "serve", "report", "doctor"),
     ("gate", "search", "compare", "improve"),
     ("plan", "quantize", "convert", "calibrate", "export", "chat"),
     ("stream", "runtime"),
     ("modules",),
-    ("evidence", "recipes", "data"),
+    ("evidence", "recipes", "data", "plots"),
     ("engines",),
     ("checkpoint",),
     ("models",),
@@ -188,7 +188,7 @@ CORE = (
     "evidence",
     "recipes",
 )
-CORE_VERBS = ("quantize", "gate", "plan", "cli", "api")
+CORE_VERBS = ("quantize", "gate", "plan", "report", "doctor", "cli", "api")
 NEEDS_TORCH = ("formats.nvfp4.torch", "formats.torch_dtypes", "quantize.rounding", "quantize.calibrated")
 
 IMPORT_WITHOUT_TORCH = """

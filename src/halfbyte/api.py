@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from halfbyte.compare.comparison import Comparison, compare
     from halfbyte.convert.conversion import ConvertResult
     from halfbyte.convert.options import ConvertOptions
+    from halfbyte.doctor.diagnosis import Diagnosis, doctor
     from halfbyte.evaluate.published import verdict
     from halfbyte.export import export
     from halfbyte.gate.judge import gate
@@ -28,24 +29,29 @@ if TYPE_CHECKING:
     from halfbyte.quantize.options import QuantizeOptions
     from halfbyte.quantize.result import QuantizeResult
     from halfbyte.quantize.verify import Verification, verify
+    from halfbyte.report.written import Report, report
     from halfbyte.search.best_recipe import SearchResult, search
 
 __all__ = [
     "CalibrationResult",
     "Comparison",
     "ConvertResult",
+    "Diagnosis",
     "Inspection",
     "QuantizeResult",
+    "Report",
     "SearchResult",
     "Verification",
     "calibrate",
     "compare",
     "convert",
+    "doctor",
     "export",
     "gate",
     "inspect",
     "plan",
     "quantize",
+    "report",
     "search",
     "verdict",
     "verify",
@@ -59,6 +65,8 @@ _MODULES = {
     "Comparison": "halfbyte.compare.comparison",
     "compare": "halfbyte.compare.comparison",
     "ConvertResult": "halfbyte.convert.conversion",
+    "Diagnosis": "halfbyte.doctor.diagnosis",
+    "doctor": "halfbyte.doctor.diagnosis",
     "verdict": "halfbyte.evaluate.published",
     "export": "halfbyte.export",
     "gate": "halfbyte.gate.judge",
@@ -66,6 +74,8 @@ _MODULES = {
     "QuantizeResult": "halfbyte.quantize.result",
     "Verification": "halfbyte.quantize.verify",
     "verify": "halfbyte.quantize.verify",
+    "Report": "halfbyte.report.written",
+    "report": "halfbyte.report.written",
     "SearchResult": "halfbyte.search.best_recipe",
     "search": "halfbyte.search.best_recipe",
 }

@@ -17,6 +17,7 @@ from halfbyte.cli.main import SUMMARIES
 from halfbyte.compare.options import CompareOptions
 from halfbyte.convert.options import ConvertOptions
 from halfbyte.deploy.options import DeployOptions
+from halfbyte.doctor.options import DoctorOptions
 from halfbyte.evaluate.options import EvaluateOptions
 from halfbyte.export.options import ExportOptions
 from halfbyte.gate.options import GateOptions
@@ -24,6 +25,7 @@ from halfbyte.plan.options import PlanOptions
 from halfbyte.plan.workload import Workload
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.quantize.verify_options import VerifyOptions
+from halfbyte.report.options import ReportOptions
 from halfbyte.search.options import SearchOptions
 from halfbyte.serve.options import ServeOptions
 
@@ -43,6 +45,8 @@ OPTIONS: dict[type[Any], str] = {
     EvaluateOptions: "evaluate",
     VerifyOptions: "verify",
     ConvertOptions: "convert",
+    ReportOptions: "report",
+    DoctorOptions: "doctor",
 }
 NOT_FLAGS = {"workload", "today", "max_shard_bytes"}
 """Given by the program that calls, or (max_shard_bytes) written by users as --max-shard-size 5GB."""

@@ -105,7 +105,7 @@ def test_scores() -> None:
         own = np.array(nll), np.array(nll) * 2, np.array(ranks, float), np.array(ranks, float)
         return TokenMeasures(9, none, none, none, *own)
 
-    probes = [Probe(np.zeros(12, np.int64), 2, 12, "en") for _ in range(3)]
+    probes = [Probe(np.zeros(12, np.int64), 2, 12, "en", depth) for depth in (0.1, 0.5, 0.5)]
     found = [measures([0.5, 0.5], [1, 1]), measures([1.0, 2.0], [1, 7]), measures([0.1, 0.1], [1, 1])]
     [row] = recall_rows(probes, found)
     assert (row["length"], row["language"], row["probes"]) == (12, "en", 3)
@@ -114,6 +114,10 @@ def test_scores() -> None:
     assert row["log_probability"]["difference"]["mean"] == pytest.approx(-(1.0 + 3.0 + 0.2) / 3)
     assert row["rank"] == {"base": 1.0, "candidate": 1.0}
     assert row["recalled"]["base"]["mean"] == pytest.approx(2 / 3)
+    assert row["depths"] == [
+        {"depth": 0.1, "probes": 1, "difference": -1.0, "recalled": {"base": 1.0, "candidate": 1.0}},
+        {"depth": 0.5, "probes": 2, "difference": pytest.approx(-1.6), "recalled": {"base": 0.5, "candidate": 0.5}},
+    ]
     assert 0 < row["recalled"]["base"]["low"] < row["recalled"]["base"]["high"] < 1
 
 

@@ -41,6 +41,9 @@ def measured(**more: Any) -> dict[str, Any]:
                 "log_probability": probe,
                 "rank": {"base": 1.0, "candidate": 1.5},
                 "recalled": {"base": estimate(1.0), "candidate": estimate(0.5)},
+                "depths": [
+                    {"depth": 0.5, "probes": 2, "difference": -0.1, "recalled": {"base": 1.0, "candidate": 0.5}}
+                ],
             }
         ],
         **more,

@@ -32,10 +32,13 @@ SUMMARIES = {
     "evaluate": "Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.",
     "verdict": "Judge a published table of benchmark means: which differences can be told from chance, "
     "which drops ruled out.",
+    "report": "Write one page of all evidence about a checkpoint: bytes, errors, comparison, verdicts, decision, plan, "
+    "hashes.",
     "deploy": "Write Kubernetes manifests of a served checkpoint: Kueue, serving, doors, autoscaling, cost. "
     "Needs no cluster.",
     "bundle": "Put checkpoint, decision, manifests, image list and hashes into one folder, to carry across an air gap.",
     "unbundle": "Put down a bundle, every file checked by its SHA-256 before it is in its place.",
+    "doctor": "Show what is installed, which engines, GPUs and disk are here, and what is missing for what.",
     "schema": "Print the JSON Schema of a document: halfbyte.json, gate.json, plan.json, a recipe, a policy or "
     "a platform.",
 }
@@ -70,7 +73,7 @@ app = typer.Typer(
     cls=Commands,
     help="Take a mixture-of-experts checkpoint from 16 bits to a served half byte.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -79,7 +80,7 @@ def exit_code_of(error: BaseException, as_json: bool = False) -> int:
     if isinstance(error, HalfbyteError):
         return told(error, as_json)
     if hasattr(error, "show") and hasattr(error, "exit_code"):  # the parser's own, words of the user in them
-        setattr(error, "message", line(getattr(error, "message", "")))  # noqa: B010  its type is private
+        setattr(error, "message", _advised(error))  # noqa: B010  its type is private
         words = io.StringIO()
         error.show(file=words)
         tell(block(words.getvalue()).rstrip("\n"), whole=True)
@@ -92,6 +93,17 @@ def exit_code_of(error: BaseException, as_json: bool = False) -> int:
     if isinstance(error, MemoryError):
         return told(HalfbyteError("not enough memory"), as_json)
     return told(InternalError(error), as_json)
+
+
+def _advised(error: BaseException) -> str:
+    """The parser's message, with the nearest option where an unknown one was given."""
+    message, wrong = line(getattr(error, "message", "")), getattr(error, "option_name", None)
+    known = getattr(error, "possibilities", None)
+    if not (isinstance(wrong, str) and known):
+        return message
+    setattr(error, "possibilities", None)  # noqa: B010  else it lists them all
+    near = get_close_matches(wrong, known, n=1, cutoff=0)
+    return f"{message}. Did you mean {near[0]!r}?"
 
 
 class InternalError(HalfbyteError):

@@ -33,12 +33,14 @@ SIDES = ("base", "candidate")
 
 @dataclass(frozen=True)
 class Probe:
-    """ids: int64 [length]. answer: number of tokens at the end that are scored."""
+    """ids: int64 [length]. answer: number of tokens at the end that are scored. depth: where the fact that is asked for
+    stands, from 0 (first) to 1 (last)."""
 
     ids: Ids
     answer: int
     length: int
     language: str
+    depth: float
 
     @property
     def span(self) -> slice:
@@ -128,7 +130,7 @@ def _probe(
         pieces += [*ids[done:place], *fact]
         done = place
     pieces += [*ids[done:], *question, *answer]
-    return Probe(np.array(pieces, np.int64), len(answer), length, language.name)
+    return Probe(np.array(pieces, np.int64), len(answer), length, language.name, depth)
 
 
 def _framing(language: Language, name: str, code: str, tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:
@@ -172,11 +174,14 @@ def recall_rows(probes: Sequence[Probe], measures: Sequence[TokenMeasures]) -> l
     """One row for each length and language.
 
     log_probability: of the whole answer in nats, mean over probes. rank: median over probes of the worst rank among
-    the answer's tokens. recalled: share of probes in which every token of the answer is the likeliest.
+    the answer's tokens. recalled: share of probes in which every token of the answer is the likeliest. depths: the
+    same by where the fact stands.
     """
     groups: dict[tuple[int, str], list[TokenMeasures]] = {}
+    depths: dict[tuple[int, str], list[float]] = {}
     for probe, one in zip(probes, measures, strict=True):
         groups.setdefault((probe.length, probe.language), []).append(one)
+        depths.setdefault((probe.length, probe.language), []).append(probe.depth)
     rows = []
     for (length, language), members in sorted(groups.items()):
         row: dict[str, Any] = {"length": length, "language": language, "probes": len(members)}
@@ -186,8 +191,26 @@ def recall_rows(probes: Sequence[Probe], measures: Sequence[TokenMeasures]) -> l
         row["log_probability"]["difference"] = _mean(sums["candidate"] - sums["base"]).as_json()
         row["rank"] = {side: float(np.median(ranks[side])) for side in SIDES}
         row["recalled"] = {side: share(int((ranks[side] == 1).sum()), len(members)).as_json() for side in SIDES}
+        row["depths"] = _by_depth(depths[length, language], sums, ranks)
         rows.append(row)
     return rows
+
+
+def _by_depth(
+    depths: Sequence[float], sums: dict[str, npt.NDArray[np.float64]], ranks: dict[str, npt.NDArray[np.float64]]
+) -> list[dict[str, Any]]:
+    """depths: of each probe, in order. Without intervals: mostly one probe stands at each."""
+    at = np.array(depths)
+    difference = sums["candidate"] - sums["base"]
+    return [
+        {
+            "depth": depth,
+            "probes": int((at == depth).sum()),
+            "difference": float(difference[at == depth].mean()),
+            "recalled": {side: float((ranks[side][at == depth] == 1).mean()) for side in SIDES},
+        }
+        for depth in sorted(set(depths))
+    ]
 
 
 def _mean(values: npt.NDArray[np.float64]) -> Estimate:

@@ -77,8 +77,18 @@ class LayerFigures(Record):
     indexer_overlap: Number | None = None
 
 
+class RecallAtDepth(Record):
+    """Probes whose fact stands at one depth, from 0 (first) to 1 (last). difference: of log-probabilities, mean;
+    recalled: share of the probes, by model."""
+
+    depth: Number
+    probes: int
+    difference: Number
+    recalled: dict[str, Number] = Field(default_factory=dict)
+
+
 class Recall(Record):
-    """Needle probes of one length (tokens) and language."""
+    """Needle probes of one length (tokens) and language. depths: the same probes by where the fact stands."""
 
     length: int
     language: str
@@ -86,6 +96,7 @@ class Recall(Record):
     log_probability: dict[str, Estimate] = Field(default_factory=dict)
     rank: dict[str, Number] = Field(default_factory=dict)
     recalled: dict[str, Estimate] = Field(default_factory=dict)
+    depths: list[RecallAtDepth] = Field(default_factory=list)
 
 
 class Measured(Figures):
