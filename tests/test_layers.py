@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("deploy",),
     ("evaluate", "serve", "report", "doctor"),
     ("gate", "search", "compare", "improve"),
-    ("plan", "quantize", "calibrate", "export", "chat"),
+    ("plan", "quantize", "convert", "calibrate", "export", "chat"),
     ("stream", "runtime"),
     ("modules",),
     ("evidence", "recipes", "data", "plots"),
@@ -39,6 +39,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "search": ("compare",),
     "quantize": ("calibrate",),
     "chat": ("export",),
+    "convert": ("quantize",),
     "evaluate": ("serve",),
 }
 """Package -> those of its own floor that it may call."""

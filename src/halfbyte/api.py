@@ -12,10 +12,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halfbyte.errors import OutputError
+
 if TYPE_CHECKING:
     from halfbyte.calibrate.calibration import CalibrationResult, calibrate
     from halfbyte.checkpoint.inspect import Inspection, inspect
     from halfbyte.compare.comparison import Comparison, compare
+    from halfbyte.convert.conversion import ConvertResult
+    from halfbyte.convert.options import ConvertOptions
     from halfbyte.doctor.diagnosis import Diagnosis, doctor
     from halfbyte.evaluate.published import verdict
     from halfbyte.export import export
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrationResult",
     "Comparison",
+    "ConvertResult",
     "Diagnosis",
     "Inspection",
     "QuantizeResult",
@@ -39,6 +44,7 @@ __all__ = [
     "Verification",
     "calibrate",
     "compare",
+    "convert",
     "doctor",
     "export",
     "gate",
@@ -58,6 +64,7 @@ _MODULES = {
     "inspect": "halfbyte.checkpoint.inspect",
     "Comparison": "halfbyte.compare.comparison",
     "compare": "halfbyte.compare.comparison",
+    "ConvertResult": "halfbyte.convert.conversion",
     "Diagnosis": "halfbyte.doctor.diagnosis",
     "doctor": "halfbyte.doctor.diagnosis",
     "verdict": "halfbyte.evaluate.published",
@@ -108,11 +115,41 @@ def quantize(
     return judged[0] if judged else result
 
 
+def convert(
+    src: str | Path,
+    dst: str | Path,
+    options: "ConvertOptions | None" = None,
+    *,
+    progress: "Progress | None" = None,
+    **given: Any,
+) -> "ConvertResult":
+    """Write the NVFP4 checkpoint of folder `src` into folder `dst` in the other layout, hold it against its source and
+    put it before `gate` with the default policy: why it would refuse stands among the warnings of the result.
+
+    given: fields of `convert.options.ConvertOptions` by name, instead of `options`. Raises OutputError if what was
+    written does not read as the source does.
+    """
+    from halfbyte.convert.conversion import convert as verb
+    from halfbyte.quantize.verify import verify
+
+    result = verb(src, dst, options, progress=progress, **given)
+    found = verify(src, dst, follow_links=True)
+    if not found.ok:
+        first = found.mismatches[0]
+        raise OutputError(
+            f"{dst}: does not read as its source: {first.tensor}: {first.reason}", hint="do not use it; check the disk"
+        )
+    return replace(result, warnings=[*result.warnings, *_refusals(result.output)])
+
+
 def _judged(result: "QuantizeResult") -> "QuantizeResult":
+    return replace(result, warnings=[*result.warnings, *_refusals(result.output)])
+
+
+def _refusals(folder: str) -> list[str]:
     from halfbyte.gate.apart import refusals
 
-    told = [f"gate refuses this checkpoint by its default policy: {reason}" for reason in refusals(result.output)]
-    return replace(result, warnings=[*result.warnings, *told])
+    return [f"gate refuses this checkpoint by its default policy: {reason}" for reason in refusals(folder)]
 
 
 def __getattr__(name: str) -> Any:

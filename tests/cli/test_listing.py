@@ -15,6 +15,7 @@ from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.chat.options import Sampling
 from halfbyte.cli.main import SUMMARIES
 from halfbyte.compare.options import CompareOptions
+from halfbyte.convert.options import ConvertOptions
 from halfbyte.deploy.options import DeployOptions
 from halfbyte.doctor.options import DoctorOptions
 from halfbyte.evaluate.options import EvaluateOptions
@@ -43,6 +44,7 @@ OPTIONS: dict[type[Any], str] = {
     DeployOptions: "deploy",
     EvaluateOptions: "evaluate",
     VerifyOptions: "verify",
+    ConvertOptions: "convert",
     ReportOptions: "report",
     DoctorOptions: "doctor",
 }

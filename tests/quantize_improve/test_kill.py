@@ -95,10 +95,10 @@ def test_killed_at_any_moment_it_stays_whole_and_ends_the_same(
 def test_runs_too_short_to_finish_add_up(
     tmp_path: Path, forks: Forks, options: dict[str, Any], seconds: float, sweep: Path, wanted: Path
 ) -> None:
-    out, allowed, runs = copied(sweep, tmp_path / "out"), 0.5 * seconds, 1
+    out, allowed, runs = copied(sweep, tmp_path / "out"), 0.25 * seconds, 1
     while forks.run(allowed, dst=out, **options):
         runs += 1
-        allowed *= 1.03
+        allowed *= 1.05
     assert runs > 1
     assert shards(out) == shards(wanted)
 

@@ -14,6 +14,7 @@ SUMMARIES = {
     "quantize": "Turn a BF16 mixture-of-experts checkpoint into a selective NVFP4 one that SGLang, vLLM "
     "and TensorRT-LLM load.",
     "calibrate": "Measure activation scales (input_scale) by running text through the model, layer by layer from disk.",
+    "convert": "Change the layout of an NVFP4 checkpoint, ModelOpt's or compressed-tensors', and not one number.",
     "inspect": "Show what a checkpoint holds, by role and format: parameters, bytes, bits per weight. "
     "Reads headers only.",
     "verify": "Check a quantized checkpoint against its source: hashes, every kept byte, every packed tensor's error.",

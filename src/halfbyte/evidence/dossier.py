@@ -11,6 +11,7 @@ from pydantic import Field
 
 from halfbyte.evidence.calibration import Calibration, CoverageRecord, DataUsed
 from halfbyte.evidence.comparison import Compared, Evaluated
+from halfbyte.evidence.conversion import Conversion
 from halfbyte.evidence.record import JsonDocument, Number, Record
 
 SCHEMA = 1
@@ -156,6 +157,7 @@ class Dossier(JsonDocument):
     compare: list[Compared] = Field(default_factory=list)
     evaluate: list[Evaluated] = Field(default_factory=list)
     improving: Improving | None = None
+    converted: Conversion | None = None
 
     def shard_hashes(self) -> dict[str, set[str]]:
         """The SHA-256 that each shard may have: one, or two while it is being replaced."""

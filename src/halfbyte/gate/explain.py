@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from halfbyte.checkpoint.inventory import alike, each_entry, summed
 from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError
+from halfbyte.gate.compressed import all_as_modelopt
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import plural, printable
 from halfbyte.models import promised_tensors, roles_of
@@ -34,6 +35,7 @@ def explain_tensors(facts: Facts) -> None:
         facts.alike = summed(
             each_entry(facts.tensors, facts.roles, lambda *damage: _note(facts, *damage), every_name=True)
         )
+    facts.alike = all_as_modelopt(facts.alike)
     if facts.tensors:
         _compare(facts, facts.arch)
 

@@ -16,6 +16,9 @@ from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.formats.catalogue import NVFP4
+from halfbyte.formats.modelopt import WEIGHT_ONLY, WITH_ACTIVATIONS
+from halfbyte.formats.quantization_block import QuantizationBlock
+from halfbyte.gate.compressed import as_modelopt, is_compressed
 from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.models.architecture import Architecture
@@ -97,7 +100,8 @@ class Facts:
     def each_entry(self) -> Iterator[Entry]:
         """The logical tensors one by one; what is unsound among them was noted before."""
         if self.roles is not None:
-            yield from each_entry(self.tensors, self.roles, lambda name, error: None)
+            for entry in each_entry(self.tensors, self.roles, lambda name, error: None):
+                yield as_modelopt(entry)
 
     @cached_property
     def packed(self) -> list[Alike]:
@@ -142,6 +146,11 @@ class Facts:
         return block if isinstance(block, dict) else None
 
     @property
+    def compressed(self) -> bool:
+        """Whether the layout is compressed-tensors'."""
+        return is_compressed(self.quantization)
+
+    @property
     def nested_quantization(self) -> dict[str, Any] | None:
         """The block under `quantization` in hf_quant_config.json."""
         block = (self.quant or {}).get("quantization")
@@ -149,7 +158,10 @@ class Facts:
 
     @property
     def algorithm(self) -> str | None:
-        """The algorithm's name from the block that engines look at first."""
+        """The algorithm's name from the block that engines look at first; of compressed-tensors by its groups."""
+        if self.compressed:
+            activations = QuantizationBlock(self.quantization or {}).quantizes_activations(if_absent=False)
+            return WITH_ACTIVATIONS if activations else WEIGHT_ONLY
         for block in (self.quantization, self.nested_quantization):
             if block is not None and isinstance(block.get("quant_algo"), str):
                 return str(block["quant_algo"])

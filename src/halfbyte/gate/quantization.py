@@ -8,6 +8,7 @@ from halfbyte.engines.engine import EngineName
 from halfbyte.engines.exclusions import contradictions, looked_up
 from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.formats.quantization_block import QuantizationBlock
+from halfbyte.gate.compressed import misread
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
 from halfbyte.models.roles import Role, TensorRole
@@ -34,6 +35,11 @@ def misread_exclusions(facts: Facts, entries: Sequence[str]) -> Iterator[tuple[s
         if entry.count("*") > MOST_WILDCARDS or len(entry) > 500:
             yield f"the exclusion {printable(entry, 100)!r} has too many wildcards or is too long", None
             return
+    if facts.compressed:
+        yield from misread(
+            entries, [some.first for some in facts.linears if some.first.role.role is not Role.EMBEDDING]
+        )
+        return
     assert facts.roles is not None, "tensors were explained"
     linears = _representatives([some.first for some in facts.linears])
     for name in facts.engines:
@@ -44,6 +50,9 @@ def misread_exclusions(facts: Facts, entries: Sequence[str]) -> Iterator[tuple[s
 
 def read_as_packed(facts: Facts, linears: Sequence[Entry]) -> bool:
     """Whether every engine asked for reads these linears as packed, by the lists of what is not."""
+    if facts.compressed:
+        entries = QuantizationBlock(facts.quantization or {}).excluded
+        return entries is not None and not list(misread(entries, linears))
     asked = [(entry.role, True) for entry in linears]
     for block in (facts.quantization, facts.nested_quantization):
         entries = QuantizationBlock(block or {}).excluded

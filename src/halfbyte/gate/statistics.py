@@ -14,6 +14,7 @@ from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.dtypes import BF16, F16, F32, F64
 from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 from halfbyte.formats.nvfp4.codec import decode
+from halfbyte.formats.nvfp4.compressed import GLOBAL_SCALE, INPUT_GLOBAL_SCALE
 from halfbyte.formats.nvfp4.format import SCALE_FIRST, SCALE_LAST
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.reference import Encoded
@@ -24,6 +25,7 @@ from halfbyte.quantize.linears import split
 
 PIECE_BYTES = 1 << 20
 NAN_BYTES = (0x7F, 0xFF)
+DIVISORS = (GLOBAL_SCALE, INPUT_GLOBAL_SCALE)
 
 
 def statistics(facts: Facts) -> list[TensorStatistics]:
@@ -69,6 +71,15 @@ def read(facts: Facts, tensor: Tensor, start: int, size: int) -> npt.NDArray[np.
     return buffer
 
 
+def _second(facts: Facts, tensor: Tensor) -> float:
+    """A second scale to multiply by, whichever layout it is of."""
+    value = _scalar(facts, tensor)
+    if not tensor.name.endswith(DIVISORS):
+        return value
+    with np.errstate(all="ignore"):
+        return float(np.float32(1) / np.float32(value))
+
+
 def _scalar(facts: Facts, tensor: Tensor) -> float:
     return float(read(facts, tensor, 0, 4).view(np.float32)[0])
 
@@ -88,8 +99,8 @@ def _scales(facts: Facts, entry: Entry) -> TensorStatistics:
         smallest=int(counts[SCALE_FIRST]),
         saturated=int(counts[SCALE_LAST]),
         largest=int(used[-1]) if used.size else 0,
-        scale_2=_scalar(facts, entry.tensors["weight_scale_2"]),
-        input_scale=_scalar(facts, scalar) if scalar is not None else None,
+        scale_2=_second(facts, entry.tensors["weight_scale_2"]),
+        input_scale=_second(facts, scalar) if scalar is not None else None,
     )
 
 

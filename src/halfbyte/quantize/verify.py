@@ -19,19 +19,20 @@ import numpy as np
 
 from halfbyte.checkpoint.index import SHARD_SUFFIX
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.packed import Source
+from halfbyte.checkpoint.packed import Packed, Source
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.checkpoint.writer import hash_file
 from halfbyte.errors import NonFiniteError
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
-from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import kernels
 from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.formats.nvfp4.format import SCALE_LAST
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.nvfp4.layouts import TO_COMPRESSED, is_nvfp4
 from halfbyte.formats.nvfp4.reference import scale_2_of
+from halfbyte.formats.nvfp4.stored import INPUT_SCALE, SCALE_2
 from halfbyte.models import roles_of
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
@@ -104,14 +105,18 @@ def verify(
     with Checkpoint.open(src, linked) as source, Checkpoint.open(dst, linked) as output:
         dossier = Dossier.read(Path(dst) / DOSSIER) if (Path(dst) / DOSSIER).exists() else None
         roles = roles_of(source.config)
-        stored = {entry.name: entry for entry in inventory(output.tensors, roles)}
+        stored = {
+            f"{entry.role.module}.weight" if entry.form.quantized else entry.name: entry
+            for entry in inventory(output.tensors, roles)
+        }
         linears, kept = split(inventory(source.tensors, roles), roles)
         wanted = {f"{linear.role.module}.weight": linear.source for linear in linears}
         wanted |= {name: tensor for _, name, tensor in kept}
         mismatches = [Mismatch(name, "missing") for name in wanted if name not in stored]
         mismatches += [Mismatch(name, "not in the source") for name in stored if name not in wanted]
         both = {name: entry for name, entry in stored.items() if name in wanted}
-        comparer = _Comparer(source, output, _repeatable(dossier), _recorded(dossier), progress)
+        scales = Scales(output, dossier)
+        comparer = _Comparer(source, output, scales, _repeatable(dossier), _recorded(dossier), progress)
         jobs = comparer.jobs(both, wanted, linears)
         progress.start("verify", sum(wanted[name].bytes for name in both))
         with ThreadPoolExecutor(options.workers or len(os.sched_getaffinity(0))) as pool:
@@ -166,12 +171,13 @@ class _Comparer:
         self,
         source: Checkpoint,
         output: Checkpoint,
+        scales: "Scales",
         rounding: Rounding | None,
         recorded: dict[str, float],
         progress: Progress,
     ) -> None:
         self._source, self._output, self._rounding, self._progress = source, output, rounding, progress
-        self._recorded = recorded
+        self._recorded, self._scales = recorded, scales
         self.errors: dict[str, float] = {}
 
     def jobs(
@@ -182,13 +188,16 @@ class _Comparer:
         packed: dict[object, list[Linear]] = {}
         for linear in linears:
             entry = stored.get(f"{linear.role.module}.weight")
-            if entry is not None and entry.format == NVFP4:
+            if entry is not None and is_nvfp4(entry.form) and not _same_numbers(linear.source):
                 packed.setdefault(unit_key(linear.role), []).append(linear)
         for unit in packed.values():
             for group in sharing(unit):
                 jobs.append(lambda group=group: self._packed(group, stored))  # type: ignore[misc]
         for name, entry in stored.items():
-            if entry.format != NVFP4:
+            source = wanted[name]
+            if is_nvfp4(entry.form) and isinstance(source, Packed) and _same_numbers(source):
+                jobs.append(lambda name=name, source=source, entry=entry: self._converted(name, source, entry))  # type: ignore[misc]
+            elif not is_nvfp4(entry.form):
                 jobs.append(lambda name=name, entry=entry: self._kept(name, wanted[name], entry))  # type: ignore[misc]
         return jobs
 
@@ -208,11 +217,12 @@ class _Comparer:
     def _packed(self, group: tuple[Linear, ...], stored: dict[str, Entry]) -> list[Mismatch]:
         entries = [stored[f"{linear.role.module}.weight"] for linear in group]
         found: list[Mismatch] = []
-        scales_2 = [self._scalar(entry.tensors["weight_scale_2"]) for entry in entries]
+        scales_2 = [self._scales.second(entry) for entry in entries]
         for entry, scale_2 in zip(entries, scales_2, strict=True):
             scalars = {"weight_scale_2": scale_2}
-            if "input_scale" in entry.tensors:
-                scalars["input_scale"] = self._scalar(entry.tensors["input_scale"])
+            given = self._scales.of_input(entry)
+            if given is not None:
+                scalars["input_scale"] = given
             for part, value in scalars.items():
                 if not (np.isfinite(value) and value > 0):
                     found.append(Mismatch(entry.name, f"{part} is {value}, wanted a finite number above 0"))
@@ -255,7 +265,7 @@ class _Comparer:
         ideal, squared_error, energy, differs_at = Measure(), 0.0, 0.0, None
         for first_row, rows in reader.rows(linear.source):
             self._progress.advance(len(rows) * linear.source.bytes // linear.source.shape[0])
-            codes = code_reader.part(entry.tensors["weight"], first_row * columns // 2, rows.size // 2)
+            codes = code_reader.part(next(iter(entry.tensors.values())), first_row * columns // 2, rows.size // 2)
             scales = scale_reader.part(
                 entry.tensors["weight_scale"], first_row * columns // BLOCK_SIZE, rows.size // BLOCK_SIZE
             )
@@ -284,7 +294,69 @@ class _Comparer:
             return Mismatch(entry.name, f"relative error {error:.4f}, the max rule gives {ideal.relative_error:.4f}")
         return None
 
+    def _converted(self, name: str, source: Packed, entry: Entry) -> list[Mismatch]:
+        """Codes and block scales byte for byte; second scales equal, or inverse to each other."""
+        if source.shape != entry.shape:
+            return [Mismatch(name, f"unpacks to {list(entry.shape)}, the source is {list(source.shape)}")]
+        ours, theirs = RowReader(self._source), RowReader(self._output)
+        for want, have in zip(list(source.parts.values())[:2], list(entry.tensors.values())[:2], strict=True):
+            for start, piece in ours.chunks(want):
+                self._progress.advance(len(piece))
+                if piece != theirs.part(have, start, len(piece)).data:
+                    return [Mismatch(have.name, f"differs from {want.name}, at or after byte {start}")]
+        original = Scales(self._source, None)
+        known = Entry(entry.role, source.form.name, source.shape, source.bytes, source.parts)
+        for what, want_scale, have_scale in (
+            ("second scale", original.second(known), self._scales.second(entry)),
+            ("input scale", original.of_input(known), self._scales.of_input(entry)),
+        ):
+            if not _alike(want_scale, have_scale):
+                return [Mismatch(name, f"the {what} is {have_scale}, the source's {want_scale}")]
+        return []
+
+
+def _alike(one: np.float32 | None, other: np.float32 | None) -> bool:
+    """Whether scales are equal, or as near as an inverse of an inverse is."""
+    if one is None or other is None:
+        return one is other
+    return bool(one == other or abs(one - other) <= np.spacing(max(one, other)))
+
+
+def _same_numbers(source: Source) -> bool:
+    """Whether a source is NVFP4 itself, so that nothing was rounded."""
+    return isinstance(source, Packed) and is_nvfp4(source.form)
+
+
+class Scales:
+    """The second scales of a checkpoint in whichever layout, as ModelOpt states them: to multiply by."""
+
+    def __init__(self, checkpoint: Checkpoint, dossier: Dossier | None) -> None:
+        """dossier: of the checkpoint; it may hold scales as they were before a conversion."""
+        self._checkpoint = checkpoint
+        converted = dossier.converted if dossier is not None else None
+        self._originals = {} if converted is None else converted.original_scales
+
+    def second(self, entry: Entry) -> np.float32:
+        found = self._of(entry, SCALE_2)
+        assert found is not None
+        return found
+
+    def of_input(self, entry: Entry) -> np.float32 | None:
+        return self._of(entry, INPUT_SCALE)
+
+    def _of(self, entry: Entry, part: str) -> np.float32 | None:
+        if part in entry.tensors:
+            return self._scalar(entry.tensors[part])
+        tensor = entry.tensors.get(TO_COMPRESSED[part])
+        if tensor is None:
+            return None
+        original = self._originals.get(tensor.name)
+        if original is not None:
+            return original.number
+        with np.errstate(divide="ignore"):
+            return np.float32(1) / self._scalar(tensor)
+
     def _scalar(self, tensor: Tensor) -> np.float32:
         buffer = bytearray(4)
-        self._output.read_into(tensor, memoryview(buffer))
+        self._checkpoint.read_into(tensor, memoryview(buffer))
         return np.float32(np.frombuffer(buffer, "<f4")[0])

@@ -12,6 +12,7 @@ from halfbyte.formats.catalogue import NVFP4, QUANTIZED
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.quantization_block import QuantizationBlock
+from halfbyte.gate.compressed import metadata_faults
 from halfbyte.gate.facts import Facts, is_linear, reported
 from halfbyte.gate.findings import Found, plural, printable
 from halfbyte.gate.quantization import (
@@ -39,7 +40,9 @@ def metadata(facts: Facts) -> Iterator[Found]:
         yield Found(f"{CONFIG}: quantization_config is no JSON object", file=CONFIG)
     if flat is None and nested is None:
         yield Found(f"neither {CONFIG} nor {HF_QUANT_CONFIG} says how the checkpoint is quantized", file=CONFIG)
-    if flat is not None:
+    if facts.compressed and flat is not None:
+        yield from (Found(f"{CONFIG}: quantization_config {fault}", file=CONFIG) for fault in metadata_faults(flat))
+    elif flat is not None:
         method = flat.get("quant_method")
         if not isinstance(method, str) or not method.startswith("modelopt"):
             message = f"{CONFIG}: quant_method is {printable(str(method), 60)!r}, wanted modelopt"
@@ -65,14 +68,14 @@ def metadata(facts: Facts) -> Iterator[Found]:
 def both_blocks(facts: Facts) -> Iterator[Found]:
     if facts.quantization is None and facts.nested_quantization is not None:
         yield Found(f"{CONFIG} has no quantization_config; transformers would take it for unquantized", file=CONFIG)
-    if facts.quantization is not None and facts.quant is None:
+    if facts.quantization is not None and facts.quant is None and not facts.compressed:
         yield Found(f"{HF_QUANT_CONFIG} is missing", file=HF_QUANT_CONFIG)
 
 
 @rule("loadability.blocks-agree", "deny", "Two blocks that differ make two engines serve two different models.")
 def blocks_agree(facts: Facts) -> Iterator[Found]:
     flat, nested = facts.quantization, facts.nested_quantization
-    if flat is None or nested is None:
+    if flat is None or nested is None or facts.compressed:
         return
     if isinstance(flat.get("quant_algo"), str) and flat["quant_algo"] != nested.get("quant_algo"):
         ours, theirs = printable(flat["quant_algo"], 60), printable(str(nested.get("quant_algo")), 60)
