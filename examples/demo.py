@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SOURCE = "examples/tiny-glm"
 OUTPUT = "demo-output/tiny-glm-nvfp4"
@@ -91,11 +93,23 @@ def write_held_out() -> None:
 def serve() -> None:
     """One question through the door."""
     question = {"role": "user", "content": "What is 7 plus 5?"}
-    with served("serve", GGUF, "--port", "0", "--state", "demo-output/ledger") as url:
+    with served("serve", GGUF, "--port", "0") as url:
         body = json.dumps({"model": Path(GGUF).stem, "messages": [question], "max_tokens": 64}).encode()
         request = urllib.request.Request(f"{url}/v1/chat/completions", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            print(json.dumps(json.load(answer), indent=1, ensure_ascii=False))
+        print(json.dumps(answered(request), indent=1, ensure_ascii=False))
+
+
+def answered(request: urllib.request.Request, seconds: float = 60) -> Any:
+    """The answer of a door that may not be open yet."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return json.load(answer)
+        except urllib.error.URLError as error:
+            if isinstance(error, urllib.error.HTTPError) or time.monotonic() > until:
+                raise
+            time.sleep(0.2)
 
 
 @contextmanager
