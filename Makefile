@@ -1,11 +1,24 @@
-# Everything runs in one environment, .venv, made on first use from pyproject.toml and constraints.txt.
+# `make demo` has a light environment of its own, .venv-demo, without torch; everything else runs in .venv. Each is made
+# on first use from pyproject.toml and the lock file of its own; by uv where it is installed, by pip where not.
 PYTHON ?= python3
 BIN := .venv/bin
+UV := $(shell command -v uv 2> /dev/null)
 
-.PHONY: demo test test-slow test-gpu lint bench golden clean
+ifdef UV
+make_venv = uv venv -q --clear --python $(PYTHON) $(1)
+install = VIRTUAL_ENV=$(1) uv pip install -q
+else
+make_venv = $(PYTHON) -m venv $(1)
+install = $(1)/bin/python -m pip install -q
+endif
 
-demo: .venv/ready
-	$(BIN)/python examples/demo.py
+.PHONY: demo demo-full test test-slow test-gpu lint bench golden clean
+
+demo: .venv-demo/ready
+	.venv-demo/bin/python examples/demo.py
+
+demo-full: .venv/ready
+	$(BIN)/python examples/demo.py --full
 
 # Small models gain nothing from threads, and lose much where cores are shared; two processes use two cores.
 test: export OMP_NUM_THREADS = 1
@@ -33,24 +46,29 @@ golden: .venv-peers/ready
 	.venv-peers/bin/python tests/golden/record.py vectors
 	.venv-peers/bin/python tests/golden/record.py tiny-glm --checkpoint examples/tiny-glm
 
+.venv-demo/ready: pyproject.toml constraints-demo.txt
+	$(call make_venv,.venv-demo)
+	$(call install,.venv-demo) -c constraints-demo.txt -e ".[local,report]"
+	touch $@
+
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt "torch==2.13.0"
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(call make_venv,.venv)
+	$(call install,.venv) -c constraints.txt "torch==2.13.0"
+	$(call install,.venv) -c constraints.txt -e ".[dev]"
 	touch $@
 
 .venv-peers/ready: benchmarks/peers/requirements.txt
-	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install -q "torch==2.13.0"
-	.venv-peers/bin/python -m pip install -q -r benchmarks/peers/requirements.txt
+	$(call make_venv,.venv-peers)
+	$(call install,.venv-peers) "torch==2.13.0"
+	$(call install,.venv-peers) -r benchmarks/peers/requirements.txt
 	touch $@
 
 # llm-compressor and ModelOpt cannot share one: their transformers and compressed-tensors differ.
 .venv-llmcompressor/ready: benchmarks/peers/requirements-llmcompressor.txt
-	$(PYTHON) -m venv .venv-llmcompressor
-	.venv-llmcompressor/bin/python -m pip install -q "torch==2.13.0"
-	.venv-llmcompressor/bin/python -m pip install -q -r benchmarks/peers/requirements-llmcompressor.txt
+	$(call make_venv,.venv-llmcompressor)
+	$(call install,.venv-llmcompressor) "torch==2.13.0"
+	$(call install,.venv-llmcompressor) -r benchmarks/peers/requirements-llmcompressor.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-peers .venv-llmcompressor demo-output
+	rm -rf .venv .venv-demo .venv-peers .venv-llmcompressor demo-output

@@ -223,9 +223,9 @@ def _is_loaded(name: str) -> bool:
 
 
 def _is_report(path: Path) -> bool:
-    """Whether it says that Halfbyte wrote it, as all our reports do, or what a decision on a terminal says."""
+    """Whether it says that Halfbyte wrote it, as all our reports do, or what a shown decision or a plan says."""
     try:
         content = read_regular(path, REPORT_LIMIT_BYTES)
     except HalfbyteError:
         return False
-    return b"halfbyte" in content[:65536].lower() or b" by policy " in content
+    return b"halfbyte" in content[:65536].lower() or b" by policy " in content or b'"plan_version"' in content

@@ -85,7 +85,7 @@ def test_unfit_is_exit_1_with_the_smallest_change(glm: str) -> None:
 
 
 def test_no_chunk_fits_where_nothing_does(glm: str) -> None:
-    result = run(glm, "--recipe", "nvfp4-routed-experts", "--gpu", "h100", "--gpus", "4")
+    result = run(glm, "--recipe", "nvfp4-routed-experts", "--gpu", "h100", "--gpus", "4", "--terms")
     assert result.exit_code == 1
     assert "none fits" in result.output
 
@@ -170,7 +170,9 @@ def test_tenants_of_a_trace_pay_for_the_pool(glm: str) -> None:
 
 def test_the_terminal_view(glm: str) -> None:
     text = run(
-        glm, *["--recipe", "nvfp4-routed-experts", "--gpu", "b200", "--price", "4", "--traffic", "reasoning:500@0.2"]
+        glm,
+        *["--recipe", "nvfp4-routed-experts", "--gpu", "b200", "--price", "4", "--traffic", "reasoning:500@0.2"],
+        "--terms",
     ).stdout
     for part in (
         "memory of one GPU",
@@ -183,11 +185,27 @@ def test_the_terminal_view(glm: str) -> None:
         assert part in text
 
 
+def test_the_answers_come_first_and_fit_a_terminal(glm: str) -> None:
+    words = ["--recipe", "nvfp4-routed-experts", "--gpu", "b200", "--price", "4"]
+    text = run(glm, *words).stdout
+    lines = text.splitlines()
+    assert lines[1].startswith("fits")
+    assert " yes, peak " in lines[1]
+    asked = [one.split("  ")[0] for one in lines[2:10]]
+    assert [one for one in asked if one in ("sequences", "speed", "price")] == ["sequences", "speed", "price"]
+    tables = [one for one in lines if not one.startswith(("flags:", "warning:", glm))]
+    assert max(map(len, tables)) <= 80
+    assert "formula" not in text.replace("--terms shows every term with its formula and source", "")
+    too_large = run(glm, "--recipe", "bf16", "--gpu", "h100").stdout.splitlines()
+    assert too_large[1].split()[:2] == ["fits", "NO:"]
+
+
 def test_comparison(glm: str) -> None:
     words = ["--recipe", "nvfp4-routed-experts", "--compare", "b200x8,h200x8,h100x8,rtxpro6000x8,b300x4"]
     text = run(glm, *words).stdout
     for machine in ("8 x b200", "8 x h200", "8 x h100", "8 x rtxpro6000", "4 x b300"):
         assert machine in text
+    assert max(map(len, text.splitlines()[1:])) <= 80
     assert len(json.loads(run(glm, *words, "--json").stdout)) == 5
     none_fits = run(glm, *["--recipe", "bf16", "--compare", "h100x8,l40sx8", "--json"])
     assert none_fits.exit_code == 1

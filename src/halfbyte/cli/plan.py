@@ -96,6 +96,7 @@ def plan(
     hardware: Annotated[Path | None, typer.Option(help="YAML with more GPUs.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds that a server is given, in all.")] = PlanOptions.timeout,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write plan.json here.")] = None,
+    terms: Annotated[bool, typer.Option("--terms", help="Show the whole sum, term by term, with sources.")] = False,
     json_output: Json = False,
 ) -> None:
     """Plan capacity by peak memory: what fits, how many sequences, how fast, for how much. Reads headers only.
@@ -131,7 +132,7 @@ def plan(
     else:
         from halfbyte.plan.render import show
 
-        show(found)
+        show(found, terms=terms)
     if not found.fits:
         raise typer.Exit(1)
 

@@ -1,4 +1,4 @@
-"""A plan on the terminal: the sum as a table and a stacked bar, then the answers in sentences."""
+"""A plan on the terminal: a summary and a stacked bar; with `--terms` the sum as a table, and all in sentences."""
 
 from rich.console import Console
 from rich.table import Table
@@ -6,28 +6,45 @@ from rich.text import Text
 
 from halfbyte.engines.server import GIB
 from halfbyte.plan.result import Plan
+from halfbyte.plan.summary import summary
 from halfbyte.plan.terms import PHASES, PREFILL, Term
 from halfbyte.text import line
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red", "white")
-KINDS = ("weights", "KV cache", "forward buffers", "graphs", "context and communicators", "reserve", "free")
+KINDS = ("weights", "KV cache", "forward buffers", "graphs", "process", "reserve", "free")
 SMALL_GIB = 0.005
+NARROW, WIDE = 80, 140
+"""Columns where output is no terminal: of the summary, and of the sum."""
+
+AUDIT = "--terms shows every term with its formula and source"
 
 
-def show(plan: Plan, console: Console | None = None) -> None:
-    """Print the whole plan."""
+def show(plan: Plan, console: Console | None = None, *, terms: bool = False) -> None:
+    """The answers in short; with `terms` the whole sum, line by line, and every sentence."""
     console = console or Console()
     if not console.is_terminal:
-        console.width = 140
+        console.width = WIDE if terms else NARROW
     console.print(line(_heading(plan)), highlight=False, markup=False, soft_wrap=True)
-    console.print(_terms(plan))
+    if terms:
+        console.print(_terms(plan))
+    else:
+        console.print(_short(plan))
     for phase in PHASES:
-        console.print(_bar(plan, phase, max(console.width - 36, 20)))
-    console.print(
-        Text.assemble(*((f"  {kind}", colour) for kind, colour in zip(KINDS, (*COLOURS[:6], "dim"), strict=True)))
-    )
-    for sentence in sentences(plan):
-        console.print(line(sentence), highlight=False, markup=False, soft_wrap=True)
+        console.print(_bar(plan, phase, max(min(console.width, WIDE) - 36, 20)))
+    kinds = zip(KINDS, (*COLOURS[:6], "dim"), strict=True)
+    console.print(Text.assemble(*((f" {kind} ", colour) for kind, colour in kinds)), soft_wrap=True)
+    said = sentences(plan) if terms else [*(f"warning: {one}" for one in plan.warnings), _flags(plan), AUDIT]
+    for sentence in said:
+        console.print(line(sentence), highlight=False, markup=False, soft_wrap=True)  # flags are there to be copied
+
+
+def _short(plan: Plan) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for asked, answer in summary(plan):
+        table.add_row(Text(asked), Text(line(answer)))
+    return table
 
 
 def _heading(plan: Plan) -> str:
@@ -60,8 +77,8 @@ def kind_of(term: Term) -> str:
         return "KV cache"
     by_name = {
         "CUDA graphs": "graphs",
-        "process context": "context and communicators",
-        "communicators": "context and communicators",
+        "process context": "process",
+        "communicators": "process",
         "allocator reserve": "reserve",
     }
     return by_name.get(term.name, "forward buffers")
@@ -115,8 +132,11 @@ def sentences(plan: Plan) -> list[str]:
         found.append(f"{buy['change']} would give {buy['kv_tokens']:,} tokens of KV ({buy['kv_tokens_more']:+,})")
     found += _speed_and_cost(plan)
     found += [f"warning: {warning}" for warning in plan.warnings]
-    found.append(f"flags: {' '.join(plan.engine_flags)}")
-    return found
+    return [*found, _flags(plan)]
+
+
+def _flags(plan: Plan) -> str:
+    return f"flags: {' '.join(plan.engine_flags)}"
 
 
 def _chunk(plan: Plan) -> str:
@@ -176,32 +196,25 @@ def _speed_and_cost(plan: Plan) -> list[str]:
 def _verdict(plan: Plan) -> str:
     if not plan.fits:
         return f"no: {plan.change.what if plan.change else 'nothing helps'}"
-    return "yes" if plan.max_concurrency else f"starts, holds no {plan.memory.deployment.context:,} tokens"
+    return "yes" if plan.max_concurrency else "not one context"
 
 
 def show_comparison(plans: list[Plan], console: Console | None = None) -> None:
     """One row a machine."""
     console = console or Console()
     if not console.is_terminal:
-        console.width = 140
-    table = Table(
-        title=f"{plans[0].model.name}, {plans[0].memory.deployment.engine}", title_justify="left", pad_edge=False
+        console.width = NARROW
+    console.print(
+        line(f"{plans[0].model.name}, {plans[0].memory.deployment.engine}; GiB of one GPU"),
+        markup=False,
+        soft_wrap=True,
     )
-    columns = (
-        "GPUs",
-        "fits",
-        "weights",
-        "KV GiB",
-        "peak",
-        "headroom",
-        "KV tokens",
-        "max context",
-        "tok/s",
-        "TPOT ms",
-        "$/1M out",
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = ("GPUs", "fits", "weights", "KV", "peak", "free", "KV tokens", "longest", "tok/s", "TPOT", "$/1M")
     for name in columns:
-        table.add_column(name, justify="left" if name in ("GPUs", "fits") else "right")
+        table.add_column(
+            name, justify="left" if name in ("GPUs", "fits") else "right", overflow="fold", no_wrap=name != "fits"
+        )
     for plan in plans:
         memory, d = plan.memory, plan.memory.deployment
         speed, usd = plan.throughput, plan.cost.get("usd_per_million", {})
@@ -212,10 +225,18 @@ def show_comparison(plans: list[Plan], console: Console | None = None) -> None:
             f"{memory.kv_bytes / GIB:.1f}",
             f"{memory.peak_bytes / GIB:.1f}",
             f"{memory.headroom_bytes / GIB:.1f}",
-            f"{memory.kv_tokens:,}",
-            f"{plan.max_context:,}",
-            f"{speed['output_tokens_per_s']:,.0f}" if speed else "-",
+            short_count(memory.kv_tokens),
+            short_count(plan.max_context),
+            short_count(speed["output_tokens_per_s"]) if speed else "-",
             f"{speed['tpot_ms']:.1f}" if speed else "-",
             f"{usd['output']:.2f}" if usd else "-",
         )
     console.print(table)
+
+
+def short_count(count: float) -> str:
+    """1,234,567 as 1.23M: for tables; `--json` has every digit."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if count >= size:
+            return f"{count / min(size, 1e3 if unit == 'k' else size):.3g}{unit}"
+    return f"{count:,.0f}"
