@@ -87,6 +87,7 @@ def quantize(
     options: "QuantizeOptions | None" = None,
     *,
     improve: bool = False,
+    finish: bool = False,
     progress: "Progress | None" = None,
     on_done: "Callable[[QuantizeResult], None] | None" = None,
     **given: Any,
@@ -95,7 +96,8 @@ def quantize(
 
     given: fields of `quantize.options.QuantizeOptions` by name, instead of `options`. improve: `dst` holds a finished
     checkpoint of this source and recipe, whose experts are replaced by those that gptq rounds, shard by shard; all
-    else of it stays, input scales that are not given too (`improve.shard_by_shard`).
+    else of it stays, input scales that are not given too (`improve.shard_by_shard`). finish: `dst` holds the shards
+    that `quantize.parts.quantize_part` wrote, which are checked and joined.
 
     What is written is put before `gate` with the default policy, headers only: why it would refuse stands among the
     warnings of the result.
@@ -111,7 +113,13 @@ def quantize(
         if on_done is not None:
             on_done(judged[0])
 
-    result = verb(src, dst, options, progress=progress, on_done=judge, **given)
+    if finish:
+        from halfbyte.quantize.options import QuantizeOptions as Options
+        from halfbyte.quantize.parts import finish_parts
+
+        result = finish_parts(src, dst, options or Options(**given), progress, judge)
+    else:
+        result = verb(src, dst, options, progress=progress, on_done=judge, **given)
     return judged[0] if judged else result
 
 

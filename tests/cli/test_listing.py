@@ -24,6 +24,7 @@ from halfbyte.gate.options import GateOptions
 from halfbyte.plan.options import PlanOptions
 from halfbyte.plan.workload import Workload
 from halfbyte.quantize.options import QuantizeOptions
+from halfbyte.quantize.part_options import PartOptions
 from halfbyte.quantize.verify_options import VerifyOptions
 from halfbyte.report.options import ReportOptions
 from halfbyte.search.options import SearchOptions
@@ -45,6 +46,7 @@ OPTIONS: dict[type[Any], str] = {
     EvaluateOptions: "evaluate",
     VerifyOptions: "verify",
     ConvertOptions: "convert",
+    PartOptions: "quantize",
     ReportOptions: "report",
     DoctorOptions: "doctor",
 }

@@ -20,7 +20,9 @@ from halfbyte.cli.output import (
     shown_progress,
     size_text,
 )
+from halfbyte.errors import UsageError, said
 from halfbyte.quantize.options import QuantizeOptions
+from halfbyte.quantize.part_options import PartOptions
 from halfbyte.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -76,6 +78,14 @@ def quantize(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the checkpoint in DST once ours is done.")
     ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(help="i/n: do one part of n, others beside it on the same folder. /n: i is JOB_COMPLETION_INDEX."),
+    ] = None,
+    lease_seconds: Annotated[
+        float, typer.Option(help="A part without a heartbeat for so long is dead; others take its shards over.")
+    ] = PartOptions.lease_seconds,
+    finish: Annotated[bool, typer.Option("--finish", help="Check what the parts wrote, and join it.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write what engines are known not to load.")] = False,
     follow_links: FollowLinks = False,
     json_output: Json = False,
@@ -95,13 +105,38 @@ def quantize(
         max_shard_bytes=parse_size(max_shard_size, "max_shard_bytes"),
     )
 
+    if part is not None:
+        if finish or improve:
+            raise UsageError(
+                said("{part} stands alone: {finish} comes after it, {improve} needs a finished checkpoint")
+            )
+        _print_part(src, dst, options, PartOptions(part, lease_seconds), json_output)
+        return
+    if finish and improve:
+        raise UsageError(said("{finish} joins parts, {improve} needs a finished checkpoint"))
+
     def show(result: "QuantizeResult") -> None:
         print_json(result.as_json()) if json_output else _print(result)
 
     with shown_progress() as progress:
-        result = run(src, dst, options, improve=improve, progress=progress, on_done=show)
+        result = run(src, dst, options, improve=improve, finish=finish, progress=progress, on_done=show)
     if dry_run:
         show(result)
+
+
+def _print_part(src: Path, dst: Path, options: QuantizeOptions, part: PartOptions, json_output: bool) -> None:
+    from halfbyte.quantize.parts import quantize_part
+
+    with shown_progress() as progress:
+        result = quantize_part(src, dst, options, part, progress)
+    if json_output:
+        print_json(result.as_json())
+        return
+    taken = f", {result.taken_over} of them taken over" if result.taken_over else ""
+    left = (
+        f"; {result.left} are left for parts that have not begun" if result.left else "; all are there: --finish joins"
+    )
+    say(f"part {result.part} of {result.parts}: {result.shards} shard(s){taken}, {result.seconds:.1f} s; {left}")
 
 
 def _print(result: "QuantizeResult") -> None:

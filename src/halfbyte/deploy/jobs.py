@@ -38,6 +38,7 @@ def jobs(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
         evaluate = ["evaluate", "--suite", f"{WORK}/suite.jsonl", "--work", f"{WORK}/work/evaluate"]
         evaluate += ["--candidate", f"http://{door_name(one)}:80/v1#{one.name}"]
         yield _job(platform, one, "quantize", ["quantize", source, made], parts=PARTS)
+        yield _job(platform, one, "finish", ["quantize", source, made, "--finish"])
         yield _job(platform, one, "compare", compare)
         yield _job(platform, one, "evaluate", evaluate)
         yield _job(platform, one, "gate", ["gate", here, "--depth", "full"])
@@ -58,11 +59,11 @@ def _claim(platform: Platform, served: Sequence[Served]) -> Document:
 
 
 def _job(platform: Platform, one: Served, verb: str, words: list[str], parts: int = 1) -> Document:
-    """parts: of an Indexed Job, whose pods share the shards by leases."""
+    """parts: of an Indexed Job, whose pods share the shards by leases; JOB_COMPLETION_INDEX is their number."""
     name = f"{one.object}-{verb}"
     marks = labels(name, BATCH_COMPONENT, one.name)
     volumes, mounts, home = scratch()
-    arguments = [*words, *(["--part", f"$(JOB_COMPLETION_INDEX)/{parts}"] if parts > 1 else [])]
+    arguments = [*words, *(["--part", f"/{parts}"] if parts > 1 else [])]
     container: Document = {
         "name": verb,
         "image": platform.images.halfbyte,

@@ -88,7 +88,8 @@ def _jobs() -> list[str]:
     return [
         "## Jobs",
         "",
-        "quantize, compare, evaluate and gate wait in the queue `batch-held`, and work in the claim `halfbyte-work`, "
+        "quantize (then finish, which joins its parts), compare, evaluate and gate wait in the queue `batch-held`, and "
+        "work in the claim `halfbyte-work`, "
         "where their sources lie (MODEL-source, MODEL, data.jsonl, suite.jsonl). To let one run:",
         "",
         "```sh",

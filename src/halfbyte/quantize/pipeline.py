@@ -16,6 +16,7 @@ from typing import Any
 from halfbyte import __version__
 from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.errors import OutputError, said
 from halfbyte.formats.nvfp4.codec import Rounding as EncoderRounding
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.calibrated import ACTIVATIONS, calibrated_scales, measured_scales
@@ -29,6 +30,7 @@ from halfbyte.quantize.prepare import Prepared, prepare
 from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.room import check_room
 from halfbyte.quantize.rounding.stage import FALLBACK, DataRounding, round_on_data
+from halfbyte.quantize.shared_job import JOB
 from halfbyte.quantize.staging import publish, stage_side_files
 from halfbyte.quantize.threads import Run
 
@@ -58,7 +60,12 @@ def quantize(
         with new_folder(dst):
             check_room(dst, prepared.job, prepared.room, prepared.task is not None)
             scales = _measured_first(prepared, progress)
-            journal = Journal.open(dst, _fingerprint(prepared, scales), discard=options.overwrite, note=progress.note)
+            if (dst / STAGING / JOB).exists() and not options.overwrite:
+                raise OutputError(
+                    f"{dst}: holds parts of a run",
+                    hint=said("join them with {finish}, or throw them away with {overwrite}"),
+                )
+            journal = Journal.open(dst, fingerprint(prepared, scales), discard=options.overwrite, note=progress.note)
             with resumable(journal):
                 on_data, scales = _rounded_on_data(prepared, scales, progress)
                 done = _write(prepared, journal, scales, on_data, progress)
@@ -107,7 +114,7 @@ def _write(
     return prepared.result(scales, results, run.resumed_shards)
 
 
-def _fingerprint(prepared: Prepared, scales: InputScales | None) -> str:
+def fingerprint(prepared: Prepared, scales: InputScales | None) -> str:
     """Identifies the job: equal fingerprints give equal bytes, shard by shard. From the key of what is rounded on data
     follow the scales that are measured in the same pass."""
     source, job, rounding = prepared.source, prepared.job, prepared.options.rounding
