@@ -97,7 +97,7 @@ def _scores(found: Document) -> Figure:
 
 def _some(figures: list[Figure]) -> list[Figure]:
     if not figures:
-        raise UnsupportedError("there is nothing to draw", hint="give data, or look at --json")
+        raise UnsupportedError("there is nothing to draw", hint="there were no data, and no figures")
     return figures
 
 
