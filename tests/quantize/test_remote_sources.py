@@ -37,7 +37,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize("block", [1000, 8 << 20])
+@pytest.mark.parametrize("block", [20_000, 8 << 20])
 @pytest.mark.parametrize("commit", [None, COMMIT])
 def test_from_a_hub(
     source: Path,
