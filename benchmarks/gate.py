@@ -57,7 +57,7 @@ def main() -> None:
     show("halfbyte gate, whole command", columns, [row])
     if not options.no_record:
         figures = {"tensors": tensors, "seconds": seconds, "median_seconds": middle, "peak_rss_bytes": peak}
-        record("gate", figures | {"command": " ".join(["benchmarks/gate.py", *sys.argv[1:]])})
+        record("gate", figures)
 
 
 def run(folder: Path, policy: str) -> tuple[float, int, dict]:

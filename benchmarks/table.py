@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,10 +25,11 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 
 def record(name: str, row: dict[str, Any]) -> None:
-    """Append a row, with what is needed to read it later."""
+    """Append a row, with what is needed to read it later and to make it again: command, commit and machine."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     machine = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(),
         "commit": commit.stdout.strip(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -39,6 +42,13 @@ def record(name: str, row: dict[str, Any]) -> None:
     with open(path, "a") as file:
         file.write(json.dumps(machine | row) + "\n")
     print(f"\nrow appended to {path.relative_to(ROOT)}")
+
+
+def command() -> str:
+    """What was typed to make this row, from the repository's root."""
+    script = Path(sys.argv[0]).resolve()
+    shown = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
+    return shlex.join(["python", str(shown), *sys.argv[1:]])
 
 
 def peer(script: str, *arguments: str) -> dict[str, Any] | None:

@@ -8,7 +8,10 @@ import typer
 from halfbyte.cli.many import many
 from halfbyte.cli.output import (
     Json,
+    Plot,
+    check_plot,
     command,
+    draw,
     options_from,
     parse_budget,
     print_json,
@@ -49,6 +52,7 @@ def compare(
     save_reference: Annotated[
         Path | None, typer.Option(help="Keep the candidate's answers at some hundred positions here, for probe.")
     ] = None,
+    plot: Plot = None,
     json_output: Json = False,
 ) -> None:
     """Measure what a candidate lost, both models streamed layer by layer from disk over the same tokens.
@@ -60,8 +64,10 @@ def compare(
     options = options_from(
         CompareOptions, locals(), data=data or (), slice=slice or (), memory_budget=parse_budget(memory_budget)
     )
+    check_plot(plot, [base, candidate, *(data or [])])
     with shown_progress() as progress:
         found = run(base, candidate, options, progress=progress).as_json()
+    draw(plot, "compare", found)
     if json_output:
         print_json(found)
     else:

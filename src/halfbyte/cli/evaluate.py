@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from halfbyte.cli.output import Json, command, options_from, print_json, shown_progress
+from halfbyte.cli.output import Json, Plot, check_plot, command, draw, options_from, print_json, shown_progress
 from halfbyte.errors import UndecidableError, UsageError, said
 from halfbyte.evaluate.options import EvaluateOptions
 
@@ -78,6 +78,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Checkpoint folder whose halfbyte.json gets the verdict.  [default: the candidate's]"),
     ] = None,
+    plot: Plot = None,
     json_output: Json = False,
 ) -> None:
     """Judge a candidate against its baseline: power first, then PASS, FAIL or INCONCLUSIVE.
@@ -95,15 +96,20 @@ def evaluate(
         given,
         context_length=tokens_from(context_length) or EvaluateOptions.context_length,
     )
+    if plot is not None and verb in ("power", "calibrate"):
+        raise UsageError(
+            said("{plot} draws answers that were judged: it goes with {candidate}, or {from} and {against}")
+        )
+    check_plot(plot, [from_, against, data, record])
     if verb == "power":
         raise typer.Exit(_power(options, json_output))
     if verb == "calibrate":
         raise typer.Exit(_calibrate(options, json_output))
     if verb == "ask":
-        raise typer.Exit(_ask(options, json_output))
+        raise typer.Exit(_ask(options, json_output, plot))
     assert from_ is not None
     assert against is not None
-    raise typer.Exit(_from(from_, against, options, cluster, json_output))
+    raise typer.Exit(_from(from_, against, options, cluster, json_output, plot))
 
 
 def _verb(given: dict[str, Any]) -> str:
@@ -138,20 +144,22 @@ def _power(options: EvaluateOptions, as_json: bool) -> int:
     return EXIT_CODES["PASS" if found.decidable or options.anyway else "INCONCLUSIVE"]
 
 
-def _ask(options: EvaluateOptions, as_json: bool) -> int:
+def _ask(options: EvaluateOptions, as_json: bool, plot: Path | None) -> int:
     from halfbyte.evaluate.evaluation import evaluate as run
 
     with shown_progress() as progress:
         found = run(options, progress)
-    return _show(found, as_json)
+    return _show(found, as_json, plot)
 
 
-def _from(candidate: Path, baseline: Path, options: EvaluateOptions, cluster: str | None, as_json: bool) -> int:
+def _from(
+    candidate: Path, baseline: Path, options: EvaluateOptions, cluster: str | None, as_json: bool, plot: Path | None
+) -> int:
     from halfbyte.evaluate.evaluation import judged_from
 
     with shown_progress() as progress:
         found = judged_from(candidate, baseline, options.margin, cluster, options.record, progress)
-    return _show(found, as_json)
+    return _show(found, as_json, plot)
 
 
 def _calibrate(options: EvaluateOptions, as_json: bool) -> int:
@@ -167,9 +175,10 @@ def _calibrate(options: EvaluateOptions, as_json: bool) -> int:
     return 0
 
 
-def _show(found: "Evaluation", as_json: bool) -> int:
+def _show(found: "Evaluation", as_json: bool, plot: Path | None) -> int:
     from halfbyte.cli.verdicts import show_judgement, show_scores
 
+    draw(plot, "evaluate", found.document)
     if as_json:
         print_json(found.document)
     elif found.judgement is None:

@@ -7,15 +7,16 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from halfbyte.disk import reason
+from halfbyte.disk import check_output, reason
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
 from halfbyte.progress import Bar, Plain, Progress, tell
 from halfbyte.text import block, json_text, line
@@ -35,6 +36,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Trust symbolic links that lead out of the checkpoint's folder.")
 ]
+
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw it: FILE.svg, or FILE.html with the tables too.")]
 
 INTERRUPTED = 130
 TRACEBACK = "HALFBYTE_TRACEBACK"
@@ -239,6 +242,25 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     if not console.is_terminal:
         console.width = 200
     console.print(table)
+
+
+def check_plot(plot: Path | None, inputs: Iterable[str | Path | None]) -> None:
+    """Before the work: whether `--plot` can be drawn, and takes no input's place. Raises HalfbyteError."""
+    if plot is not None:
+        from halfbyte.plots.page import check_plot as check
+
+        check(plot)
+        check_output(plot, [Path(one) for one in inputs if one is not None])
+
+
+def draw(plot: Path | None, command: str, document: dict[str, Any]) -> None:
+    """Write `--plot`, if it was asked for. document: as the command's `--json` prints it."""
+    if plot is not None:
+        from halfbyte.plots.page import write_plot
+        from halfbyte.report.drawn import DRAWN
+
+        write_plot(plot, f"halfbyte {command}", DRAWN[command](document))
+        tell(f"drawn in {plot}")
 
 
 def parse_size(text: str, option: str = "max_shard_bytes") -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from halfbyte.cli.output import Json, command, options_from, print_json
+from halfbyte.cli.output import Json, Plot, check_plot, command, draw, options_from, print_json
 from halfbyte.disk import check_output, read_stream
 from halfbyte.errors import UsageError, said
 from halfbyte.plan.options import PlanOptions
@@ -97,6 +97,7 @@ def plan(
     timeout: Annotated[float, typer.Option(help="Seconds that a server is given, in all.")] = PlanOptions.timeout,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write plan.json here.")] = None,
     terms: Annotated[bool, typer.Option("--terms", help="Show the whole sum, term by term, with sources.")] = False,
+    plot: Plot = None,
     json_output: Json = False,
 ) -> None:
     """Plan capacity by peak memory: what fits, how many sequences, how fast, for how much. Reads headers only.
@@ -111,7 +112,12 @@ def plan(
     workload = options_from(Workload, locals(), routing=routing_from(routing))
     options = options_from(PlanOptions, locals(), context=tokens_from(context))
     if compare is not None:
-        for name, value in (("traffic", traffic), ("output", output), ("gpu_memory_gib", gpu_memory_gib)):
+        for name, value in (
+            ("traffic", traffic),
+            ("output", output),
+            ("plot", plot),
+            ("gpu_memory_gib", gpu_memory_gib),
+        ):
             if value is not None:
                 message = said(f"{{{name}}} is for one machine, {{compare}} plans several")
                 raise UsageError(message, hint="plan it by itself")
@@ -124,7 +130,9 @@ def plan(
         raise UsageError("no GPU is named", hint=said("add {gpu} b200, or {compare} b200x8,h200x8"))
     if output is not None:
         check_output(output, [Path(one) for one in (target, traffic, hardware, recipe) if one is not None])
+    check_plot(plot, [target, traffic, hardware, recipe, output])
     found = run(target, gpu, gpus, options)
+    draw(plot, "plan", found.as_json())
     if output is not None:
         found.write(output)
     if json_output:

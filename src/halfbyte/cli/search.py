@@ -9,7 +9,10 @@ from halfbyte.cli.compare import MemoryBudget
 from halfbyte.cli.many import many
 from halfbyte.cli.output import (
     Json,
+    Plot,
+    check_plot,
     command,
+    draw,
     options_from,
     parse_budget,
     print_json,
@@ -44,6 +47,7 @@ def search(
     device: Annotated[str | None, typer.Option(help="cpu or cuda. [default: cuda if there is one]")] = None,
     memory_budget: MemoryBudget = None,
     work: Annotated[Path | None, typer.Option(help="Folder for temporary files.")] = None,
+    plot: Plot = None,
     json_output: Json = False,
 ) -> None:
     """Find the recipe of least damage under a size: which layers' experts and MLPs to make four bits.
@@ -53,8 +57,10 @@ def search(
     from halfbyte.search.best_recipe import search as run
 
     options = options_from(SearchOptions, locals(), memory_budget=parse_budget(memory_budget))
+    check_plot(plot, [src, *data])
     with shown_progress() as progress:
         result = run(src, options, progress=progress)
+    draw(plot, "search", result.as_json())
     if json_output:
         print_json(result.as_json())
     else:

@@ -3,13 +3,13 @@
 import math
 from pathlib import Path
 
-from halfbyte.checkpoint.writer import write_whole
 from halfbyte.deploy.errors import DeployError
 from halfbyte.deploy.facts import Served
 from halfbyte.deploy.platform import Platform
 from halfbyte.deploy.simulation.day import Outcome, Rate, simulate
 from halfbyte.deploy.simulation.plot import picture
 from halfbyte.errors import UsageError, said
+from halfbyte.plots.page import check_plot, write_plot
 
 MOST_REQUESTS = 1e12
 
@@ -22,7 +22,10 @@ def simulated(platform: Platform, one: Served, requests: float, plot: Path | Non
         Rate.of(one)
     except ValueError as error:
         raise DeployError(f"{error}, so its day cannot be simulated", hint="plan a server that fits") from None
+    if plot is not None:
+        check_plot(plot)
     outcomes = simulate(platform, one, requests)
     if plot is not None:
-        write_whole(plot, picture(outcomes[0], f"{one.name}: a day of {requests:,.0f} requests").encode())
+        title = f"{one.name}: a day of {requests:,.0f} requests"
+        write_plot(plot, title, [picture(outcomes[0], title)])
     return outcomes
