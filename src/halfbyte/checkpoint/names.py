@@ -12,6 +12,14 @@ def is_url(target: str) -> bool:
     return target[:8].lower().startswith(("http://", "https://"))
 
 
+STORES = ("s3://", "gs://", "az://", "s3a://", "gcs://", "azure://", "abfs://", "abfss://")
+"""Schemes of object stores."""
+
+
+def is_store(target: str) -> bool:
+    return target[:8].lower().startswith(STORES)
+
+
 def is_hub_name(target: str) -> bool:
     return _HUB_NAME.fullmatch(target) is not None
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from halfbyte.checkpoint.object_store import StoreFiles
 from halfbyte.checkpoint.remote import RemoteFiles
 from halfbyte.errors import CheckpointError
 
@@ -24,7 +25,7 @@ HASH_PIECE_BYTES = 1 << 20
 class Blocks:
     """The blocks of all shards of one checkpoint. Any number of threads may read."""
 
-    def __init__(self, files: RemoteFiles) -> None:
+    def __init__(self, files: "RemoteFiles | StoreFiles") -> None:
         self._files = files
         self._pool = ThreadPoolExecutor(AHEAD + 2, "halfbyte-fetch")
         self._blocks: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
@@ -70,7 +71,7 @@ class Blocks:
 class RemoteShard:
     """As `shard.Shard`. path: of a name for messages. mtime_ns: what the server says it is, an ETag or nothing."""
 
-    def __init__(self, blocks: Blocks, files: RemoteFiles, name: str, size: int, header: bytes) -> None:
+    def __init__(self, blocks: Blocks, files: "RemoteFiles | StoreFiles", name: str, size: int, header: bytes) -> None:
         self.path, self.bytes = Path(name), size
         self.mtime_ns: int | str = files.pinned(name) or 0
         self.header_sha256 = hashlib.sha256(header).hexdigest()

@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX
-from halfbyte.checkpoint.names import hub_parts
+from halfbyte.checkpoint.names import hub_parts, is_store
+from halfbyte.checkpoint.object_store import StoreFiles
 from halfbyte.checkpoint.remote import RemoteFiles
 from halfbyte.checkpoint.remote_shard import Blocks, RemoteShard
 from halfbyte.checkpoint.writer import write_whole
@@ -33,7 +34,10 @@ class RemoteSource:
 
     def __init__(self, target: str) -> None:
         """Raises CheckpointError."""
-        self.files, self._target = RemoteFiles(target, seconds=WORK_SECONDS), target
+        self._target = target
+        self.files: RemoteFiles | StoreFiles = (
+            StoreFiles(target) if is_store(target) else RemoteFiles(target, seconds=WORK_SECONDS)
+        )
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._blocks = Blocks(self.files)
         try:
