@@ -13,13 +13,15 @@ from typing import Any
 
 
 class Site:
-    """mode: `no ranges`, `short`, `wrong size`, `drops` (always), `drops once`, `busy once`, or none.
+    """mode: `no ranges`, `short`, `wrong size`, `drops` (always), `drops once`, `busy once`, `moves` (another ETag from
+    the fourth answer of a file on), or none. commit: of the hub's only revision, if its interface says one.
 
     hub: answer OWNER/NAME/resolve/main/FILE with the SHA-256 as the linked ETag, and list the files.
     """
 
     def __init__(self, folder: Path, mode: str = "", hub: bool = False) -> None:
         self.folder, self.mode, self.hub = folder, mode, hub
+        self.commit: str | None = None
         self.sent_bytes = self.open = self.most_open = 0
         self.asked: dict[str, int] = {}
         self.digests: dict[str, str] = {}
@@ -43,7 +45,10 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             self.respond(times)
 
         def respond(self, times: int) -> None:
-            if site.hub and self.path.startswith("/api/models/owner/name/tree/main"):
+            if site.hub and site.commit and self.path.startswith("/api/models/owner/name/revision/"):
+                self.answer(200, json.dumps({"sha": site.commit}).encode())
+                return
+            if site.hub and self.path.startswith(f"/api/models/owner/name/tree/{site.commit or 'main'}"):
                 rows = [
                     {
                         "type": "file",
@@ -57,7 +62,9 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.answer(200, json.dumps(rows).encode())
                 return
             name = (
-                self.path.removeprefix("/owner/name/resolve/main/").lstrip("/") if site.hub else self.path.lstrip("/")
+                self.path.removeprefix(f"/owner/name/resolve/{site.commit or 'main'}/").lstrip("/")
+                if site.hub
+                else self.path.lstrip("/")
             )
             path = site.folder / name
             if not path.is_file():
@@ -79,14 +86,14 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(b"{")
                 self.close_connection = True
             else:
-                self.send_part(path, size)
+                self.send_part(path, size, times)
 
         def leave(self) -> None:
             """Counted before the answer goes out: whoever has it may ask again at once."""
             with site.lock:
                 site.open -= 1
 
-        def send_part(self, path: Path, size: int) -> None:
+        def send_part(self, path: Path, size: int, times: int) -> None:
             span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", ""))
             if not span or site.mode == "no ranges":
                 self.answer(200, path.read_bytes())
@@ -100,6 +107,8 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             if site.mode == "wrong size":
                 size += 4096
             headers = {"Content-Range": f"bytes {start}-{stop - 1}/{size}"}
+            if site.mode == "moves":
+                headers["ETag"] = f'"{times > 3}"'
             if site.hub:
                 headers["X-Linked-ETag"] = f'"{site.digest(path.name)}"'
             self.answer(206, part, headers)

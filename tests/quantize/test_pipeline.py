@@ -9,6 +9,7 @@ from small import FAMILIES, FUSED, small_checkpoint, small_tensors, write_checkp
 
 from halfbyte.api import inspect, quantize, verify
 from halfbyte.checkpoint.inventory import inventory
+from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions
 from halfbyte.models import roles_of
@@ -145,6 +146,7 @@ def test_workers_and_shard_size_do_not_change_a_byte_of_a_tensor(tmp_path: Path)
         assert len(many.shards) > 5
         assert all(np.array_equal(read(one, name), read(many, name)) for name in one.tensors)
         for shard in many.shards.values():
+            assert isinstance(shard, Shard)
             assert all(t.start % {"F32": 4, "BF16": 2}.get(t.dtype, 1) == 0 for t in shard.header().tensors.values())
 
 

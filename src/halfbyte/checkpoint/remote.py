@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -17,7 +18,7 @@ from halfbyte.checkpoint.files import FileInfo
 from halfbyte.checkpoint.header import header_length
 from halfbyte.checkpoint.hub import Token, hub_address
 from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
-from halfbyte.checkpoint.names import REMOTE_SECONDS, is_hub_name, is_url
+from halfbyte.checkpoint.names import REMOTE_SECONDS, hub_parts, is_url
 from halfbyte.checkpoint.patience import Pace, Patience
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UsageError, said
@@ -32,6 +33,7 @@ MOST_ENTRIES = 10_000
 """Of a hub's listing: beyond that a repository is no checkpoint."""
 
 LISTING_BYTES = 64_000_000
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -39,7 +41,12 @@ def base_url(target: str) -> str:
     """The folder's URL with a trailing slash."""
     if is_url(target):
         return target.rstrip("/") + "/"
-    return f"{hub_address()}/{target}/resolve/main/"
+    name, revision = hub_parts(target) or (target, "main")
+    return f"{hub_address()}/{name}/resolve/{quote(revision, safe='')}/"
+
+
+def _tree(name: str, revision: str) -> str:
+    return f"{hub_address()}/api/models/{name}/tree/{quote(revision, safe='')}?recursive=true"
 
 
 class RemoteFiles:
@@ -53,12 +60,14 @@ class RemoteFiles:
     ) -> None:
         """seconds: for all that is asked of it."""
         self.where, self._wait = base_url(target), wait
-        self._list_url = (
-            f"{hub_address()}/api/models/{target}/tree/main?recursive=true" if is_hub_name(target) else None
-        )
+        self._hub = hub_parts(target)
+        self._list_url = None if self._hub is None else _tree(*self._hub)
         self._listing: dict[str, FileInfo] | None = None
         self._listed = False
         self._etags: dict[str, str] = {}
+        self._tags: dict[str, str] = {}
+        self.headers_read: dict[str, tuple[bytes, int]] = {}
+        self.commit: str | None = None
         self._token = Token()
         self._client = httpx.Client(
             follow_redirects=True,
@@ -71,6 +80,40 @@ class RemoteFiles:
 
     def place(self, name: str) -> str:
         return self.where + name
+
+    def pin(self) -> None:
+        """Read the commit that a hub's revision is now, instead of a name that may move. Left alone where no interface
+        says: then ETags alone tell."""
+        if self._hub is None:
+            return
+        name, revision = self._hub
+        status, _, body = self._fetch(
+            f"{hub_address()}/api/models/{name}/revision/{quote(revision, safe='')}", {}, LISTING_BYTES
+        )
+        try:
+            found = json.loads(body).get("sha") if status == 200 else None
+        except (ValueError, RecursionError, AttributeError):
+            found = None
+        if isinstance(found, str) and _COMMIT.fullmatch(found):
+            self.commit, self.where = found, base_url(f"{name}@{found}")
+            self._list_url = _tree(name, found)
+
+    def pinned(self, name: str) -> str | None:
+        """The tag by which a file that was asked for is told from another one of its name."""
+        return self._tags.get(name)
+
+    def block(self, name: str, start: int, length: int, size: int) -> bytes:
+        """Bytes [start, start + length) of a file of `size` bytes whose header was read.
+
+        Raises CheckpointError if the server fails, or has another file by now.
+        """
+        before = self._tags.get(name)
+        found = self._range(name, start, length)
+        if found is None or found[1] != size or self._tags.get(name) != before:
+            raise CheckpointError(
+                f"{self.place(name)}: is another file by now", hint="start again, with a revision that does not move"
+            )
+        return found[0]
 
     def close(self) -> None:
         self._patience.close()
@@ -160,6 +203,7 @@ class RemoteFiles:
             text += rest
         if len(text) != length:
             raise CheckpointError(f"{where}: sent {len(text)} of a header of {length} bytes")
+        self.headers_read[name] = text, file_bytes
         return text, file_bytes
 
     def _range(self, name: str, start: int, length: int) -> tuple[bytes, int] | None:
@@ -234,6 +278,10 @@ class RemoteFiles:
 
     def _note_etag(self, name: str, answer: httpx.Response) -> None:
         """A hub sends a large file's SHA-256 with the redirect to its storage, other servers perhaps as the ETag."""
+        if answer.status_code in (200, 206):
+            steps = (*answer.history, answer)
+            linked = next((tag for step in steps if (tag := step.headers.get("x-linked-etag"))), None)
+            self._tags[name] = linked or answer.headers.get("etag") or answer.headers.get("last-modified") or ""
         for step in (*answer.history, answer):
             found = _digest(step.headers.get("x-linked-etag") or step.headers.get("etag"))
             if found is not None:

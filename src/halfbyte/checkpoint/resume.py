@@ -13,11 +13,14 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.errors import OutputError, said
+
+if TYPE_CHECKING:
+    from halfbyte.checkpoint.remote_shard import RemoteShard
 
 VERSION = 2
 """Of the form in which journals and states are written. 1 had no checksums."""
@@ -38,7 +41,7 @@ def fingerprint_of(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
-def source_identity(shards: Iterable[Shard]) -> list[list[Any]]:
+def source_identity(shards: "Iterable[Shard | RemoteShard]") -> list[list[Any]]:
     """What a job's fingerprint says of its source: name, size, time and header hash of every shard, by name."""
     return sorted([shard.path.name, shard.bytes, shard.mtime_ns, shard.header_sha256] for shard in shards)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from halfbyte.checkpoint.files import Files, LocalFiles, check_folder, pooled
 from halfbyte.checkpoint.header import Header, parse_header
@@ -24,11 +24,17 @@ from halfbyte.checkpoint.index import (
 )
 from halfbyte.checkpoint.json_file import object_of
 from halfbyte.checkpoint.shard import Shard
+from halfbyte.checkpoint.snapshots import snapshot_of
+from halfbyte.checkpoint.targets import is_remote
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.disk import reason
 from halfbyte.errors import CheckpointError, HalfbyteError, UnsupportedError
 from halfbyte.formats.foreign import refuse_foreign
 from halfbyte.models import roles_of
+
+if TYPE_CHECKING:
+    from halfbyte.checkpoint.remote_shard import RemoteShard
+    from halfbyte.checkpoint.remote_source import RemoteSource
 
 CONFIG_NAME = "config.json"
 
@@ -168,12 +174,13 @@ class Checkpoint:
         self,
         folder: Path,
         config: dict[str, Any],
-        shards: Mapping[str, Shard],
+        shards: "Mapping[str, Shard | RemoteShard]",
         tensors: dict[str, Tensor],
         left_out: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """left_out: see Opened."""
-        self.folder = folder
+        self._folder = folder
+        self._remote: RemoteSource | None = None
         self.config = config
         self.shards = shards
         self.tensors = tensors
@@ -181,11 +188,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, folder: str | Path, follow_links: bool | None = None) -> "Checkpoint":
-        """Open a checkpoint. Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors).
+        """Open a checkpoint: a folder, one of a hub's cache, a hub's `owner/name[@revision]`, or the URL of a folder.
+
+        Raises CheckpointError (damaged, inconsistent) or UnsupportedError (not safetensors).
 
         follow_links: whether links may lead out of the folder, for whoever copies or hands on what is there; every
         file is looked at then (`files.check_folder`). None where weights alone are read.
         """
+        if is_remote(str(folder)):
+            return cls._open_remote(str(folder))
+        folder = snapshot_of(folder)
         if follow_links is not None:
             check_folder(folder, follow_links)
         files = LocalFiles(Path(folder))
@@ -195,6 +207,31 @@ class Checkpoint:
             files.close()
             raise
         return cls(files.folder, opened.config, files.shards, opened.tensors, opened.left_out)
+
+    @classmethod
+    def _open_remote(cls, target: str) -> "Checkpoint":
+        from halfbyte.checkpoint.remote_source import RemoteSource  # httpx is slow to import
+
+        remote = RemoteSource(target)
+        try:
+            opened = read_headers(remote.files)
+            shards = remote.shards(tensor.shard for tensor in opened.tensors.values())
+        except BaseException:
+            remote.close()
+            raise
+        found = cls(Path(remote.files.where), opened.config, shards, opened.tensors, opened.left_out)
+        found._remote = remote
+        return found
+
+    @property
+    def folder(self) -> Path:
+        """Where the files beside the weights are; of a checkpoint that is not here, a copy of them."""
+        return self._folder if self._remote is None else self._remote.folder
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether its weights come over the network."""
+        return self._remote is not None
 
     def read_into(self, tensor: Tensor, buffer: memoryview, offset: int = 0) -> None:
         """Read len(buffer) bytes of a tensor from its byte `offset`."""
@@ -206,6 +243,9 @@ class Checkpoint:
 
     def check_unchanged(self) -> None:
         """Raises CheckpointError if a shard is no longer the file that was opened."""
+        if self._remote is not None:
+            self._remote.check_unchanged()
+            return
         for name, shard in self.shards.items():
             try:
                 status = shard.path.stat()
@@ -222,6 +262,8 @@ class Checkpoint:
     def close(self) -> None:
         for shard in self.shards.values():
             shard.close()
+        if self._remote is not None:
+            self._remote.close()
 
     def __enter__(self) -> "Checkpoint":
         return self

@@ -1,6 +1,5 @@
 """`halfbyte inspect`"""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +9,7 @@ from halfbyte.cli.output import Json, command, print_json, print_table, role_tex
 
 @command
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Checkpoint folder: config.json and *.safetensors.")],
+    path: Annotated[str, typer.Argument(help="Checkpoint: folder, hub name (owner/name[@revision]) or URL.")],
     json_output: Json = False,
 ) -> None:
     """Show what a checkpoint holds, by role and format: parameters, bytes, bits per weight. Reads headers only.

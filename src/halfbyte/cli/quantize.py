@@ -35,7 +35,7 @@ COMMAND_CLASS = many("--calibrate")
 
 @command
 def quantize(
-    src: Annotated[Path, typer.Argument(help="BF16 checkpoint folder.")],
+    src: Annotated[str, typer.Argument(help="Checkpoint: folder, hub name (owner/name[@revision]) or URL.")],
     dst: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty, unless --improve.")],
     recipe: Annotated[
         str,
@@ -124,7 +124,7 @@ def quantize(
         show(result)
 
 
-def _print_part(src: Path, dst: Path, options: QuantizeOptions, part: PartOptions, json_output: bool) -> None:
+def _print_part(src: str, dst: Path, options: QuantizeOptions, part: PartOptions, json_output: bool) -> None:
     from halfbyte.quantize.parts import quantize_part
 
     with shown_progress() as progress:
@@ -174,6 +174,9 @@ def _print(result: "QuantizeResult") -> None:
         say(f"dry run: {count} shard(s) would be {done}, nothing was")
         if result.room is not None:
             say(_room(result.room))
+        if result.fetch is not None:
+            slow, fast = result.fetch.seconds_at_1_gbit_per_s, result.fetch.seconds_at_10_gbit_per_s
+            say(f"to fetch: {size_text(result.fetch.bytes)}, {slow:,.0f} s at 1 Gbit/s, {fast:,.0f} s at 10 Gbit/s")
         return
     resumed = f", {result.resumed_shards} of {result.shards} shards resumed" if result.resumed_shards else ""
     if result.replaced_shards is not None:

@@ -11,7 +11,7 @@ from halfbyte.quantize.verify_options import VerifyOptions
 
 @command
 def verify(
-    src: Annotated[Path, typer.Argument(help="The source checkpoint.")],
+    src: Annotated[str, typer.Argument(help="The source: folder, hub name or URL.")],
     dst: Annotated[Path, typer.Argument(help="The checkpoint made from it, or its export as .gguf.")],
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one per processor]")] = None,
     tokenizer_pre: Annotated[str | None, typer.Option(help="That the .gguf was exported with.")] = None,
@@ -24,7 +24,7 @@ def verify(
     """
     options = options_from(VerifyOptions, locals())
     if dst.suffix == ".gguf":
-        _verify_gguf(src, dst, options, json_output)
+        _verify_gguf(Path(src), dst, options, json_output)
         return
     from halfbyte.quantize.verify import verify as run
 

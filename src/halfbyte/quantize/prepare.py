@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents
+from halfbyte.errors import UsageError, said
 from halfbyte.quantize.calibrated import DataBounds, calibration_documents, known_scales, measured_by
 from halfbyte.quantize.destination import check_destination
 from halfbyte.quantize.dossier import Results, role_table
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
 from halfbyte.quantize.options import QuantizeOptions
-from halfbyte.quantize.result import QuantizeResult
+from halfbyte.quantize.result import Fetch, QuantizeResult
 from halfbyte.quantize.room import Room, room_for
 from halfbyte.quantize.rounding.stage import rounded_layers, task_on_data
 from halfbyte.quantize.side_files import SideFiles, side_files
@@ -59,6 +60,7 @@ class Prepared:
             warnings=[*self.job.warnings, *(scales.warnings if scales else [])],
             dry_run=self.options.dry_run,
             room=self.room if self.options.dry_run else None,
+            fetch=Fetch.of(self.job.source_bytes) if self.options.dry_run and self.source.is_remote else None,
         )
 
 
@@ -72,6 +74,11 @@ def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: floa
     recipe = chosen_recipe(options)
     rule = measured_by(recipe, options)
     scales, bounds = known_scales(recipe, options, rule), DataBounds.of(options, rule)
+    if source.is_remote and options.calibrate:
+        raise UsageError(
+            said("{calibrate} runs the model, which is not here: weights come over the network once, in their order"),
+            hint=said("download it first, or measure elsewhere and give {input_scale} FILE"),
+        )
     job = plan_job(source, recipe, options.max_shard_bytes, options.force)
     side = side_files(source)
     job = replace(job, warnings=[*job.warnings, *side.warnings])

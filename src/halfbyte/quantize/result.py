@@ -12,10 +12,24 @@ from halfbyte.quantize.room import Room
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """What a source that is not here sends: bytes of weights, and seconds for them at 1 and 10 Gbit/s."""
+
+    bytes: int
+    seconds_at_1_gbit_per_s: float
+    seconds_at_10_gbit_per_s: float
+
+    @classmethod
+    def of(cls, size_bytes: int) -> Self:
+        return cls(size_bytes, round(size_bytes * 8 / 1e9, 1), round(size_bytes * 8 / 1e10, 1))
+
+
+@dataclass(frozen=True)
 class QuantizeResult:
     """What a run did. roles: see `evidence.role_table`. dry_run: nothing was written.
 
-    replaced_shards: by `improve`, None without; 0 if there was nothing to do. room: on the disk, of a dry run.
+    replaced_shards: by `improve`, None without; 0 if there was nothing to do. room, fetch: on the disk,
+    and over the network, of a dry run.
     """
 
     output: str
@@ -34,6 +48,7 @@ class QuantizeResult:
     dry_run: bool
     replaced_shards: int | None = None
     room: Room | None = None
+    fetch: Fetch | None = None
 
     @classmethod
     def of(cls, job: Job, source: Checkpoint, dst: Path, began: float, **found: Any) -> Self:
@@ -51,5 +66,5 @@ class QuantizeResult:
         )
 
     def as_json(self) -> dict[str, Any]:
-        absent = {key for key in ("replaced_shards", "room") if getattr(self, key) is None}
+        absent = {key for key in ("replaced_shards", "room", "fetch") if getattr(self, key) is None}
         return {key: value for key, value in asdict(self).items() if key not in absent}

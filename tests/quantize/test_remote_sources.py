@@ -1,0 +1,153 @@
+"""Sources that lie elsewhere: the bytes of a local run, every weight fetched once, nothing of it on the disk."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gate.server import Site, serving
+from small import small_checkpoint
+from typer.testing import CliRunner
+
+from halfbyte.api import inspect, quantize, verify
+from halfbyte.checkpoint import remote_shard
+from halfbyte.cli.main import app
+from halfbyte.errors import CheckpointError, UsageError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = small_checkpoint(tmp_path_factory.mktemp("source") / "name", "GLM-4.5-Air", shards=3)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wanted(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("wanted") / "out"
+    quantize(source, out)
+    return files(out)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("block", [20_000, 8 << 20])
+@pytest.mark.parametrize("commit", [None, COMMIT])
+def test_from_a_hub(
+    source: Path,
+    wanted: dict[str, bytes],
+    commit: str | None,
+    block: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote_shard, "BLOCK_BYTES", block)
+    site = Site(source, hub=True)
+    site.commit = commit
+    with serving(site) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        quantize("owner/name", tmp_path / "out")
+        assert files(tmp_path / "out") == wanted
+        weights = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+        sent = site.sent_bytes
+        assert sent < 2.2 * weights + 200_000  # headers, side files and listing beside the weights, which are tiny here
+        assert verify("owner/name", tmp_path / "out").ok
+        assert inspect("owner/name@main").parameters == inspect(source).parameters
+
+
+def test_from_a_url_whose_server_lists_nothing(source: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+    with serving(Site(source)) as url:
+        quantize(url, tmp_path / "out")
+        ours = files(tmp_path / "out")
+    assert {name for name in wanted if name.endswith((".safetensors", ".jinja"))} <= ours.keys()
+    assert all(ours[name] == content for name, content in wanted.items() if name.endswith(".safetensors"))
+
+
+@pytest.mark.parametrize("mode", ["busy once", "drops once"])
+def test_a_server_that_stumbles(source: Path, wanted: dict[str, bytes], mode: str, tmp_path: Path) -> None:
+    with serving(Site(source, mode)) as url:
+        quantize(url, tmp_path / "out")
+    assert {n: c for n, c in files(tmp_path / "out").items() if n.endswith(".safetensors")} == {
+        n: c for n, c in wanted.items() if n.endswith(".safetensors")
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("no ranges", "ignores range"), ("moves", "is another file by now"), ("short", "asked for bytes")],
+)
+def test_a_server_that_cannot_be_trusted(
+    source: Path, mode: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_shard, "BLOCK_BYTES", 1000)
+    with serving(Site(source, mode)) as url, pytest.raises(CheckpointError, match=said):
+        quantize(url, tmp_path / "out")
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_stopped_and_resumed(
+    source: Path, wanted: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from halfbyte.quantize.journal import Journal
+
+    quantize(source, tmp_path / "wanted", max_shard_bytes=20_000)
+    real, left = Journal.shard_done, 3
+
+    def stopping(self: Journal, *words: Any) -> None:
+        nonlocal left
+        real(self, *words)
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+
+    site = Site(source, hub=True)
+    site.commit = COMMIT
+    with serving(site) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        monkeypatch.setattr(Journal, "shard_done", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            quantize("owner/name", tmp_path / "out", max_shard_bytes=20_000)
+        monkeypatch.setattr(Journal, "shard_done", real)
+        result = quantize("owner/name", tmp_path / "out", max_shard_bytes=20_000)
+    assert result.resumed_shards >= 3
+    assert files(tmp_path / "out") == files(tmp_path / "wanted")
+
+
+def test_on_paper(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(source, hub=True)
+    with serving(site) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        words = ["quantize", "owner/name", str(tmp_path / "out"), "--dry-run"]
+        done = CliRunner().invoke(app, [*words, "--json"])
+        assert done.exit_code == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert document["fetch"]["bytes"] == document["bytes_in"]
+        assert "to fetch: " in CliRunner().invoke(app, words).stdout
+        with pytest.raises(UsageError, match="not here"):
+            quantize("owner/name", tmp_path / "out", calibrate=[str(source / "config.json")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_s_cache(source: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
+    model = tmp_path / "hub/models--owner--name"
+    shutil.copytree(source, model / "snapshots" / COMMIT / "name")
+    os.rename(model / "snapshots" / COMMIT / "name", model / "snapshots/name")
+    (model / "snapshots" / COMMIT).rmdir()
+    quantize(tmp_path / "hub", tmp_path / "one")
+    quantize(model, tmp_path / "two")
+    assert files(tmp_path / "one") == files(tmp_path / "two") == wanted
+    shutil.copytree(model / "snapshots/name", model / "snapshots/other")
+    with pytest.raises(CheckpointError, match="holds 2 snapshots"):
+        inspect(model)
+    (model / "refs").mkdir()
+    (model / "refs/main").write_text("name")
+    assert inspect(model).parameters == inspect(source).parameters
+    shutil.copytree(model, tmp_path / "hub/models--owner--second")
+    with pytest.raises(CheckpointError, match="holds 2 models: owner/name, owner/second"):
+        inspect(tmp_path / "hub")
