@@ -16,6 +16,7 @@ from small import small_tensors, write_checkpoint
 from halfbyte.api import gate, inspect, quantize, verify
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.errors import UnsupportedError
 from halfbyte.formats.decoding import blocks_of_mxfp4
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
@@ -181,3 +182,11 @@ def test_verify_finds_a_kept_weight_that_is_another(tmp_path: Path) -> None:
     path.write_bytes(content)
     reasons = {found.tensor: found.reason for found in verify(packed, tmp_path / "out").mismatches}
     assert "differs from the source, first at byte 7" in reasons[tensor.name]
+
+
+def test_a_mixture_that_no_engine_loads_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="fp8-block beside NVFP4: no engine"):
+        quantize(source(tmp_path / "packed", "fp8-block"), tmp_path / "out", keep_format=True)
+    assert not (tmp_path / "out").exists()
+    config, tensors = small_tensors("GLM-4.5-Air", 5)
+    quantize(write_checkpoint(tmp_path / "plain", config, tensors), tmp_path / "out", keep_format=True)
