@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -20,6 +20,9 @@ from halfbyte.disk import check_output, reason
 from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
 from halfbyte.progress import Bar, Plain, Progress, tell
 from halfbyte.text import block, json_text, line
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -38,6 +41,12 @@ FollowLinks = Annotated[
 ]
 
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw it: FILE.svg, or FILE.html with the tables too.")]
+
+NARROW = 80
+"""Columns where output is no terminal."""
+
+GAP = 3
+"""Columns between two cells."""
 
 INTERRUPTED = 130
 TRACEBACK = "HALFBYTE_TRACEBACK"
@@ -224,24 +233,57 @@ def shown_progress() -> Iterator[Progress]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> None:
-    """A table on stdout; the first column and any named `format` are text, the others numbers."""
-    from rich import box
+    """A table on stdout; the first column and any named `format` are text, the others numbers.
+
+    One that is wider than the terminal, or than 80 columns where there is none, is shown in pieces, the first column in
+    each of them.
+    """
     from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = NARROW
+    cells = [[line(cell) for cell in row] for row in rows]
+    widths = [
+        max(len(row[at]) for row in [columns, *cells, *([footer] if footer else [])]) for at in range(len(columns))
+    ]
+    for number, piece in enumerate(_pieces(widths, console.width)):
+        console.print(_table(line(title) if number == 0 else "", piece, columns, cells, footer))
+
+
+def _pieces(widths: Sequence[int], most: int) -> list[list[int]]:
+    """Columns by number, as many side by side as fit; the first in each piece. widths: of their longest cells."""
+    pieces, used = [[0]], widths[0] + GAP
+    for at, width in enumerate(widths[1:], 1):
+        if used + width + GAP > most and len(pieces[-1]) > 1:
+            pieces.append([0])
+            used = widths[0] + GAP
+        pieces[-1].append(at)
+        used += width + GAP
+    return pieces
+
+
+def _table(
+    title: str, piece: Sequence[int], columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str]
+) -> "Table":
+    """piece: the columns to show. Cells that are wider than the terminal are folded, never cut."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(
-        title=Text(line(title)), title_justify="left", box=box.SIMPLE_HEAD, show_footer=bool(footer), pad_edge=False
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_footer=bool(footer),
+        pad_edge=False,
     )
-    for i, name in enumerate(columns):
-        justify = "left" if i == 0 or name in ("format", "reason") else "right"
-        table.add_column(name, justify=justify, footer=footer[i] if footer else "", no_wrap=True)  # type: ignore[arg-type]
+    for at in piece:
+        justify: Literal["left", "right"] = "left" if at == 0 or columns[at] in ("format", "reason") else "right"
+        table.add_column(columns[at], justify=justify, footer=footer[at] if footer else "", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(line(cell)) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200
-    console.print(table)
+        table.add_row(*(Text(row[at]) for at in piece))
+    return table
 
 
 def check_plot(plot: Path | None, inputs: Iterable[str | Path | None]) -> None:

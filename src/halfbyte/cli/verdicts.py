@@ -15,9 +15,9 @@ SAYS = {"PASS": "is ruled out", "FAIL": "is certain", "INCONCLUSIVE": "is neithe
 
 
 def show_judgement(found: "Judgement", document: "Mapping[str, Any]") -> None:
-    columns = ("n", "baseline", "candidate", "difference", "90 % interval", "cut", "verdict")
-    widths = (6, 9, 10, 11, 17, 7, 14)
-    say(f"{'points':24}" + "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
+    columns = ("n", "baseline", "candidate", "difference", "90 % interval", "verdict")
+    widths = (5, 9, 10, 11, 17, 13)
+    say(f"{'points':15}" + "".join(f"{name:>{width}}" for name, width in zip(columns, widths, strict=True)))
     for suite in found.suites:
         low, high = suite.interval
         values = (
@@ -26,11 +26,15 @@ def show_judgement(found: "Judgement", document: "Mapping[str, Any]") -> None:
             f"{suite.candidate:.1f}",
             f"{suite.difference:+.2f}",
             f"{low:+.2f} .. {high:+.2f}",
-            f"{suite.truncated['candidate']}/{suite.truncated['baseline']}",
             suite.verdict,
         )
-        name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
-        say(f"{name:24}" + "".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True)))
+        numbers = "".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
+        if len(suite.name) > 15:
+            say(suite.name)
+        say(f"{suite.name if len(suite.name) <= 15 else '':15}{numbers}")
+        if any(suite.truncated.values()):
+            of, base = suite.truncated["candidate"], suite.truncated["baseline"]
+            say(f"  cut short: {of} of the candidate's, {base} of the baseline's")
         for state, counts in (("failed", suite.failed), ("unscorable", suite.unscorable)):
             if any(counts.values()):
                 say(f"  {state}: {counts['candidate']} of the candidate's, {counts['baseline']} of the baseline's")
@@ -68,7 +72,7 @@ def _moved(answers: dict[str, Any]) -> "Iterator[str]":
 def show_noise(found: "Noise") -> None:
     """Of one model against itself."""
     columns = ("items", "runs", "accuracy", "flip", "ICC", "decides margin")
-    say(f"{'points':24}" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in columns))
+    say(f"{'points':20}" + "".join(f"{name:>{max(len(name), 6) + 2}}" for name in columns))
     for suite in found.suites:
         icc = suite.intraclass_correlation
         values = (
@@ -80,8 +84,8 @@ def show_noise(found: "Noise") -> None:
             f"{suite.smallest_margin:.1f}",
         )
         cells = zip(columns, values, strict=True)
-        name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
-        say(f"{name:24}" + "".join(f"{value:>{max(len(column), 6) + 2}}" for column, value in cells))
+        name = suite.name if len(suite.name) <= 20 else suite.name[:17] + "..."
+        say(f"{name:20}" + "".join(f"{value:>{max(len(column), 6) + 2}}" for column, value in cells))
     false = found.verdicts.count("FAIL")
     say(f"the mean over suites decides margins from {found.smallest_margin:.1f} points on; runs of one model against")
     say(f"each other at {found.margin:g} points: {false} of {len(found.verdicts)} verdicts false")
@@ -90,8 +94,8 @@ def show_noise(found: "Noise") -> None:
 def show_power(found: "Power", margin: float) -> None:
     from halfbyte.evaluate.power import undecidable
 
-    columns = ("items", "runs", "accuracy", "sees drop of", "decides margin", "items wanted", "GPU hours")
-    say(f"{'points':24}" + "".join(f"{name:>{max(len(name), 5) + 2}}" for name in columns))
+    columns = ("items", "runs", "accuracy", "sees drop", "decides", "wanted", "GPU h")
+    say(f"{'points':20}" + "".join(f"{name:>{max(len(name), 5) + 2}}" for name in columns))
     for suite in found.suites:
         values = (
             str(suite.items),
@@ -103,8 +107,8 @@ def show_power(found: "Power", margin: float) -> None:
             "-" if suite.gpu_hours is None else f"{suite.gpu_hours:.1f}",
         )
         cells = zip(columns, values, strict=True)
-        name = suite.name if len(suite.name) <= 24 else suite.name[:21] + "..."
-        say(f"{name:24}" + "".join(f"{value:>{max(len(column), 5) + 2}}" for column, value in cells))
+        name = suite.name if len(suite.name) <= 20 else suite.name[:17] + "..."
+        say(f"{name:20}" + "".join(f"{value:>{max(len(column), 5) + 2}}" for column, value in cells))
     if len(found.suites) > 1:
         say(f"the mean over suites decides margins from {found.pooled_margin:.1f} points on")
     if found.decidable:

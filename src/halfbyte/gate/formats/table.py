@@ -15,7 +15,7 @@ def rendered(document: dict[str, Any]) -> str:
 
     checkpoint, policy = document["checkpoint"], document["policy"]
     out = io.StringIO()
-    console = Console(file=out, width=160, no_color=True)
+    console = Console(file=out, width=80, no_color=True)
     if document["findings"]:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for name in ("severity", "rule", "what"):
@@ -29,7 +29,7 @@ def rendered(document: dict[str, Any]) -> str:
     if policy.get("weakens") is not None:
         which = f"policy file {policy['source']} (SHA-256 {policy['sha256'][:12]})"
         less = "; ".join(policy["weakens"]) or "nothing"
-        console.print(Text(f"{which} asks less than default in: {less}"))
+        console.print(Text(f"{which} asks less than default in: {less}"), soft_wrap=True)
     counts = dict.fromkeys(("deny", "warn", "info"), 0)
     for finding in document["findings"]:
         counts[finding["severity"]] += not finding["waived"]
@@ -39,6 +39,7 @@ def rendered(document: dict[str, Any]) -> str:
             f"{document['options']['depth']}: {checkpoint['tensors']:,} tensors in {len(checkpoint['shards']):,} "
             f"shard(s), "
             f"{counts['deny']} refusal(s), {counts['warn']} warning(s)"
-        )
+        ),
+        soft_wrap=True,
     )
     return out.getvalue()
