@@ -9,12 +9,19 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small import small_tensors, write_checkpoint
 
 from halfbyte.api import gate, inspect, quantize, verify
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.errors import UnsupportedError
+from halfbyte.formats.decoding import blocks_of_mxfp4
+from halfbyte.formats.nvfp4.codec import decode
+from halfbyte.formats.nvfp4.reference import Encoded
 from halfbyte.models import roles_of
+from halfbyte.quantize.translated import LARGEST, largest_exponent, second_scale, translate
 
 Arrays = dict[str, npt.NDArray[Any]]
 E4M3, BF16 = ml_dtypes.float8_e4m3fn, ml_dtypes.bfloat16
@@ -101,7 +108,7 @@ def tensors_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 
 @pytest.mark.parametrize("rounding", ["max", "sweep"])
-@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("packing", ["fp8-block", "fp8-rows", "int4"])
 def test_the_same_bytes_as_from_its_decoding(packing: str, rounding: Any, tmp_path: Path) -> None:
     packed = source(tmp_path / "packed", packing)
     plain = decoded(packed, tmp_path / "plain")
@@ -114,6 +121,39 @@ def test_the_same_bytes_as_from_its_decoding(packing: str, rounding: Any, tmp_pa
             content = np.frombuffer(content, np.float32).astype(BF16).tobytes()
             dtype = "BF16"
         assert ours[name] == (dtype, shape, content), name
+
+
+def test_mxfp4_keeps_its_codes(tmp_path: Path) -> None:
+    packed = source(tmp_path / "packed", "mxfp4")
+    quantize(packed, tmp_path / "out", recipe="nvfp4-mlp")
+    theirs, ours = tensors_of(packed), tensors_of(tmp_path / "out")
+    kept = [name for name in theirs if name.endswith("weight_packed") and ours[name.replace("_packed", "")][0] == "U8"]
+    assert len(kept) > 20
+    for name in kept:
+        assert ours[name.replace("_packed", "")][2] == theirs[name][2]
+    rows = json.loads((tmp_path / "out/halfbyte.json").read_text())["tensors"]
+    assert {(row["relative_error"], row["clamped_blocks"]) for row in rows.values()} == {(0.0, 0)}
+    assert verify(packed, tmp_path / "out").ok
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 254), st.integers(0, 40))
+def test_any_mxfp4_block_within_reach_is_kept_exactly(seed: int, low: int, span: int) -> None:
+    chance = np.random.default_rng(seed)
+    codes = chance.integers(0, 256, (4, 32), np.uint8) * chance.integers(0, 2, (4, 1), np.uint8)
+    scales = np.minimum(chance.integers(low, low + span + 1, (4, 2)), 254).astype(np.uint8)
+    largest = largest_exponent(codes, scales)
+    scale_2 = second_scale([largest])
+    out_codes, out_scales = np.full((4, 32), 0xAA, np.uint8), np.full((4, 4), 0xAA, np.uint8)
+    found = translate(codes, scales, scale_2, out_codes, out_scales)
+    assert np.isfinite(scale_2)
+    wanted = blocks_of_mxfp4(codes, scales).reshape(4, 2, 32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        ours = decode(Encoded(out_codes, out_scales, scale_2)).reshape(4, 2, 32)
+    exact = found.exact & np.isfinite(wanted).all(-1)
+    assert np.array_equal(ours[exact], wanted[exact])
+    if span <= 17 and largest is not None and largest - LARGEST >= -126:
+        assert found.exact.all()
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -142,3 +182,11 @@ def test_verify_finds_a_kept_weight_that_is_another(tmp_path: Path) -> None:
     path.write_bytes(content)
     reasons = {found.tensor: found.reason for found in verify(packed, tmp_path / "out").mismatches}
     assert "differs from the source, first at byte 7" in reasons[tensor.name]
+
+
+def test_a_mixture_that_no_engine_loads_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="fp8-block beside NVFP4: no engine"):
+        quantize(source(tmp_path / "packed", "fp8-block"), tmp_path / "out", keep_format=True)
+    assert not (tmp_path / "out").exists()
+    config, tensors = small_tensors("GLM-4.5-Air", 5)
+    quantize(write_checkpoint(tmp_path / "plain", config, tensors), tmp_path / "out", keep_format=True)

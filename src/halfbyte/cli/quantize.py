@@ -78,6 +78,9 @@ def quantize(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the checkpoint in DST once ours is done.")
     ] = False,
+    keep_format: Annotated[
+        bool, typer.Option("--keep-format", help="Copy what is kept as it is stored, if engines load the mixture.")
+    ] = False,
     part: Annotated[
         str | None,
         typer.Option(help="i/n: do one part of n, others beside it on the same folder. /n: i is JOB_COMPLETION_INDEX."),

@@ -52,3 +52,9 @@ def halves_apart(packed: Collection[str], linears: Collection[str]) -> tuple[str
         if first is not None and other is not None:
             return first, other
     return None
+
+
+BESIDE_NVFP4: tuple[str, ...] = ()
+"""Storage formats of fewer bits that an engine loads for linears that ModelOpt's NVFP4 leaves out. None is known: under
+NVFP4 both engines build what the list excludes unquantized, and vLLM 0.33's MIXED_PRECISION knows ModelOpt's own FP8 (a
+scale for the tensor), not blocks, rows or INT4 (its `ModelOptMixedPrecisionConfig`; read, not run)."""

@@ -30,7 +30,9 @@ class QuantizeOptions:
     which gptq rounds, and measures them as it goes; calibration_tokens and calibration_length bound the data,
     memory_budget the resident bytes, device says where. workers: threads, by default one per processor. dry_run: say
     what would be written. overwrite: replace a checkpoint in `dst`; the old one stays until the new one is complete.
-    force: write what engines are known not to load. follow_links: see `Checkpoint.open`.
+    force: write what engines are known not to load. keep_format: copy what
+    the recipe keeps as it is stored, where engines load the mixture, instead of writing it as BF16. follow_links: see
+    `Checkpoint.open`.
 
     Raises UsageError for what cannot be.
     """
@@ -48,6 +50,7 @@ class QuantizeOptions:
     dry_run: bool = False
     overwrite: bool = False
     force: bool = False
+    keep_format: bool = False
     follow_links: bool = False
 
     def __post_init__(self) -> None:

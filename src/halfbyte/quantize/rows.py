@@ -64,14 +64,25 @@ class RowReader:
         """`size` bytes of a tensor from byte `start`."""
         return np.frombuffer(self._read(tensor, start, size), np.uint8)
 
+    def raw_rows(self, packed: Packed) -> Iterator[tuple[int, dict[str, npt.NDArray[np.uint8]]]]:
+        """A packed matrix as (first row, bytes of its parts), in the pieces of `rows`."""
+        rows, columns = packed.shape
+        step = max(1, CHUNK_BYTES // (4 * columns) // packed.form.row_step) * packed.form.row_step
+        for first_row in range(0, rows, step):
+            yield first_row, self._raw(packed, first_row, min(rows, first_row + step))[1]
+
     def _decoded(self, packed: Packed, first: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows [first, stop) in float32."""
+        parts, raw = self._raw(packed, first, stop)
+        return packed.form.decode(parts, raw)
+
+    def _raw(self, packed: Packed, first: int, stop: int) -> tuple[dict[str, Tensor], dict[str, npt.NDArray[np.uint8]]]:
+        """Rows [first, stop) as they are stored: the parts as tensors of their own, and their bytes."""
         spans = packed.form.rows(packed.parts, first, stop)
         parts = {part: packed.parts[part].part(*span) for part, span in spans.items()}
-        raw = {
+        return parts, {
             part: np.frombuffer(self._read(tensor, 0, tensor.bytes, part), np.uint8) for part, tensor in parts.items()
         }
-        return packed.form.decode(parts, raw)
 
     def _read(self, tensor: Tensor, start: int, size: int, buffer: str = "") -> memoryview:
         """buffer: whose content is lost; parts that are needed together have one each."""

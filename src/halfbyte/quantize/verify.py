@@ -37,6 +37,7 @@ from halfbyte.models import roles_of
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
+from halfbyte.quantize.translated import all_mxfp4
 from halfbyte.quantize.units import sharing, unit_key
 from halfbyte.quantize.verify_options import VerifyOptions
 
@@ -247,19 +248,23 @@ class _Comparer:
                     largest = max(largest, amax(rows, linear.source.name, first_row))
         except NonFiniteError as error:
             return [Mismatch(entries[0].name, f"the source cannot be encoded: {error.message}")]
-        if self._rounding is not None and scale_2 != scale_2_of(largest, self._rounding):
+        translated = all_mxfp4(group)
+        if self._rounding is not None and not translated and scale_2 != scale_2_of(largest, self._rounding):
             wanted = scale_2_of(largest, self._rounding)
             return [
                 Mismatch(entry.name, f"weight_scale_2 is {scale_2}, the source gives {wanted}") for entry in entries
             ]
         encoder = Encoder(scale_2, self._rounding or "max")
+        repeatable = self._rounding is not None and not translated
         return [
             found
             for linear, entry in zip(group, entries, strict=True)
-            if (found := self._one(linear, entry, encoder, reader)) is not None
+            if (found := self._one(linear, entry, encoder, reader, repeatable)) is not None
         ]
 
-    def _one(self, linear: Linear, entry: Entry, encoder: Encoder, reader: RowReader) -> Mismatch | None:
+    def _one(
+        self, linear: Linear, entry: Entry, encoder: Encoder, reader: RowReader, repeatable: bool
+    ) -> Mismatch | None:
         code_reader, scale_reader, again = RowReader(self._output), RowReader(self._output), EncodeBuffer()
         columns = linear.source.shape[1]
         ideal, squared_error, energy, differs_at = Measure(), 0.0, 0.0, None
@@ -282,7 +287,7 @@ class _Comparer:
                 differs_at = first_row
         error = float(np.sqrt(squared_error / energy)) if energy else float(squared_error > 0)
         self.errors[entry.name] = error
-        if self._rounding is not None and differs_at is not None:
+        if repeatable and differs_at is not None:
             return Mismatch(
                 entry.name,
                 f"codes or scales are not what {self._rounding} rounding gives, at or after row {differs_at}",

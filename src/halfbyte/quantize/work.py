@@ -7,19 +7,23 @@ comes from the page cache). So a worker holds a few megabytes whatever the tenso
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from halfbyte.checkpoint.packed import Source
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import ShardWriter
+from halfbyte.formats import mxfp4
 from halfbyte.formats.nvfp4 import kernels
 from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.reference import Encoded, scale_2_of
+from halfbyte.formats.storage import SCALE
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.linears import Linear
 from halfbyte.quantize.rounding.store import RoundedExperts
 from halfbyte.quantize.rows import EncodeBuffer, RowReader
+from halfbyte.quantize.translated import all_mxfp4, is_mxfp4, largest_exponent, second_scale, translate
 from halfbyte.quantize.units import Unit, is_whole_expert
 
 
@@ -36,7 +40,7 @@ class Worker:
         rounded: RoundedExperts | None = None,
     ) -> None:
         """rounded: experts whose codes are there already; they are written as they are."""
-        self._reader = RowReader(source, check_stop)
+        self._reader, self._source = RowReader(source, check_stop), source
         self._rounding, self._input_scales, self._advance = rounding, input_scales, advance
         self._rounded = rounded
         self._output = EncodeBuffer()
@@ -50,6 +54,13 @@ class Worker:
         for group in unit.sharing():
             largest = np.float32(max(self._amax(linear.source) for linear in group))
             rounding = "max" if given else self._rounding
+            if not given and all_mxfp4(group):
+                scale_2 = second_scale(self._exponent(linear.source) for linear in group)
+                encoder = Encoder(scale_2, rounding)
+                for linear in group:
+                    self._scalars(linear, group, scale_2, shard, out)
+                    results[linear.role.module] = float(largest), self._translate(linear, encoder, shard, out)
+                continue
             encoder = Encoder(scale_2_of(largest, rounding), rounding)
             for linear in group:
                 if given:
@@ -101,6 +112,39 @@ class Worker:
             self._advance(len(rows) * tensor.bytes // tensor.shape[0])
         return measure
 
+    def _exponent(self, source: Source) -> int | None:
+        """The largest of an MXFP4 matrix's scales, as a power of two; None for one of zeros."""
+        assert is_mxfp4(source)
+        found = [
+            largest_exponent(raw[mxfp4.PACKED].reshape(-1, source.shape[1] // 2), _by_block(raw, source.shape[1]))
+            for _, raw in self._reader.raw_rows(source)
+        ]
+        return max((exponent for exponent in found if exponent is not None), default=None)
+
+    def _translate(self, linear: Linear, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
+        """Write an MXFP4 matrix with its own codes; the measure's clamped blocks are those that could not keep them."""
+        source, module = linear.source, linear.role.module
+        assert is_mxfp4(source)
+        codes_at, scales_at = shard.offsets[f"{module}.weight"], shard.offsets[f"{module}.weight_scale"]
+        columns, measure = source.shape[1], Measure()
+        for (first_row, rows), (_, raw) in zip(
+            self._reader.rows(source), RowReader(self._source).raw_rows(source), strict=True
+        ):
+            codes, scales = (view.reshape(len(rows), -1) for view in self._output.views(rows.size))
+            sums = encoder.encode_into(rows, codes, scales)
+            found = translate(
+                raw[mxfp4.PACKED].reshape(codes.shape), _by_block(raw, columns), encoder.scale_2, codes, scales
+            )
+            decoded = np.empty(rows.size, np.float32)
+            kernels.decode(codes.reshape(-1), scales.reshape(-1), encoder.scale_2, decoded)
+            error = rows.reshape(-1).astype(np.float64) - decoded
+            lost, zero = 2 * int((~found.exact).sum()), 2 * int(found.zero.sum())
+            measure.add(Measure(float(error @ error), sums.max_error, sums.energy, lost, zero))
+            out.write(codes.reshape(-1).data, codes_at + first_row * columns // 2)
+            out.write(scales.reshape(-1).data, scales_at + first_row * columns // BLOCK_SIZE)
+            self._advance(len(rows) * source.bytes // source.shape[0])
+        return measure
+
     def _store(self, linear: Linear, given: Encoded, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
         """Write codes and scales that are given. encoder: the max rule, whose error is measured beside theirs."""
         tensor, module = linear.source, linear.role.module
@@ -128,3 +172,8 @@ class Worker:
             scalars["input_scale"] = self._input_scales.of(linear.role, tuple(member.role.module for member in group))
         for part, value in scalars.items():
             out.write(memoryview(np.float32(value).tobytes()), shard.offsets[f"{module}.{part}"])
+
+
+def _by_block(raw: dict[str, npt.NDArray[np.uint8]], columns: int) -> npt.NDArray[np.uint8]:
+    """E8M0 scales [n, K/32] of the rows at hand."""
+    return raw[SCALE].reshape(-1, columns // mxfp4.BLOCK_SIZE)
