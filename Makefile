@@ -12,6 +12,11 @@ make_venv = $(PYTHON) -m venv $(1)
 install = $(1)/bin/python -m pip install -q
 endif
 
+# The site, build/site: pages of docs/ and a reference made from the code.
+.PHONY: docs
+docs: .venv/ready
+	$(BIN)/python -m mkdocs build -q
+
 .PHONY: demo demo-full test test-slow test-gpu lint bench golden clean
 
 demo: .venv-demo/ready

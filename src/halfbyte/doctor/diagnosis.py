@@ -33,7 +33,7 @@ class Diagnosis:
         return [
             f"{one.serves}: {', '.join(one.missing)} missing; {one.hint}"
             for one in self.extras
-            if one.missing and one.name != "dev"
+            if one.missing and one.name not in ("dev", "docs")
         ]
 
     def as_json(self) -> dict[str, Any]:

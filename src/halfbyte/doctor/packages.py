@@ -18,6 +18,8 @@ SERVES = {
     "gateway": "serve --router smg, ledgers in PostgreSQL",
     "sign": "checking signatures in gate",
     "report": "report, --plot",
+    "cloud": "sources in object storage: s3://, gs://, az://",
+    "docs": "make docs",
     "dev": "the tests",
 }
 """What an extra is for, in commands; the empty one is the core."""
