@@ -199,6 +199,16 @@ def test_a_large_model_stays_small(tmp_path: Path) -> None:
     assert "model-00281-of-00282.safetensors" in page
 
 
+@pytest.mark.parametrize("number", [10**400, 2**1000, -1, 0], ids=["too large", "large", "negative", "none"])
+def test_numbers_that_no_checkpoint_has_are_shown(tmp_path: Path, number: int) -> None:
+    document = full()
+    row = document["roles"][0]
+    row["bytes_before"] = row["parameters"] = document["shards"][0]["bytes"] = number
+    document["compare"][0]["result"]["layers"][0]["layer"] = number
+    document["compare"][0]["result"]["kl"]["mean"] = float("inf")
+    assert str(number) in Parsed(page_of(folder_of(tmp_path, halfbyte=document))).text
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [

@@ -18,6 +18,9 @@ HEAT = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec9
 """viridis, in nine steps: read alike by the colour-blind, in print and on either background."""
 
 WIDTH = 560
+MOST = 2**1023
+"""What a double holds."""
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -104,7 +107,7 @@ def intervals(rows: Rows, title: str, *, zero: float | None = 0.0, percent: bool
 def by_layer(rows: Rows) -> Any:
     """rows: layer, what, value. A line for each `what`, each with an axis of its own."""
     alt = library()
-    names, layers = _in_order(rows, "what"), [row["layer"] for row in rows]
+    names, layers = _in_order(rows, "what"), [_shown(row["layer"]) for row in rows]
     x = alt.X("layer:Q").title("layer").scale(domain=[min(layers), max(max(layers), min(layers) + 1)], nice=False)
     return alt.vconcat(
         *(
@@ -207,8 +210,11 @@ def _data(rows: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def _shown(value: Any) -> Any:
-    """Words as they may be drawn: what is no character of XML ends vl-convert, and the process with it."""
-    return line(value) if isinstance(value, str) else value
+    """Words as they may be drawn: what is no character of XML ends vl-convert, and the process with it. Whole numbers
+    that are no machine's become floating ones."""
+    if isinstance(value, str):
+        return line(value)
+    return float(max(-MOST, min(MOST, value))) if isinstance(value, int) and abs(value) > 2**53 else value
 
 
 def _in_order(rows: Rows, field: str) -> list[Any]:
@@ -222,4 +228,6 @@ def _every(values: Sequence[int], most: int) -> list[int]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < MOST if isinstance(value, int) else math.isfinite(value)

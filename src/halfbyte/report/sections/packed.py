@@ -55,7 +55,7 @@ def packed(dossier: Dossier) -> Section:
     ]
     drawn = finite(
         (
-            {"role": f"{role_of(row)}, {row.format}", "when": when, "bytes": float(value)}
+            {"role": f"{role_of(row)}, {row.format}", "when": when, "bytes": value}
             for row in rows
             for when, value in (("before", row.bytes_before), ("after", row.bytes_after))
         ),
@@ -72,4 +72,7 @@ def role_of(row: RoleRow) -> str:
 
 
 def _bits(size_bytes: int, parameters: int) -> str:
-    return f"{8 * size_bytes / parameters:.3f}" if parameters else "–"
+    try:
+        return f"{8 * size_bytes / parameters:.3f}" if parameters else "–"
+    except OverflowError:  # of numbers that no checkpoint has
+        return "–"
