@@ -161,3 +161,13 @@ def test_two_keys_live_while_rotating(folder: Path) -> None:
     assert ledger.run(settle("nothing", Tokens(), "x", 1.0)) is False
     assert ledger.run(end_keys("t")) == 1
     ledger.close()
+
+
+def test_a_waiter_that_gives_up_takes_nothing_back(folder: Path) -> None:
+    """A door that is told to end while the ledger writes cancels what waits for it."""
+    ledger = SqliteLedger(folder)
+    asked: Future[Any] = ledger.submit(add_tenant("t", Limits(), 1.0))
+    assert not asked.cancel()
+    asked.result(timeout=5)
+    assert ledger.run(standing_of("t", 2.0))["reserved"]["tokens"] == 0
+    ledger.close()

@@ -50,6 +50,7 @@ class SqliteLedger:
     def submit(self, script: Script[T]) -> "Future[T]":
         """Run a script in the next transaction. Fails with LedgerError."""
         done: Future[T] = Future()
+        done.set_running_or_notify_cancel()  # whoever stops waiting for it takes nothing back
         self._work.put((script, done))
         return done
 
