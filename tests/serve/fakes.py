@@ -20,6 +20,7 @@ class Fake:
         self.running = self.most_running = self.left = 0
         self.tokenizes = False
         self.healthy = True
+        self.script: list[str] | None = None  # events for whoever cannot send a `fake` field
         self.url = ""
 
     async def health(self, request: web.Request) -> web.Response:
@@ -64,7 +65,8 @@ class Fake:
             return web.json_response(answer)
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        for event in fake.get("events", events(fake)):
+        told = self.script if self.script is not None and "fake" not in document else events(fake)
+        for event in fake.get("events", told):
             await response.write(event.encode() if isinstance(event, str) else event)
             await asyncio.sleep(fake.get("pace", 0))
         if fake.get("die_last"):
@@ -84,10 +86,10 @@ def usage_chunk(prompt: int, output: int, **more: Any) -> str:
 
 
 def events(fake: dict[str, Any]) -> list[str]:
-    """Words, then the end; `words`, `prompt` and `usage` say how many and whether they are counted."""
-    words = fake.get("words", 3)
+    """Words, then the end; `words`, `prompt` and `usage` say how many and whether counted, `pad` how long."""
+    words, pad = fake.get("words", 3), "." * fake.get("pad", 0)
     found = [chunk({"role": "assistant", "content": ""})]
-    found += [chunk({"content": f"w{n} "}) for n in range(words)]
+    found += [chunk({"content": f"w{n}{pad} "}) for n in range(words)]
     if not fake.get("die_last"):
         found.append(chunk({}, finish_reason="stop"))
         if fake.get("usage", True):

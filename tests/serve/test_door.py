@@ -247,7 +247,7 @@ def test_a_thousand_streams_at_once(place: Place) -> None:
 
 @pytest.mark.slow
 def test_soak(tmp_path: Path) -> None:
-    """Minutes of mixed requests (HALFBYTE_SOAK_S, 120): memory flat, the ledger equal to what clients received."""
+    """Mixed requests (HALFBYTE_SOAK_S, 120), one stream that lasts: memory flat, the ledger equal to what came."""
     import os
     import random
 
@@ -273,6 +273,15 @@ def test_soak(tmp_path: Path) -> None:
                         fakes["usage"] = False
                     answer = client.post(CHAT, json=ASK | {"stream": kind < 0.9, "max_tokens": 300, "fake": fakes})
                     received.append(answer.text.count('"content": "w'))
+                    time.sleep(chance.random() * 0.1)
+
+        def last() -> None:
+            fakes = {"words": int(seconds), "pace": 1}
+            ask = ASK | {"stream": True, "max_tokens": 100_000, "fake": fakes}
+            with running.client(key) as client, client.stream("POST", CHAT, json=ask, timeout=60) as answer:
+                words = sum('"content": "w' in line for line in answer.iter_lines())
+            assert words == seconds
+            received.append(words)
 
         def watch() -> None:
             statm = Path(f"/proc/{running.process.pid}/statm")
@@ -280,7 +289,8 @@ def test_soak(tmp_path: Path) -> None:
                 time.sleep(seconds / 40)
                 memory.append(int(statm.read_text().split()[1]))
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)] + [threading.Thread(target=watch)]
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        threads += [threading.Thread(target=watch), threading.Thread(target=last)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -513,6 +523,55 @@ def test_a_locked_ledger_lets_nobody_in(tmp_path: Path) -> None:
         assert client.post(CHAT, json=ASK).status_code == 200
         assert len(fake.seen) == 2
         assert at_rest(state, "a")["used"]["day"]["requests"] == 2
+
+
+def test_a_full_disk_lets_nobody_in_and_is_forgiven(place: Place) -> None:
+    """What the ledger cannot write down is not let in; with room again the door goes on, and nothing is lost."""
+    import resource
+
+    name, client = place.tenant("--tokens-per-day", "100000")
+    before = place.state / "ledger.sqlite-wal"
+    assert client.post(CHAT, json=ASK).status_code == 200
+    pid, free = place.door.process.pid, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (max(before.stat().st_size, 1), resource.RLIM_INFINITY))
+    try:
+        refused = [client.post(CHAT, json=ASK) for _ in range(3)]
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, free)
+    assert {answer.status_code for answer in refused} == {503}
+    assert {answer.json()["error"]["code"] for answer in refused} == {"ledger_unavailable"}
+    assert client.post(CHAT, json=ASK).status_code == 200
+    used = at_rest(place.state, name)["used"]["day"]
+    assert used["requests"] == 2
+
+
+def test_a_slow_reader_fills_no_memory(place: Place) -> None:
+    """A client that stops reading stops the engine, not the door: what waits for it is bounded, and comes whole."""
+    import socket
+
+    _, client = place.tenant("--tokens-per-day", "100000000")
+    ask = ASK | {"stream": True, "max_tokens": 100_000, "fake": {"words": 1_500, "pad": 30_000}}
+    body = json.dumps(ask).encode()
+    statm = Path(f"/proc/{place.door.process.pid}/statm")
+
+    def resident() -> int:
+        return int(statm.read_text().split()[1]) * 4096
+
+    address = httpx.URL(place.door.url)
+    before = resident()
+    with socket.create_connection((address.host, address.port or 0)) as reader:
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: {address.host}\r\nauthorization: {client.headers['authorization']}\r\n"
+        reader.sendall(f"{head}connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
+        grown = 0
+        for _ in range(10):
+            time.sleep(0.1)
+            grown = max(grown, resident() - before)
+        received = b""
+        while data := reader.recv(1 << 20):
+            received += data
+    assert grown < 40_000_000
+    assert received.count(b"." * 30_000) == 1_500
+    assert b"data: [DONE]" in received
 
 
 def test_a_ledger_that_is_taken_away_lets_nobody_in(tmp_path: Path) -> None:

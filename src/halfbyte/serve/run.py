@@ -266,6 +266,7 @@ class _Opening:
             draining.append(loop.create_task(self._drain(door, server)))
 
         server = _Server(config, closing)
+        bound.listen(BACKLOG)  # who reads the next line may come at once
         address = bound.getsockname()
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         self._progress.note(f"serving {self._model} at http://{host}:{address[1]}")
