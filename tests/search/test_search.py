@@ -8,20 +8,25 @@ import numpy as np
 import pytest
 import yaml
 from compare.models import data, pair
+from families.configs import CONFIGS
 
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.compare.comparison import compare
 from halfbyte.errors import OutputError, UnsupportedError, UsageError
-from halfbyte.formats import fp8_block
+from halfbyte.formats import fp8_block, mxfp4
 from halfbyte.formats.nvfp4 import stored as nvfp4
-from halfbyte.formats.nvfp4.codec import decode, encode
 from halfbyte.models.roles import Role
+from halfbyte.plan.hardware import find_gpu
+from halfbyte.plan.options import PlanOptions
+from halfbyte.plan.planner import plan_for
+from halfbyte.plan.target import on_paper
 from halfbyte.recipes.recipe import Recipe
 from halfbyte.search.best_recipe import search
 from halfbyte.search.groups import groups_of, recipe_of
+from halfbyte.search.knapsack import Choice
+from halfbyte.search.machine import fitting
 from halfbyte.search.options import SearchOptions
-from halfbyte.search.rounded import rounded_copy
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,7 @@ def found(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
     everything = smallest(source)
     with Checkpoint.open(source) as checkpoint:
         budget = (everything + checkpoint.bytes) / 2
-    result = search(source, data=[str(file)], budget_gb=budget / 1e9, output=recipe, work=folder / "work")
+    result = search(source, data=[str(file)], gb=budget / 1e9, output=recipe, work=folder / "work")
     assert not list((folder / "work").iterdir())
     return result.as_json(), recipe
 
@@ -115,7 +120,7 @@ def test_recipe_of_any_choice_quantizes_exactly_it(source: Path) -> None:
 
 def test_bits_are_bytes() -> None:
     assert SearchOptions(bits=4.5).budget_bytes(1_000_000) == 562_500
-    assert SearchOptions(budget_gb=1.5).budget_bytes(1_000_000) == 1_500_000_000
+    assert SearchOptions(gb=1.5).budget_bytes(1_000_000) == 1_500_000_000
 
 
 def test_refusals(source: Path, tmp_path: Path) -> None:
@@ -123,9 +128,15 @@ def test_refusals(source: Path, tmp_path: Path) -> None:
     (tmp_path / "there.yaml").write_text("mine")
     for options, error, wanted in (
         ({}, UsageError, "one of them"),
-        ({"bits": 5, "budget_gb": 5}, UsageError, "one of them"),
+        ({"bits": 5, "context": 1000}, UsageError, "belong to"),
+        ({"bits": 5, "verify": -1}, UsageError, "wanted 0 to"),
+        ({"bits": 8, "also": ["int4"]}, UsageError, "wanted fp8-block or mxfp4"),
+        ({"fit": "b200x2"}, UsageError, "fits as it is"),
+        ({"fit": "b200"}, UsageError, "GPUxCOUNT"),
+        ({"fit": "b2x8"}, UsageError, "b2"),
+        ({"bits": 5, "gb": 5}, UsageError, "one of them"),
         ({"bits": -1}, UsageError, "wanted a number above 0"),
-        ({"budget_gb": float("nan")}, UsageError, "wanted a number above 0"),
+        ({"gb": float("nan")}, UsageError, "wanted a number above 0"),
         ({"bits": 2}, UsageError, "still take"),
         ({"bits": 17}, UsageError, "as it is"),
         ({"bits": 8, "output": tmp_path / "there.yaml"}, OutputError, "exists already"),
@@ -137,31 +148,6 @@ def test_refusals(source: Path, tmp_path: Path) -> None:
         search(tmp_path / "nvfp4", data=file, bits=8)
 
 
-def test_rounded_copy_of_a_stack_of_experts(tmp_path: Path) -> None:
-    """transformers' fused layout: one expert's part of the stack is rounded, with gate and up sharing their scale."""
-    from small import small_checkpoint
-
-    with Checkpoint.open(small_checkpoint(tmp_path / "fused", "Qwen3-30B-A3B-fused")) as checkpoint:
-        rounded_copy(checkpoint, tmp_path / "copy", lambda role: role.layer == 1 and role.expert == 2, nvfp4.FORMAT)
-        with Checkpoint.open(tmp_path / "copy") as copy:
-            for name, tensor in checkpoint.tensors.items():
-                before, after = (values(one, one.tensors[name]) for one in (checkpoint, copy))
-                if not (".layers.1." in name and tensor.shape[0] == 4 and len(tensor.shape) == 3):
-                    np.testing.assert_array_equal(before, after)
-                    continue
-                expected = before.copy()
-                expected[2] = decode(encode(before[2])[0])
-                np.testing.assert_array_equal(after, expected)
-
-
-def values(checkpoint: Checkpoint, tensor: Any) -> np.ndarray:
-    from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
-
-    buffer = bytearray(tensor.bytes)
-    checkpoint.read_into(tensor, memoryview(buffer))
-    return np.frombuffer(buffer, NUMPY_DTYPES[tensor.dtype]).reshape(tensor.shape).astype(np.float32)
-
-
 def test_fp8_keeps_what_it_can() -> None:
     """Within half a step of E4M3 (2^-4 of the value), or of its smallest step under the tile's scale."""
     weight = np.random.default_rng(0).standard_normal((130, 200)).astype(np.float32)
@@ -170,3 +156,55 @@ def test_fp8_keeps_what_it_can() -> None:
     assert (np.abs(rounded - weight) <= np.maximum(np.abs(weight) * 2**-4, step)).all()
     assert (rounded != weight).any()
     assert fp8_block.FORMAT.bytes((130, 200)) == 130 * 200 + 4 * 4
+
+
+def test_mxfp4_keeps_what_it_can() -> None:
+    """What its numbers can say comes back; a block's largest loses at most a quarter of a step of four."""
+    exact = np.array([[0.5, 1, 1.5, 2, 3, 4, 6, -6] * 4, [0] * 32], np.float32) * 2.0**-7
+    [rounded] = mxfp4.FORMAT.rounded([exact])
+    np.testing.assert_array_equal(rounded, exact)
+    weight = np.random.default_rng(0).standard_normal((64, 96)).astype(np.float32)
+    [rounded] = mxfp4.FORMAT.rounded([weight])
+    amax = np.abs(weight.reshape(-1, 32)).max(1, keepdims=True)
+    assert (np.abs(rounded - weight).reshape(-1, 32) <= amax / 4).all()
+    with pytest.raises(UnsupportedError, match="blocks of 32"):
+        mxfp4.FORMAT.rounded([weight[:, :40]])
+
+
+def test_points_of_the_front_and_other_formats(source: Path, tmp_path: Path) -> None:
+    """What is verified is measured whole; formats that no recipe may have are measured, with the reason."""
+    found = search(source, data=[str(data(tmp_path, (60, 40)))], bits=11, verify=3, also=["fp8-block"]).as_json()
+    verified = [row for row in found["front"] if row["kl"] is not None]
+    assert 2 <= len(verified) <= 3
+    everything = next(row for row in found["usual"] if row["name"] == "everything")
+    assert verified[-1]["kl"] == pytest.approx(everything["kl"])
+    assert list(found["not_offered"]) == ["fp8-block"]
+    for group in found["groups"]:
+        other = group["others"]["fp8-block"]
+        assert 0 < other["kl"] < group["kl"]
+        assert group["bytes_after"] < other["bytes"] < group["bytes_before"]
+    assert found["beside_published"]["bytes"] <= found["usual"][0]["bytes"]
+
+
+def test_a_machine_as_budget(tmp_path: Path) -> None:
+    """As many layers' experts stay as they are as the planner finds room for, and no more."""
+    layers = list(range(3, 78))
+    choices = [Choice(count, 0.0, count) for count in range(len(layers) + 1)]
+
+    def text(choice: Choice) -> str:
+        left = layers[choice.saved :]
+        overrides = [{"layers": left, "roles": {"routed_expert": "keep"}}] if left else []
+        document = {"version": 1, "name": "x", "roles": {"routed_expert": "nvfp4"}, "layers": {"overrides": overrides}}
+        return yaml.safe_dump(document)
+
+    options = SearchOptions(fit="b200x8", context=131072)
+    model = on_paper("GLM-5.2", CONFIGS["GLM-5.2"], "bf16")
+    found, plan = fitting(model, options, choices, text)
+    assert 0 < found.saved < len(layers)
+    assert plan.fits
+    file = tmp_path / "one-less.yaml"
+    file.write_text(text(choices[found.saved - 1]))
+    one_less = model.with_recipe(str(file))
+    assert not plan_for(one_less, find_gpu("b200"), 8, PlanOptions(context=131072)).fits
+    with pytest.raises(UsageError, match="does not fit"):
+        fitting(model, SearchOptions(fit="b200x1"), choices, text)

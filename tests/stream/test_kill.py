@@ -129,10 +129,8 @@ def test_compare(kills: int, server: Server, data: str, tmp_path: Path) -> None:
     assert figures(json.loads(found)) == figures(json.loads(wanted))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [15])
+@KILLS
 def test_search(kills: int, server: Server, data: str, tmp_path: Path) -> None:
-    """Nothing of a killed search is gone on with; it leaves no recipe and no folder in the way."""
     out = tmp_path / "recipe.yaml"
     words = ["search", str(checkpoint()), "--data", data, "--bits", "12", "-o", str(out), "--work", "WORK"]
     wanted, found = killed(server, tmp_path, words, kills, out)

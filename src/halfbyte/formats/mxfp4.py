@@ -8,11 +8,11 @@
 Source: OCP Microscaling Formats (MX) v1.0; parts as compressed-tensors 0.12 writes them (`mxfp4-pack-quantized`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from halfbyte.errors import CheckpointError, NonFiniteError
+from halfbyte.errors import CheckpointError, NonFiniteError, UnsupportedError
 from halfbyte.formats.dtypes import F8_E8M0, U8
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.formats.storage import SCALE, Operand, Parts, Span, StorageFormat, whole_rows
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BLOCK_SIZE = 32
 BIAS = 127
+MOST, MOST_EXPONENT = 6.0, 2
+"""Largest E2M1 number, and its power of two."""
 NAN = 255
 PACKED = "weight_packed"
 
@@ -64,6 +66,26 @@ class Mxfp4(StorageFormat):
             raise NonFiniteError(f"{parts[SCALE].name}: a block scale is NaN")
         rows = parts[PACKED].shape[0]
         return blocks_of_mxfp4(raw[PACKED].reshape(rows, -1), raw[SCALE].reshape(rows, -1))
+
+    def rounded(self, weights: "Sequence[npt.NDArray[Any]]") -> "list[npt.NDArray[np.float32]]":
+        """A block's scale is 2^(floor(log2 amax) - 2); codes are the nearest, ties to even, at most 6 (OCP MX).
+
+        Raises UnsupportedError for rows that are no whole number of blocks.
+        """
+        import ml_dtypes
+        import numpy as np
+
+        decoded = []
+        for weight in weights:
+            if weight.shape[1] % BLOCK_SIZE:
+                raise UnsupportedError(f"{weight.shape[1]} columns are no blocks of {BLOCK_SIZE}")
+            blocks = weight.astype(np.float32).reshape(-1, BLOCK_SIZE)
+            amax = np.abs(blocks).max(1, keepdims=True)
+            exponent = np.frexp(np.where(amax > 0, amax, 1))[1] - 1 - MOST_EXPONENT
+            scale = np.ldexp(np.float32(1), np.maximum(exponent, -BIAS)).astype(np.float32)
+            codes = np.clip(blocks / scale, -MOST, MOST).astype(ml_dtypes.float4_e2m1fn).astype(np.float32)
+            decoded.append((codes * scale).reshape(weight.shape))
+        return decoded
 
     def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
         import torch

@@ -39,6 +39,7 @@ def of_search(found: Document) -> list[Figure]:
     """found: as `search --json` prints it."""
     front = [{"gb": row["bytes"] / 1e9, "kl": row["predicted_kl"], "what": FRONT} for row in found["front"]]
     marked = [("chosen", found["chosen"]), *((row["name"], row) for row in found["usual"])]
+    marked += [(f"front at {row['bytes'] / 1e9:.3g} GB", row) for row in found["front"] if row.get("kl") is not None]
     points = [{"gb": row["bytes"] / 1e9, "kl": row["kl"], "what": short(name, 60)} for name, row in marked]
     table = Table(
         "recipes",

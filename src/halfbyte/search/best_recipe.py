@@ -1,12 +1,12 @@
 """`search`: which layers' experts, shared experts and dense MLPs to make four bits, under a size.
 
-1. each group alone is rounded and its damage measured (`damage`)
+1. each group alone is rounded and its damage measured, all in one pass over the weights (`measured`, `damage`)
 2. all undominated trades of size against the sum of damages are found exactly (`knapsack`)
-3. the trade that fits the budget is written as a recipe and measured, beside the usual recipes
+3. the trade that fits the budget is written as a recipe; it, the usual recipes and some points of the front are
+   measured whole, in a second pass
 """
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.checkpoint.writer import output_error, write_whole
+from halfbyte.checkpoint.writer import write_whole
 from halfbyte.compare.checks import check_context
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
@@ -24,28 +24,37 @@ from halfbyte.disk import check_output, check_work
 from halfbyte.errors import OutputError, UsageError
 from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.formats.nvfp4.stored import FORMAT as NVFP4
+from halfbyte.formats.storage import StorageFormat
 from halfbyte.models import roles_of
 from halfbyte.models.roles import Role
+from halfbyte.plan.target import resolve
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.job import plan_job
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.search.groups import Group, groups_of, recipe_of
 from halfbyte.search.knapsack import Choice, Item, cheapest, front
+from halfbyte.search.machine import fitting
+from halfbyte.search.measured import Measured
+from halfbyte.search.offered import formats_beside, why_not
 from halfbyte.search.options import SearchOptions
 
+PUBLISHED = "all experts"
 USUAL: dict[str, tuple[Role, ...]] = {
-    "all experts": (Role.ROUTED_EXPERT,),
+    PUBLISHED: (Role.ROUTED_EXPERT,),
     "experts and shared": (Role.ROUTED_EXPERT, Role.SHARED_EXPERT),
     "everything": tuple(Role),
 }
-"""What the choice is held against; everything that engines load, that is."""
+"""What the choice is held against; everything that engines load, that is. The first is the published recipe."""
+BESIDE_PUBLISHED = "found, no larger than all experts"
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """groups: each with its damage, nats of KL. front: bytes of the checkpoint and sum of damages of all best trades.
+    """groups: each with its damage, nats of KL, and under `others` bytes and damage in formats that are not offered.
+    front: bytes of the checkpoint and sum of damages of all best trades, with `kl` where it was measured whole.
 
-    chosen and usual: with `kl` as measured beside `predicted_kl`, the sum. recipe: YAML text for `quantize`.
+    chosen, usual, beside_published (the best trade that is no larger than the published recipe): with `kl` as measured
+    beside `predicted_kl`, the sum. recipe: YAML text for `quantize`. not_offered: format -> why. plan: with `fit`.
     """
 
     budget_bytes: int
@@ -55,8 +64,11 @@ class SearchResult:
     front: list[dict[str, Any]]
     chosen: dict[str, Any]
     usual: list[dict[str, Any]]
+    beside_published: dict[str, Any]
+    not_offered: dict[str, str]
     recipe: str
     output: str | None
+    plan: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,87 +83,89 @@ def search(
     below what four bits can reach or above the source's own size.
     """
     options, progress = options or SearchOptions(**given), progress or Silent()
-    output = options.output
-    if options.work is not None:
-        check_work(Path(options.work), [Path(src)])
-    if output is not None:
-        check_output(Path(output), [Path(src), *map(Path, options.data)])
-    if output is not None and os.path.lexists(output):
-        raise OutputError(f"{output}: exists already", hint="give another name with -o, or remove it")
+    forms: dict[str, StorageFormat] = {NVFP4.name: NVFP4} | formats_beside(options.also)
+    _check_places(src, options)
     tokenizer = open_tokenizer(src)
     with Checkpoint.open(src) as source:
         groups = groups_of(source, NVFP4)
-        parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
-        budget = options.budget_bytes(parameters)
-        _check_reachable(source, groups, budget)
+        _best(source, groups, _ends(groups), options)  # a budget out of reach is said before the work
         documents = load(
             options.data, tokenizer, max_length=options.max_length, tokens=options.tokens, seed=options.seed
         )
         check_context(documents, tokenizer.context)
-        measured = _Measured(source, documents.documents, options, progress)
-        damages = measured.kl([[group] for group in groups])
-        choices = front([Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, damages, strict=True)])
-        best = _fitting(source, groups, choices, budget)
-        wanted = {"chosen": [groups[i] for i in best.items()]}
-        for name, roles in USUAL.items():
-            wanted[name] = [group for group in groups if group.role in roles]
-        kls = measured.kl([picked for picked in wanted.values() if picked])
-    damage = dict(zip((group.label for group in groups), damages, strict=True))
-    rows = [
-        _row(name, picked, groups, damage, kl, source.bytes)
-        for (name, picked), kl in zip(((n, p) for n, p in wanted.items() if p), kls, strict=True)
-    ]
-    name = Path(output).stem if output is not None else "searched"
-    text = _recipe_text(wanted["chosen"], groups, name, rows[0], budget)
-    if output is not None:
-        write_whole(Path(output), text.encode())
-    return SearchResult(
-        budget,
-        source.bytes,
-        parameters,
-        [asdict(group) | {"kl": kl} for group, kl in zip(groups, damages, strict=True)],
-        [_trade(choice, groups, source.bytes) for choice in choices],
-        rows[0],
-        rows[1:],
-        text,
-        None if output is None else str(output),
-    )
+        with Measured.opened(source, documents.documents, options, progress) as measured:
+            costs = measured.alone(groups, forms)
+            damages = [cost[NVFP4.name] for cost in costs]
+            choices = front([Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, damages, strict=True)])
+            best, plan = _best(source, groups, choices, options)
+            wanted = {"chosen": [groups[i] for i in best.items()]}
+            wanted |= {name: [group for group in groups if group.role in roles] for name, roles in USUAL.items()}
+            saved = sum(group.bytes_before - group.bytes_after for group in wanted[PUBLISHED])
+            beside = cheapest(choices, saved) or choices[-1]
+            wanted[BESIDE_PUBLISHED] = [groups[i] for i in beside.items()]
+            points = _spread(choices, options.verify)
+            measures = [*wanted.values(), *([groups[i] for i in choices[point].items()] for point in points)]
+            kls = measured.whole(measures, NVFP4)
+        damage = dict(zip((group.label for group in groups), damages, strict=True))
+        rows = {
+            name: _row(name, picked, groups, damage, kl, source.bytes)
+            for (name, picked), kl in zip(wanted.items(), kls, strict=False)
+        }
+        parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
+        budget = options.budget_bytes(parameters) or rows["chosen"]["bytes"]
+        verified = dict(zip(points, kls[len(wanted) :], strict=True))
+        name = Path(options.output).stem if options.output is not None else "searched"
+        result = SearchResult(
+            budget,
+            source.bytes,
+            parameters,
+            [_group(group, cost, forms) for group, cost in zip(groups, costs, strict=True)],
+            [_trade(choice, groups, source.bytes, verified.get(i)) for i, choice in enumerate(choices)],
+            rows["chosen"],
+            [rows[name] for name in USUAL],
+            rows[BESIDE_PUBLISHED],
+            why_not(options.also),
+            _recipe_text(wanted["chosen"], groups, name, rows["chosen"], budget),
+            None if options.output is None else str(options.output),
+            plan,
+        )
+    if options.output is not None:
+        write_whole(Path(options.output), result.recipe.encode())
+    return result
 
 
-class _Measured:
-    """The data and the way to measure on it."""
+def _check_places(src: str | Path, options: SearchOptions) -> None:
+    if options.work is not None:
+        check_work(Path(options.work), [Path(src)])
+    if options.output is not None:
+        check_output(Path(options.output), [Path(src), *map(Path, options.data)])
+        if os.path.lexists(options.output):
+            hint = "give another name with -o, or remove it"
+            raise OutputError(f"{options.output}: exists already", hint=hint)
 
-    def __init__(
-        self, source: Checkpoint, documents: Sequence[Any], options: SearchOptions, progress: Progress
-    ) -> None:
-        import torch
 
-        from halfbyte.compare.lockstep import Spans
-        from halfbyte.compare.opening import Opening
-        from halfbyte.compare.tokens import LOGIT_BYTES
+def _ends(groups: Sequence[Group]) -> list[Choice]:
+    """The source and all that can be saved, as a front of unknown damage."""
+    saved = sum(group.bytes_before - group.bytes_after for group in groups)
+    return [Choice(0, 0.0, 0), Choice(saved, 0.0, (1 << len(groups)) - 1)]
 
-        device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._source, self._progress = source, progress
-        self._scratch = None if options.work is None else Path(options.work)
-        self._opening = Opening(device, options.memory_budget, self._scratch)
-        ids = [torch.from_numpy(document.ids) for document in documents]
-        spans = [slice(0, len(one)) for one in ids]
-        self._job = Spans(ids, spans, len(ids), self._opening.logit_bytes or LOGIT_BYTES)
 
-    def kl(self, choices: Sequence[Sequence[Group]]) -> list[float]:
-        """Mean KL(source ‖ choice) over all tokens, in nats."""
-        import numpy as np
+def _best(
+    source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice], options: SearchOptions
+) -> tuple[Choice, dict[str, Any] | None]:
+    """The choice of least damage within the budget, and the plan where a machine is the budget. Raises UsageError."""
+    parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
+    budget = options.budget_bytes(parameters)
+    if budget is not None:
+        _check_reachable(source, groups, budget)
+        return _under(source, groups, choices, budget), None
 
-        from halfbyte.search.damage import measure
+    def text(choice: Choice) -> str:
+        picked = [groups[i] for i in choice.items()]
+        return yaml.safe_dump(recipe_of(picked, groups, "searched", "").model_dump(mode="json", exclude_defaults=True))
 
-        try:
-            if self._scratch is not None:
-                self._scratch.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix="search-", dir=self._scratch) as scratch:
-                found = measure(self._source, choices, NVFP4, self._job, self._opening, Path(scratch), self._progress)
-        except OSError as error:
-            raise output_error(self._scratch or Path(tempfile.gettempdir()), error) from None
-        return [float(np.concatenate([one.kl for one in difference.tokens]).mean()) for difference in found]
+    best, plan = fitting(resolve(str(source.folder)), options, choices, text)
+    return best, plan.as_json()
 
 
 def _check_reachable(source: Checkpoint, groups: Sequence[Group], budget: int) -> None:
@@ -165,7 +179,7 @@ def _check_reachable(source: Checkpoint, groups: Sequence[Group], budget: int) -
         raise UsageError(f"budget of {budget / 1e9:.4g} GB: the source takes {source.bytes / 1e9:.4g} GB as it is")
 
 
-def _fitting(source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice], budget: int) -> Choice:
+def _under(source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice], budget: int) -> Choice:
     """The choice of least damage whose files, headers included, fit the budget."""
     saved = source.bytes - budget
     while True:
@@ -175,33 +189,53 @@ def _fitting(source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choi
                 f"budget of {budget / 1e9:.4g} GB: headers of the files do not fit", hint="give a little more"
             )
         picked = [groups[i] for i in best.items()]
-        written = plan_job(
-            source, recipe_of(picked, groups, "searched", ""), QuantizeOptions.max_shard_bytes
-        ).output_bytes
-        if written <= budget:
+        recipe = recipe_of(picked, groups, "searched", "")
+        if plan_job(source, recipe, QuantizeOptions.max_shard_bytes).output_bytes <= budget:
             return best
         saved = best.saved + 1
+
+
+def _spread(choices: Sequence[Choice], count: int) -> list[int]:
+    """Numbers of `count` choices, evenly spaced in what they save; without the source itself."""
+    found = list[int]()
+    for step in range(1, count + 1):
+        saved = choices[-1].saved * step / count
+        near = min(range(1, len(choices)), key=lambda i: abs(choices[i].saved - saved))
+        found += [near] if near not in found else []
+    return found
+
+
+def _group(group: Group, cost: dict[str, float], forms: dict[str, StorageFormat]) -> dict[str, Any]:
+    others = {name: {"bytes": group.bytes_in(forms[name]), "kl": kl} for name, kl in cost.items() if name != NVFP4.name}
+    shown = {name: value for name, value in asdict(group).items() if name != "shapes"}
+    return shown | {"kl": cost[NVFP4.name], "others": others}
 
 
 def _row(
     name: str, picked: Sequence[Group], groups: Sequence[Group], damage: dict[str, float], kl: float, source_bytes: int
 ) -> dict[str, Any]:
-    recipe = recipe_of(picked, groups, name, "")
+    overrides: list[Any] = []
+    roles: list[str] = []
+    if picked:
+        recipe = recipe_of(picked, groups, name, "")
+        overrides = recipe.model_dump(mode="json")["layers"]["overrides"]
+        roles = [str(role) for role in recipe.roles]
     return {
         "name": name,
         "bytes": source_bytes - sum(group.bytes_before - group.bytes_after for group in picked),
         "groups": len(picked),
         "predicted_kl": sum(damage[group.label] for group in picked),
         "kl": kl,
-        "layers": recipe.model_dump(mode="json")["layers"]["overrides"],
-        "roles": [str(role) for role in recipe.roles],
+        "layers": overrides,
+        "roles": roles,
     }
 
 
-def _trade(choice: Choice, groups: Sequence[Group], source_bytes: int) -> dict[str, Any]:
+def _trade(choice: Choice, groups: Sequence[Group], source_bytes: int, kl: float | None) -> dict[str, Any]:
     return {
         "bytes": source_bytes - choice.saved,
         "predicted_kl": choice.damage,
+        "kl": kl,
         "groups": [groups[i].label for i in choice.items()],
     }
 

@@ -1,93 +1,141 @@
-"""What each group costs by itself: KL at the output when only that group is rounded, all else as in the source.
+"""What choices of groups cost: KL at the output of each, all measured in one pass over the source's weights.
 
-Several candidates share one pass with the baseline. Routed experts are rounded as they stream by; of other groups a
-rounded copy of their shards is written first.
+A choice is a branch (`stream.branch`): it parts from the source in its first rounded layer and runs on from there.
+Nothing is approximated: the error of a group's output, what later layers make of it, routers that flip, and how open
+each token's continuation is, all end in one number.
 """
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor, cat, from_numpy
 
+from halfbyte.checkpoint.inventory import inventory
+from halfbyte.checkpoint.resume import fingerprint_of
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.compare.layers import BaseChoices, CandidateChoices
-from halfbyte.compare.lockstep import Difference, Lockstep, Spans
+from halfbyte.compare.lockstep import Spans
 from halfbyte.compare.opening import Opening
+from halfbyte.compare.tokens import compare_span
 from halfbyte.formats.storage import StorageFormat
-from halfbyte.models.roles import Role, TensorRole
+from halfbyte.models import roles_of
+from halfbyte.models.roles import Role
 from halfbyte.progress import Progress
+from halfbyte.quantize.linears import Linear, split
+from halfbyte.quantize.units import sharing, unit_key
 from halfbyte.search.groups import Group
-from halfbyte.search.rounded import rounded_copy
-from halfbyte.stream.routing import ExpertRows
+from halfbyte.stream.branch import Branch
+from halfbyte.stream.executor import Streamed
 
-TOGETHER = 4
-"""Candidates in one pass: each holds its own activations."""
+TOGETHER = 16
+"""Branches whose logits are held beside the source's."""
 
-
-class RoundedExperts(CandidateChoices):
-    """Rounds the routed experts of some layers as they stream by."""
-
-    def __init__(self, base: BaseChoices, layers: frozenset[int], form: StorageFormat) -> None:
-        super().__init__(base)
-        self._layers, self._form = layers, form
-
-    def expert(
-        self, layer: int, expert: int, hidden: Tensor, rows: ExpertRows, gate_up: Tensor, down: Tensor
-    ) -> tuple[Tensor, Tensor] | None:
-        if layer not in self._layers:
-            return None
-        rounded = [self._rounded(list(gate_up.chunk(2))), self._rounded([down])]
-        return rounded[0].to(gate_up), rounded[1].to(down)
-
-    def _rounded(self, weights: list[Tensor]) -> Tensor:
-        """Matrices that share a scale, in float32 (every weight of the source is a float32 number)."""
-        arrays = [weight.float().cpu().numpy() for weight in weights]
-        return cat([from_numpy(array) for array in self._form.rounded(arrays)])
+Choice = Mapping[Group, StorageFormat]
 
 
+@torch.no_grad()
 def measure(
-    source: Checkpoint,
-    choices: Sequence[Sequence[Group]],
-    form: StorageFormat,
-    job: Spans,
-    opening: Opening,
-    scratch: Path,
-    progress: Progress,
-) -> list[Difference]:
-    """The difference to the source of each choice of groups. scratch: an existing folder for rounded copies."""
-    found: list[Difference] = []
-    for start in range(0, len(choices), TOGETHER):
-        part = choices[start : start + TOGETHER]
-        progress.note(f"measuring {', '.join(_name(choice) for choice in part)} ({start} of {len(choices)} done)")
-        folders = [_copy(source, choice, form, scratch / str(start + number)) for number, choice in enumerate(part)]
-        makers = [_observer(choice, form) for choice in part]
-        with opening.models([(source.folder, None), *((folder, None) for folder in folders)]) as (base, *others):
-            layer_bytes = source.bytes * (1 + len(part)) // base.layers
-            found += Lockstep(base, others, job, makers).run(progress, layer_bytes)
-        for folder in folders:
-            if folder != source.folder:
-                for path in folder.iterdir():
-                    path.unlink()
+    source: Checkpoint, choices: Sequence[Choice], job: Spans, opening: Opening, progress: Progress
+) -> list[float]:
+    """Mean KL(source ‖ choice) over the job's tokens, in nats, for each choice. Goes on after a kill."""
+    modules, once = _modules(source, {group for choice in choices for group in choice}), _Once()
+    branches = [_Rounded(choice, modules, once) for choice in choices if choice]
+    if not branches:
+        return [0.0] * len(choices)
+    key = fingerprint_of({"choices": [[[group.label, form.name] for group, form in one.items()] for one in choices]})
+    with opening.models([(source.folder, None)], progress) as (model,):
+        model.start(job.ids, key=key, branches=branches)
+        each = source.bytes // model.layers
+        progress.start(f"{len(branches)} roundings", each * model.layers, each * model.next_layer)
+        while model.next_layer < model.layers:
+            model.step()
+            progress.advance(each)
+        damages = _damages(model, len(branches), job, progress)
+        return [next(damages) if choice else 0.0 for choice in choices]
+
+
+class _Once:
+    """Rounds what several branches ask for once. Holds the matrices of one expert, or of one layer's other linears."""
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[object, ...], tuple[list[Tensor], list[Tensor]]] = {}
+        self._layer = (-1, -1)
+
+    def rounded(self, place: tuple[int, int], weights: Sequence[Tensor], form: StorageFormat) -> list[Tensor]:
+        """Matrices that share a scale as a format leaves them, in their own dtype. place: layer and first address of
+        the expert; -1 for what is no expert. What another place asked for is forgotten."""
+        if place != self._layer:
+            self._layer, self._given = place, {}
+        key = (form.name, *(weight.data_ptr() for weight in weights))
+        if key not in self._given:
+            arrays = form.rounded([weight.float().cpu().numpy() for weight in weights])
+            found = [from_numpy(array).to(weight) for array, weight in zip(arrays, weights, strict=True)]
+            self._given[key] = (list(weights), found)  # the weights too, so that no other takes their address
+        return self._given[key][1]
+
+
+class _Rounded(Branch):
+    """The source with some groups as their formats leave them."""
+
+    def __init__(self, choice: Choice, modules: Mapping[Group, list[tuple[str, ...]]], once: _Once) -> None:
+        """modules: of each group's plain linears, those together that share a second scale."""
+        super().__init__(min(group.layer for group in choice))
+        self._modules, self._once = modules, once
+        self._experts = {group.layer: form for group, form in choice.items() if group.role is Role.ROUTED_EXPERT}
+        self._plain: dict[int, list[tuple[Group, StorageFormat]]] = {}
+        for group, form in choice.items():
+            self._plain.setdefault(group.layer, []).append((group, form))
+
+    def plain(self, layer: int, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for group, form in self._plain.get(layer, []):
+            for names in self._modules[group]:
+                rounded = self._once.rounded((layer, -1), [weights[name] for name in names], form)
+                found |= dict(zip(names, rounded, strict=True))
+        return found
+
+    def expert(self, layer: int, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor] | None:
+        if layer not in self._experts:
+            return None
+        form, place = self._experts[layer], (layer, gate_up.data_ptr())
+        gate, up = self._once.rounded(place, list(gate_up.chunk(2)), form)
+        return cat([gate, up]), self._once.rounded(place, [down], form)[0]
+
+
+def _modules(source: Checkpoint, groups: set[Group]) -> dict[Group, list[tuple[str, ...]]]:
+    roles = roles_of(source.config)
+    linears, _ = split(inventory(source.tensors, roles), roles)
+    found: dict[Group, list[tuple[str, ...]]] = {}
+    for group in groups:
+        units: dict[object, list[Linear]] = {}
+        for linear in linears:
+            if group.role is not Role.ROUTED_EXPERT and group.holds(linear.role):
+                units.setdefault(unit_key(linear.role), []).append(linear)
+        together = [part for unit in units.values() for part in sharing(unit)]
+        found[group] = [tuple(linear.role.module for linear in part) for part in together]
     return found
 
 
-def _copy(source: Checkpoint, choice: Sequence[Group], form: StorageFormat, folder: Path) -> Path:
-    """A copy with all rounded that does not stream by; the source itself if that is nothing."""
-    rest = [group for group in choice if group.role is not Role.ROUTED_EXPERT]
-    if not rest:
-        return source.folder
+@dataclass(frozen=True)
+class _Sequences:
+    """The sequences of one branch, or of the source itself, by the numbers that the job gives them."""
 
-    def chosen(role: TensorRole) -> bool:
-        return any(group.holds(role) for group in rest)
+    model: Streamed
+    first: int
 
-    rounded_copy(source, folder, chosen, form)
-    return folder
+    def logits(self, sequence: int, start: int, stop: int) -> Tensor:
+        return self.model.logits(self.first + sequence, start, stop)
 
 
-def _observer(choice: Sequence[Group], form: StorageFormat) -> Callable[[BaseChoices], CandidateChoices]:
-    layers = frozenset(group.layer for group in choice if group.role is Role.ROUTED_EXPERT)
-    return lambda base: RoundedExperts(base, layers, form) if layers else CandidateChoices(base)
-
-
-def _name(choice: Sequence[Group]) -> str:
-    return choice[0].label if len(choice) == 1 else f"{len(choice)} groups"
+def _damages(model: Streamed, branches: int, job: Spans, progress: Progress) -> Iterator[float]:
+    count, own = len(job.ids), _Sequences(model, 0)
+    progress.start("logits", branches)
+    for start in range(0, branches, TOGETHER):
+        part = [_Sequences(model, count * (1 + number)) for number in range(start, min(start + TOGETHER, branches))]
+        sums, tokens = [0.0] * len(part), 0
+        for sequence, (ids, span) in enumerate(zip(job.ids, job.spans, strict=True)):
+            measures = compare_span(own, part, sequence, ids, span, model.vocab_size, job.logit_bytes)
+            sums = [one + float(found.kl.sum()) for one, found in zip(sums, measures, strict=True)]
+            tokens += span.stop - span.start
+        progress.advance(len(part))
+        yield from (one / tokens for one in sums)

@@ -3,6 +3,7 @@
 Engines read one precision per layer's routed experts and fuse pairs of linears, so nothing smaller can be chosen.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,13 +22,14 @@ from halfbyte.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Group:
-    """bytes_before: in the source. bytes_after: in the format."""
+    """bytes_before: in the source. bytes_after: in the format. shapes: of its matrices, [N, K] and how many."""
 
     role: Role
     layer: int
     parameters: int
     bytes_before: int
     bytes_after: int
+    shapes: tuple[tuple[tuple[int, int], int], ...] = ()
 
     def holds(self, role: TensorRole) -> bool:
         return role.role is self.role and role.layer == self.layer and not role.mtp
@@ -35,6 +37,9 @@ class Group:
     @property
     def label(self) -> str:
         return f"{self.role} {self.layer}"
+
+    def bytes_in(self, form: StorageFormat) -> int:
+        return sum(count * form.bytes(shape) for shape, count in self.shapes)
 
 
 def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
@@ -49,7 +54,7 @@ def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
             )
     linears, _ = split(entries, roles)
     allowed = _loadable(roles)
-    sizes: dict[tuple[int, Role], list[int]] = {}
+    sizes: dict[tuple[int, Role], tuple[Counter[tuple[int, int]], list[int]]] = {}
     for linear in linears:
         role, shape = linear.role, linear.source.shape
         if role.role not in allowed or role.mtp or role.layer is None:
@@ -57,14 +62,17 @@ def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
         if shape[1] % BLOCK_SIZE:
             allowed = allowed - {role.role}
             continue
-        total = sizes.setdefault((role.layer, role.role), [0, 0, 0])
+        shapes, total = sizes.setdefault((role.layer, role.role), (Counter(), [0, 0, 0]))
+        shapes[shape[0], shape[1]] += 1
         total[0] += shape[0] * shape[1]
         total[1] += linear.source.bytes
         total[2] += form.bytes((shape[0], shape[1]))
     order = list(Role)
     found = [
-        Group(role, layer, *total)
-        for (layer, role), total in sorted(sizes.items(), key=lambda item: (item[0][0], order.index(item[0][1])))
+        Group(role, layer, total[0], total[1], total[2], tuple(shapes.items()))
+        for (layer, role), (shapes, total) in sorted(
+            sizes.items(), key=lambda item: (item[0][0], order.index(item[0][1]))
+        )
         if role in allowed
     ]
     if not found:

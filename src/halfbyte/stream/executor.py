@@ -22,6 +22,7 @@ from halfbyte.disk import check_work
 from halfbyte.errors import UsageError, said
 from halfbyte.progress import Progress, Silent
 from halfbyte.stream import attention
+from halfbyte.stream.branch import Branch, Branches
 from halfbyte.stream.budget import divide
 from halfbyte.stream.contents import Contents
 from halfbyte.stream.ends import Ends
@@ -110,14 +111,18 @@ class Streamed:
         return cls(contents, skeleton, options, progress or Silent())
 
     @torch.no_grad()
-    def start(self, sequences: Sequence[Tensor], key: str = "", anew: bool = False) -> None:
+    def start(
+        self, sequences: Sequence[Tensor], key: str = "", anew: bool = False, branches: Sequence[Branch] = ()
+    ) -> None:
         """Embed all sequences, each int64 [T], or go on where an earlier run of the same job was killed.
 
-        key: whatever else the work folder's results depend on, such as an observer's options. anew: whatever an
-        earlier run left is removed. Afterwards `next_layer` says where `step` begins.
+        key: whatever else the work folder's results depend on, such as an observer's options, or what the branches
+        change. anew: whatever an earlier run left is removed. branches: their sequences come behind the model's own,
+        all of the first branch, then all of the second; observers do not see them. Afterwards `next_layer` says where
+        `step` begins.
         """
         self._stop()
-        own = Sequences.of(sequences)
+        own = Sequences.of([*sequences] * (1 + len(branches)))
         config, device = self.config, self._skeleton.device
         self._observed = None
         self._work = Work(self._options["work"], self._progress.note)
@@ -163,13 +168,14 @@ class Streamed:
             pinned=device.type == "cuda",
             threads=2 if device.type == "cpu" else 8,
         )
-        groups = own.groups(modes, 0 if device.type == "cpu" else BATCH_TOKENS)
+        alone = Sequences.of(sequences)
+        groups = alone.groups(modes[: len(sequences)], 0 if device.type == "cpu" else BATCH_TOKENS)
         scratch = None if self._options["budget"] is None else max(1 << 20, min(plan.eager_bytes, 4 << 20))
         self._run = LayerRun(
             self._contents,
             self._skeleton,
             Loader(self._reader, device, self._progress),
-            groups,
+            Branches(branches, groups, len(sequences), alone.offsets[-1]),
             scratch if device.type == "cpu" else None,
             self._options["activations"] == "a4-sim",
         )

@@ -39,7 +39,7 @@ def run_expert(
     inputs: Rows,
     outputs: Rows,
     together: int | None,
-    look: Callable[[str, Tensor], None],
+    look: Callable[[str, Tensor], None] = lambda name, x: None,
 ) -> None:
     """Add one expert's weighted results to `outputs`.
 

@@ -1,7 +1,7 @@
 """One decoder layer over all sequences: the three passes."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,15 +12,16 @@ from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.stream import attention
+from halfbyte.stream.branch import Branch, Branches, Running, swapped
 from halfbyte.stream.contents import Contents, plain_parcels
 from halfbyte.stream.experts import device_rows, looker, replaced, run_expert
 from halfbyte.stream.observer import Observer
-from halfbyte.stream.routing import Routing
+from halfbyte.stream.routing import ExpertRows, Routing
 from halfbyte.stream.rows import Rows
 from halfbyte.stream.skeleton import Linears, Skeleton, rounds_its_input, watched
 from halfbyte.stream.state import Group
 from halfbyte.stream.stats import Clock
-from halfbyte.stream.weights import ActivationScales, Loader, decoded, expert_activation_scales
+from halfbyte.stream.weights import ActivationScales, ExpertWeights, Loader, decoded, expert_activation_scales
 
 PLAIN_PARCEL_BYTES = 64 << 20
 
@@ -48,18 +49,23 @@ class LayerRun:
         contents: Contents,
         skeleton: Skeleton,
         loader: Loader,
-        groups: Sequence[Group],
+        branches: Branches,
         scratch_bytes: int | None,
         simulate: bool,
     ) -> None:
         """scratch_bytes: of the sparse attention. simulate: round the inputs of NVFP4 linears (a4-sim)."""
         self._contents, self._skeleton, self._loader = contents, skeleton, loader
-        self._groups, self._scratch_bytes, self._simulate = groups, scratch_bytes, simulate
-        self._modes = sorted({group.mode for group in groups})
+        self._branches, self._scratch_bytes, self._simulate = branches, scratch_bytes, simulate
+        self._modes = sorted({one.group.mode for one in branches.own})
+        self._linears: Linears = {}
+        self._others: dict[int, Mapping[str, Tensor]] = {}  # by id of a branch, in the layer at hand
 
     def run(self, number: int, stores: Stores, observer: Observer, clock: Clock) -> None:
         with ExitStack() as stack:
-            linears = self._fill(number, clock, stack)
+            linears = self._linears = self._fill(number, clock, stack)
+            with clock.measure("compute"):
+                weights = {name: linear.weight for name, linear in linears.items()}
+                self._others = {id(one): one.plain(number, weights) for one in self._branches.parted(number)}
             if observer.wants("linear_input"):
                 stack.enter_context(watched(linears, lambda name, x: observer.linear_input(number, name, x)))
             moe = bool(self._contents.layers[number].experts)
@@ -70,6 +76,7 @@ class LayerRun:
                 self._experts(number, stores, routing, observer, clock)
                 with clock.measure("compute"):
                     self._finish(number, stores, routing, observer)
+        self._linears, self._others = {}, {}
         self._skeleton.empty(number)
 
     def _fill(self, number: int, clock: Clock, stack: ExitStack) -> Linears:
@@ -94,17 +101,28 @@ class LayerRun:
         """First pass. A dense layer is finished by it."""
         for mode in self._modes:
             with attention.using(self._skeleton, mode, self._scratch_bytes):
-                for group in self._groups:
-                    if group.mode == mode:
-                        self._attend_group(number, group, stores, routing, observer)
+                for one in self._branches.running(number):
+                    if one.group.mode == mode:
+                        with self._weights_of(one.branch):
+                            self._attend_group(number, one, stores, routing, observer)
+        if routing is not None:
+            for sequence in self._branches.waiting(number):
+                routing.skip(sequence, like=0)
+
+    def _weights_of(self, branch: Branch | None) -> AbstractContextManager[None]:
+        """The layer's linears as a branch has them."""
+        others = self._others.get(id(branch))
+        return swapped(self._linears, others) if others else nullcontext()
 
     def _attend_group(
-        self, number: int, group: Group, stores: Stores, routing: Routing | None, observer: Observer
+        self, number: int, one: Running, stores: Stores, routing: Routing | None, observer: Observer
     ) -> None:
+        group, origin = one.group, one.origin if one.branch and one.branch.layer == number else one.group
+        observer = observer if one.branch is None else Observer()
         first, last, shape = group.first, group.last, (group.count, group.length)
         observer.sequences(number, first, last)
-        hidden = stores.source.read(first, last).view(*shape, -1)
-        given = self._selection(number, group, stores)
+        hidden = stores.source.read(origin.first, origin.last).view(*shape, -1)
+        given = self._selection(number, one, stores)
         with _Indexed(self._skeleton.layers[number]) as indexed:
             if routing is None:
                 residual, selection = self._skeleton.run(number, hidden, given)
@@ -123,10 +141,13 @@ class LayerRun:
             observer.router(number, sequence, index[i])
             observer.moe_input(number, sequence, x[i], energy[i])
 
-    def _selection(self, number: int, group: Group, stores: Stores) -> Any:
-        """What a layer that shares a selection is given."""
-        if stores.selection is None or number in self._contents.roles.indexers:
+    def _selection(self, number: int, one: Running, stores: Stores) -> Any:
+        """What a layer that shares a selection is given. A branch has one of its own from its first indexer on."""
+        indexers = self._contents.roles.indexers
+        if stores.selection is None or number in indexers:
             return None
+        made = max((layer for layer in indexers if layer < number), default=-1)
+        group = one.origin if one.branch is not None and one.branch.layer > made else one.group
         shape = (group.count, group.length)
         stored = stores.selection.read(group.first, group.last)
         indices = stored.view(*shape, -1) if len(stored) else None
@@ -159,20 +180,39 @@ class LayerRun:
             weights = self._loader.expert(entries, dtype, clock)
             with clock.measure("compute"):
                 rows = routing.expert(expert)
-                weights = replaced(weights, rows, stores.inputs, number, expert, observer)
+                own, rest = rows, list[tuple[ExpertWeights, ExpertRows]]()
+                if self._branches.branched:
+                    own = rows.between(*self._branches.rows(None))
+                    rest = self._branched(number, weights, rows)
+                weights = replaced(weights, own, stores.inputs, number, expert, observer)
                 look = looker(observer, number, expert)
-                run_expert(weights, scales, act, rows, stores.inputs, stores.outputs, device_rows(device), look)
+                run_expert(weights, scales, act, own, stores.inputs, stores.outputs, device_rows(device), look)
+                for others, part in rest:
+                    run_expert(others, scales, act, part, stores.inputs, stores.outputs, device_rows(device))
+
+    def _branched(
+        self, number: int, weights: ExpertWeights, rows: ExpertRows
+    ) -> list[tuple[ExpertWeights, ExpertRows]]:
+        """An expert's weights and rows in each branch that goes through this layer."""
+        found = []
+        for branch in self._branches.parted(number):
+            part = rows.between(*self._branches.rows(branch))
+            others = branch.expert(number, weights.gate_up, weights.down) if len(part.token) else None
+            found.append((weights if others is None else ExpertWeights(*others), part))
+        return found
 
     def _finish(self, number: int, stores: Stores, routing: Routing, observer: Observer) -> None:
         """Third pass."""
-        for group in self._groups:
-            first, last, shape = group.first, group.last, (group.count, group.length)
-            observer.sequences(number, first, last)
+        for one in self._branches.running(number):
+            first, last, shape = one.group.first, one.group.last, (one.group.count, one.group.length)
+            if one.branch is None:
+                observer.sequences(number, first, last)
             x = stores.inputs.read(first, last).view(*shape, -1)
             index, weights = (
                 torch.cat(parts) for parts in zip(*(routing.of(i) for i in range(first, last + 1)), strict=True)
             )
-            output = self._skeleton.after_experts(number, x, index, weights, stores.outputs.read(first, last))
+            with self._weights_of(one.branch):
+                output = self._skeleton.after_experts(number, x, index, weights, stores.outputs.read(first, last))
             residual = stores.target.read(first, last)
             stores.target.write(residual + output.flatten(0, 1), first, last)
 

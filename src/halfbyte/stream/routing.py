@@ -32,6 +32,16 @@ class ExpertRows:
         squared = self.weight.float().square()
         return torch.where(self.energy > 0, squared / self.energy, 0.0)
 
+    def between(self, first: int, stop: int) -> "ExpertRows":
+        """Those of tokens `first` to `stop` - 1; both are where a sequence begins, or the end."""
+        lengths = [(int(self.token[part.start]), part) for part in self.parts]
+        parts = [part for token, part in lengths if first <= token < stop]
+        if not parts:
+            return ExpertRows(self.token[:0], self.weight[:0], self.energy[:0], [])
+        rows = slice(parts[0].start, parts[-1].stop)
+        moved = [slice(part.start - rows.start, part.stop - rows.start) for part in parts]
+        return ExpertRows(self.token[rows], self.weight[rows], self.energy[rows], moved)
+
     def chunks(self, rows: int | None) -> Iterator[slice]:
         """Rows that are computed together: each sequence alone (None), or `rows` at a time whatever the sequence."""
         if rows is None:
@@ -54,6 +64,12 @@ class Routing:
     def put(self, sequence: int, index: Tensor, weights: Tensor, energy: Tensor) -> None:
         """index: int64 [T, top_k]; weights: [T, top_k]; energy: float32 [T], of the residual."""
         self.index[sequence], self.weights[sequence], self._energy[sequence] = index, weights, energy
+
+    def skip(self, sequence: int, like: int) -> None:
+        """A sequence that does not go through this layer. like: one that does."""
+        index, weights = self.of(like)
+        length = self._offsets[sequence + 1] - self._offsets[sequence]
+        self.put(sequence, index[:0], weights[:0], torch.zeros(length, device=index.device))
 
     def of(self, sequence: int) -> tuple[Tensor, Tensor]:
         index, weights = self.index[sequence], self.weights[sequence]
