@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from compare.models import data, pair
 from families.configs import CONFIGS
@@ -16,6 +17,7 @@ from halfbyte.compare.comparison import compare
 from halfbyte.errors import OutputError, UnsupportedError, UsageError
 from halfbyte.formats import fp8_block, mxfp4
 from halfbyte.formats.nvfp4 import stored as nvfp4
+from halfbyte.formats.nvfp4.torch import max_rounded
 from halfbyte.models.roles import Role
 from halfbyte.plan.hardware import find_gpu
 from halfbyte.plan.options import PlanOptions
@@ -208,3 +210,18 @@ def test_a_machine_as_budget(tmp_path: Path) -> None:
     assert not plan_for(one_less, find_gpu("b200"), 8, PlanOptions(context=131072)).fits
     with pytest.raises(UsageError, match="does not fit"):
         fitting(model, SearchOptions(fit="b200x1"), choices, text)
+
+
+def test_rounding_on_a_device_is_the_codecs() -> None:
+    """The same numbers in torch and numpy: zeros, subnormal scales, ties and saturated blocks included."""
+    chance = np.random.default_rng(1)
+    weights = [
+        chance.standard_normal((48, 64)).astype(np.float32) * 10.0 ** chance.integers(-6, 3, (48, 1)) for _ in "ab"
+    ]
+    weights = [weight.astype(np.float32) for weight in weights]
+    weights[0][:4] = 0
+    weights[1][4] = np.tile([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5, 6], 8)
+    wanted = nvfp4.FORMAT.rounded(weights)
+    found = max_rounded([torch.from_numpy(weight) for weight in weights])
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(one, other.numpy())

@@ -106,6 +106,13 @@ class StorageFormat:
         """What this format leaves of matrices that share a scale (gate and up): encoded and decoded again."""
         raise UnsupportedError(f"nothing is written as {self.name}")
 
+    def rounded_torch(self, weights: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
+        """The same of tensors on any device, in float32."""
+        from torch import from_numpy
+
+        arrays = self.rounded([weight.float().cpu().numpy() for weight in weights])
+        return [from_numpy(array).to(weight.device) for array, weight in zip(arrays, weights, strict=True)]
+
 
 def whole_rows(stored: Stored, first: int, stop: int) -> Span:
     """The rows [first, stop) of a tensor whose first axis is the matrix's own."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, cat, from_numpy
+from torch import Tensor, cat
 
 from halfbyte.checkpoint.inventory import inventory
 from halfbyte.checkpoint.resume import fingerprint_of
@@ -68,8 +68,7 @@ class _Once:
             self._layer, self._given = place, {}
         key = (form.name, *(weight.data_ptr() for weight in weights))
         if key not in self._given:
-            arrays = form.rounded([weight.float().cpu().numpy() for weight in weights])
-            found = [from_numpy(array).to(weight) for array, weight in zip(arrays, weights, strict=True)]
+            found = [one.to(weight) for one, weight in zip(form.rounded_torch(weights), weights, strict=True)]
             self._given[key] = (list(weights), found)  # the weights too, so that no other takes their address
         return self._given[key][1]
 

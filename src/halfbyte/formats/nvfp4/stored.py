@@ -127,6 +127,11 @@ class Nvfp4(StorageFormat):
         scale_2 = scale_2_of(max(amax(np.ascontiguousarray(weight)) for weight in weights))
         return [decode(encode(weight, scale_2)[0]) for weight in weights]
 
+    def rounded_torch(self, weights: "Sequence[torch.Tensor]") -> "list[torch.Tensor]":
+        from halfbyte.formats.nvfp4.torch import max_rounded
+
+        return super().rounded_torch(weights) if weights[0].device.type == "cpu" else max_rounded(weights)
+
 
 class WeightOnly(Nvfp4):
     """The same without `input_scale`. A file does not say which it is: what is read is `nvfp4`, with or without."""

@@ -6,6 +6,8 @@ and `input_scale` then multiply the GEMM's result, in float32, which is also wha
 `fake_quantized` put them in, for the reference back end. Rounding rules: `nvfp4.reference`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -81,6 +83,17 @@ def max_scales(blocks: Tensor, scale_2: float) -> Tensor:
 def step_of(scale_bytes: Tensor, scale_2: float) -> Tensor:
     """float32 value of code 1.0 under each E4M3 byte: E4M3 * scale_2, the product rounded first."""
     return scale_bytes.to(torch.uint8).view(torch.float8_e4m3fn).float() * scale_2
+
+
+def max_rounded(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Matrices [N, K] as the max rule leaves them under one `weight_scale_2`: float32, the numbers of codec's."""
+    scale_2 = float(scale_2_of(max(float(weight.abs().amax()) for weight in weights)))
+    found = []
+    for weight in weights:
+        blocks = weight.float().unflatten(-1, (-1, BLOCK_SIZE))
+        step = step_of(max_scales(blocks, scale_2), scale_2).unsqueeze(-1)
+        found.append((nearest(blocks / step) * step).flatten(-2))
+    return found
 
 
 def packed(values: Tensor) -> Tensor:
