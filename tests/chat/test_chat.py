@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from halfbyte.api import quantize
 from halfbyte.chat import gguf_cache
 from halfbyte.chat.engine import choose
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.errors import OutputError, UnsupportedError, UsageError
+from halfbyte.data.tokenizer import load_tokenizer
+from halfbyte.errors import CheckpointError, OutputError, UnsupportedError, UsageError
 from halfbyte.progress import Silent
 
 TINY = Path(__file__).parents[2] / "examples/tiny-glm"
@@ -104,3 +106,13 @@ def test_a_folder_that_is_no_checkpoint_is_one_error(tmp_path: Path) -> None:
     done = chat(tmp_path, "--prompt", "hello")
     assert done.returncode == 1
     assert "config.json" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json"])
+def test_a_file_that_no_tokenizer_has_so_large_is_not_read(output: Path, tmp_path: Path, name: str) -> None:
+    """A sparse file of a terabyte in its place."""
+    shutil.copytree(output, tmp_path / "copy")
+    with open(tmp_path / "copy" / name, "ab") as file:
+        file.truncate(10**12)
+    with pytest.raises(CheckpointError, match=r"1,?000,?000,?000,?000"):
+        load_tokenizer(tmp_path / "copy")

@@ -103,6 +103,17 @@ class Tokenizer:
         return digest.hexdigest() if found else None
 
 
+LARGEST = {
+    "chat_template.jinja": 16 << 20,
+    "additional_chat_templates/*": 16 << 20,
+    "*.json": JSON_LIMIT_BYTES,
+    "*.model": JSON_LIMIT_BYTES,
+    "vocab.*": JSON_LIMIT_BYTES,
+    "merges.txt": JSON_LIMIT_BYTES,
+}
+"""Bytes of a tokenizer's files; the largest published vocabularies take 0.1 GB."""
+
+
 def load_tokenizer(folder: Path) -> Any:
     """transformers' tokenizer of a checkpoint folder; no code that comes with the model is run.
 
@@ -115,6 +126,7 @@ def load_tokenizer(folder: Path) -> Any:
         known = family.llama_cpp if family is not None and not (folder / "tokenizer.json").is_file() else None
         if known is not None and known.vocabulary == "tiktoken" and (folder / TIKTOKEN).is_file():
             return tiktoken.fast_tokenizer(folder, next(iter(known.splitting)))
+        _check_sizes(folder)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except CheckpointError:
         raise
@@ -123,6 +135,17 @@ def load_tokenizer(folder: Path) -> Any:
             f"{folder}: its tokenizer cannot be opened: {' '.join(str(error).split())[:300]}",
             hint="complete the download (tokenizer.json, tokenizer_config.json), or give rows of input_ids",
         ) from None
+
+
+def _check_sizes(folder: Path) -> None:
+    """Raise CheckpointError for a file that transformers would read whole though no tokenizer has one so large."""
+    for pattern, limit in LARGEST.items():
+        for path in folder.glob(pattern):
+            if path.stat().st_size > limit:
+                raise CheckpointError(
+                    f"{path}: {path.stat().st_size:,} bytes, wanted at most {limit:,}",
+                    hint="copy it from the source model again",
+                )
 
 
 def open_tokenizer(folder: str | Path) -> Tokenizer:

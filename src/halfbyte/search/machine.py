@@ -19,7 +19,8 @@ def fitting(
 ) -> tuple[Choice, Plan]:
     """Of a front the choice of least damage that fits `options.fit`, and its plan.
 
-    model: the source. text_of: the recipe of a choice. Raises UsageError for a machine that is none, that holds the source as it is, or that holds no choice.
+    model: the source. text_of: the recipe of a choice. Raises UsageError for a machine that is none, that holds the
+    source as it is, or that holds no choice.
     """
     gpu, gpus = _machine(options.fit or "")
     wanted = PlanOptions(context=options.context, concurrency=options.concurrency)
