@@ -34,6 +34,11 @@ SMALL = {
     "num_local_experts": 4,
     "num_hidden_layers": 5,
     "num_experts_per_tok": 2,
+    "shared_expert_intermediate_size": 32,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
 }
 
 NUMPY = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}

@@ -104,7 +104,9 @@ def write_tokenizer(folder: Path, model_type: str) -> None:
     letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
     merges = [["t", "h"], ["th", "e"], ["Ġ", "the"], ["i", "n"]]
     vocabulary = {letter: number for number, letter in enumerate(letters + ["".join(pair) for pair in merges])}
-    known = KNOWN[model_type].llama_cpp
+    known = (
+        KNOWN[model_type].llama_cpp or KNOWN["qwen3_moe"].llama_cpp
+    )  # what llama.cpp cannot run has some tokenizer too
     assert known is not None
     specials = SPECIALS.get(model_type, GLM_TOKENS)
     added = [

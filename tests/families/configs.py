@@ -350,6 +350,39 @@ _GLM_47_FLASH: Config = {
     "vocab_size": 154880,
 }
 
+_QWEN3_NEXT: Config = {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "model_type": "qwen3_next",
+    "attention_bias": False,
+    "decoder_sparse_step": 1,
+    "dtype": "bfloat16",
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "intermediate_size": 5120,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "max_position_embeddings": 262144,
+    "mlp_only_layers": [],
+    "moe_intermediate_size": 512,
+    "norm_topk_prob": True,
+    "num_attention_heads": 16,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+    "num_hidden_layers": 48,
+    "num_key_value_heads": 2,
+    "partial_rotary_factor": 0.25,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 10000000,
+    "shared_expert_intermediate_size": 512,
+    "tie_word_embeddings": False,
+    "vocab_size": 151936,
+}
+
 CONFIGS: dict[str, Config] = {
     "GLM-5.2": _GLM_52,
     "GLM-5.2-FP8": {
@@ -372,6 +405,7 @@ CONFIGS: dict[str, Config] = {
     "Qwen3-235B-A22B-fused": _QWEN3_235B,
     "Qwen3-30B-A3B": _QWEN3_30B,
     "Qwen3-30B-A3B-fused": _QWEN3_30B,
+    "Qwen3-Next-80B-A3B": _QWEN3_NEXT,
     "MiniMax-M2.5": {**_MINIMAX_M25, "quantization_config": _MINIMAX_FP8},
     "MiniMax-M2.5-BF16": _MINIMAX_M25,
     "MiniMax-M2.5-fused": _MINIMAX_M25,

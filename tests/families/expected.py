@@ -154,6 +154,30 @@ def _qwen3(c: Config, fused: bool) -> list[_Part]:
     ]
 
 
+def _qwen3_next(c: Config, fused: bool, mtp: bool) -> list[_Part]:
+    """Qwen3-Next: a gated delta net in all layers but every fourth, gated queries there, a gated shared expert, MTP."""
+    h, layers, experts, width = c["hidden_size"], c["num_hidden_layers"], c["num_experts"], c["moe_intermediate_size"]
+    full, d, heads = layers // c["full_attention_interval"], c["head_dim"], c["linear_num_value_heads"]
+    keys, values = c["linear_num_key_heads"] * c["linear_key_head_dim"], heads * c["linear_value_head_dim"]
+    small = (2 * keys + values) * c["linear_conv_kernel_dim"] + 2 * heads + c["linear_value_head_dim"]
+    matrices = ((2 * keys + 2 * values, h, 1), (2 * heads, h, 1), (h, values, 1))
+    query, key = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
+    parts = [*_ends(c), _Part("linear_attention", False, layers - full, matrices, plain=small, plain_tensors=4)]
+    for in_mtp, attends, moe in ((False, full, layers), (True, int(mtp), int(mtp))):
+        gqa = ((2 * query, h, 1), (key, h, 2), (h, query, 1))
+        parts += [
+            _Part("attention", in_mtp, attends, gqa, plain=2 * d, plain_tensors=2),
+            _Part("router", in_mtp, moe, plain=experts * h + h, plain_tensors=2),
+            _Part("shared_expert", in_mtp, moe, _mlp(h, c["shared_expert_intermediate_size"])),
+            _expert_part(h, width, experts, moe, in_mtp, fused),
+        ]
+    return [
+        *parts,
+        _Part("norm", True, int(mtp), plain=5 * h, plain_tensors=5),
+        _Part("mtp", True, int(mtp), plain=2 * h * h, plain_tensors=1),
+    ]
+
+
 def _minimax(c: Config, fused: bool) -> list[_Part]:
     """MiniMax-M2: q/k norms over all heads, F32 router and bias; the declared MTP modules are not published."""
     h, layers, experts = c["hidden_size"], c["num_hidden_layers"], c["num_local_experts"]
@@ -183,6 +207,8 @@ def expected(name: str) -> Expected:
     c, storage = CONFIGS[name], variant(name)
     if c["model_type"] == "qwen3_moe":
         parts = _qwen3(c, storage.fused)
+    elif c["model_type"] == "qwen3_next":
+        parts = _qwen3_next(c, storage.fused, storage.mtp)
     elif c["model_type"] == "minimax_m2":
         parts = _minimax(c, storage.fused)
     elif c["model_type"] == "mixtral":

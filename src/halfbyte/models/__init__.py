@@ -21,6 +21,7 @@ from halfbyte.models import (
     minimax_m2,
     mixtral,
     qwen3_moe,
+    qwen3_next,
 )
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
@@ -34,6 +35,7 @@ _MODULES = (
     glm4_moe,
     glm4_moe_lite,
     qwen3_moe,
+    qwen3_next,
     minimax_m2,
     mixtral,
     kimi_k2,

@@ -32,6 +32,30 @@ class Indexer:
 
 
 @dataclass(frozen=True)
+class LinearAttention:
+    """Gated delta net: heads and their widths for keys and values, and taps of its convolution."""
+
+    key_heads: int
+    value_heads: int
+    key_width: int
+    value_width: int
+    kernel: int
+
+    @property
+    def keys(self) -> int:
+        return self.key_heads * self.key_width
+
+    @property
+    def values(self) -> int:
+        return self.value_heads * self.value_width
+
+    @property
+    def convolved(self) -> int:
+        """Channels of the convolution: queries, keys and values."""
+        return 2 * self.keys + self.values
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One model. Layer numbers count from 0; MTP layers follow the last decoder layer.
 
@@ -39,7 +63,8 @@ class Architecture:
     config.json makes room, published or not. dense: decoder layers without experts. indexers: those that select.
     experts, top_k: routed experts per MoE layer and experts a token visits. shared_width: total width of the shared
     experts, 0 for none. vision_bytes: a BF16 vision tower beside the text model. max_context: tokens. sliding: layers
-    that attend to the last `window` tokens only.
+    that attend to the last `window` tokens only. linear: layers with linear attention, which keep a state per sequence
+    and no cache per token. gated_attention: queries come with a gate as wide. gated_shared: the shared expert has one.
     """
 
     model_type: str
@@ -70,6 +95,10 @@ class Architecture:
     vision_bytes: int = 0
     sliding: frozenset[int] = frozenset()
     window: int = 0
+    linear: frozenset[int] = frozenset()
+    linear_attention: LinearAttention | None = None
+    gated_attention: bool = False
+    gated_shared: bool = False
 
     @property
     def moe_layers(self) -> int:

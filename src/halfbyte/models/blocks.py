@@ -73,7 +73,8 @@ def gqa(arch: Architecture, sinks: bool = False) -> Iterator[Described]:
     sinks: gpt-oss's learned sink of each head, and a bias on o_proj.
     """
     query, key = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
-    for projection, rows in (("q_proj", query), ("k_proj", key), ("v_proj", key)):
+    gated = query * (2 if arch.gated_attention else 1)
+    for projection, rows in (("q_proj", gated), ("k_proj", key), ("v_proj", key)):
         yield _attention(projection, rows, arch.hidden)
         if arch.attention_bias:
             yield _attention(projection, rows, part="bias")
@@ -85,6 +86,30 @@ def gqa(arch: Architecture, sinks: bool = False) -> Iterator[Described]:
     yield _attention("q_norm", query if whole else arch.head_dim, promised=bool(arch.qk_norm))
     yield _attention("k_norm", key if whole else arch.head_dim, promised=bool(arch.qk_norm))
     yield from _cache_scales()
+
+
+def gated_delta_net(arch: Architecture, joined: bool) -> Iterator[Described]:
+    """Linear attention of Qwen3-Next and Qwen3.5. joined: whether its input projections are stored as two, not four."""
+    assert arch.linear_attention is not None
+    parts, hidden = arch.linear_attention, arch.hidden
+
+    def tensor(projection: str, *shape: int) -> Described:
+        return Described(f"linear_attn.{projection}.weight", Role.LINEAR_ATTENTION, shape, projection)
+
+    values, heads = parts.values, parts.value_heads
+    if joined:
+        yield tensor("in_proj_qkvz", parts.convolved + values, hidden)
+        yield tensor("in_proj_ba", 2 * heads, hidden)
+    else:
+        yield tensor("in_proj_qkv", parts.convolved, hidden)
+        yield tensor("in_proj_z", values, hidden)
+        yield tensor("in_proj_b", heads, hidden)
+        yield tensor("in_proj_a", heads, hidden)
+    yield tensor("conv1d", parts.convolved, 1, parts.kernel)
+    for name in ("dt_bias", "A_log"):
+        yield Described(f"linear_attn.{name}", Role.LINEAR_ATTENTION, (heads,))
+    yield tensor("norm", parts.value_width)
+    yield tensor("out_proj", hidden, values)
 
 
 def indexer(arch: Architecture, norm_dtype: str = "bf16") -> Iterator[Described]:
@@ -117,6 +142,12 @@ def dense_mlp(arch: Architecture) -> Iterator[Described]:
 def shared_expert(arch: Architecture) -> Iterator[Described]:
     width = arch.shared_width
     return swiglu(Role.SHARED_EXPERT, "mlp.shared_experts", arch.hidden, width, promised=width > 0)
+
+
+def gated_shared_expert(arch: Architecture) -> Iterator[Described]:
+    """One shared expert, its output times the sigmoid of a gate of its own (Qwen)."""
+    yield from swiglu(Role.SHARED_EXPERT, "mlp.shared_expert", arch.hidden, arch.shared_width)
+    yield Described("mlp.shared_expert_gate.weight", Role.ROUTER, (1, arch.hidden), "shared_expert_gate")
 
 
 def router(

@@ -13,6 +13,8 @@ class Role(StrEnum):
     SHARED_EXPERT = "shared_expert"
     DENSE_MLP = "dense_mlp"
     ATTENTION = "attention"
+    LINEAR_ATTENTION = "linear_attention"
+    """The token mixer of a layer that keeps a state instead of a cache (gated delta net)."""
     INDEXER = "indexer"
     ROUTER = "router"
     EMBEDDING = "embedding"

@@ -18,7 +18,8 @@ class KvStage:
     """Bytes per token of context on one rank of one stage, by kind.
 
     sliding: of the layers with a window, for each token that they hold; sliding_share: how many tokens they hold for
-    each token of the pool. overrun: what an allocated token takes beyond `sized_bytes`, by which the engine divides
+    each token of the pool. state: of linear attention, for each sequence; state_share: sequences for each token of the
+    pool. overrun: what an allocated token takes beyond `sized_bytes`, by which the engine divides
     its budget.
     """
 
@@ -27,11 +28,13 @@ class KvStage:
     heads: float = 0.0
     sliding: float = 0.0
     sliding_share: float = 0.0
+    state: float = 0.0
+    state_share: float = 0.0
     overrun: float = 0.0
 
     @property
     def sized_bytes(self) -> float:
-        return self.latent + self.index + self.heads + self.sliding * self.sliding_share
+        return self.latent + self.index + self.heads + self.sliding * self.sliding_share + self.state * self.state_share
 
     @property
     def token_bytes(self) -> float:
@@ -47,10 +50,13 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
         spread = d.dcp if d.facts.spreads_all_cache else 1
         each = 2 * heads * arch.head_dim * number / spread
         sliding = sum(layer in arch.sliding for layer in layers)
+        linear = sum(layer in arch.linear for layer in layers)
         return KvStage(
-            heads=(len(layers) - sliding + drafts) * each,
+            heads=(len(layers) - sliding - linear + drafts) * each,
             sliding=sliding * each,
             sliding_share=held_in_window(arch, d, settled, d.context) / d.context if sliding else 0.0,
+            state=linear * state_bytes(arch, d),
+            state_share=1 / d.context if linear else 0.0,
         )
     indexed, count = 0, len(layers) + drafts
     if arch.indexer is not None:
@@ -66,6 +72,16 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
         index=index / (d.dcp if d.facts.spreads_all_cache else 1),
         overrun=count * d.facts.pool_overrun_bytes(arch, d.gpu, settled.kv_dtype),
     )
+
+
+def state_bytes(arch: Architecture, d: Deployment) -> float:
+    """Of one linear-attention layer and sequence on one rank: the convolution's last inputs and the heads' matrices, in
+    16 bits (vLLM 0.26.0 `gated_delta_net_state_dtype`, with `--mamba-cache-dtype auto`)."""
+    parts = arch.linear_attention
+    if parts is None:
+        return 0.0
+    numbers = parts.convolved * (parts.kernel - 1) + parts.value_heads * parts.key_width * parts.value_width
+    return 2 * numbers / d.layout.attention
 
 
 def held_in_window(arch: Architecture, d: Deployment, settled: Limits, context: float) -> float:

@@ -119,6 +119,8 @@ def divisor(group: WeightGroup, arch: Architecture, ranks: Layout) -> int:
         if group.projection in ("k_proj", "v_proj"):
             return min(ranks.attention, arch.kv_heads)
         return ranks.attention
+    if group.role is Role.LINEAR_ATTENTION:
+        return 1 if group.projection == "norm" else ranks.attention
     by_role = {
         Role.DENSE_MLP: ranks.dense,
         Role.SHARED_EXPERT: ranks.shared,

@@ -106,4 +106,4 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
 def _compute_divisor(group: WeightGroup, others: float, attention: int) -> float:
     if group.role in (Role.INDEXER, Role.ROUTER) or group.projection in ("q_a_proj", "kv_a_proj_with_mqa"):
         return 1
-    return attention if group.role is Role.ATTENTION else others
+    return attention if group.role in (Role.ATTENTION, Role.LINEAR_ATTENTION) else others

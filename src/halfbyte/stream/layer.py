@@ -221,7 +221,7 @@ class _Indexed:
     """Catches what a layer's indexer returns, for models whose layers do not hand it on."""
 
     def __init__(self, layer: Any) -> None:
-        self._indexer = getattr(layer.self_attn, "indexer", None)
+        self._indexer = getattr(getattr(layer, "self_attn", None), "indexer", None)
         self.output: Tensor | None = None
 
     def __enter__(self) -> "_Indexed":

@@ -105,11 +105,15 @@ class Skeleton:
         selection: of the last layer with an indexer, in the form that the attention in use passes on.
         """
         stage = _OnlyLayer(self.layers[layer], selection)
-        norm = self.base.norm
+        norm, kinds = self.base.norm, getattr(self.base.config, "layer_types", None)
         self.base.layers, self.base.norm = nn.ModuleList([stage]), nn.Identity()
+        if kinds is not None:  # by which the base model picks a mask for its first layer
+            self.base.config.layer_types = [kinds[layer], *kinds[1:]]
         try:
             output = self.base(inputs_embeds=hidden, use_cache=False).last_hidden_state
         finally:
+            if kinds is not None:
+                self.base.config.layer_types = kinds
             self.base.layers, self.base.norm = nn.ModuleList(self.layers), norm
         return output, stage.selection
 
@@ -132,7 +136,7 @@ class Skeleton:
     def route(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """The router's choice for the block's input [B, T, H]: experts int64 [B*T, top_k] and weights [B*T, top_k]."""
         catcher = _Catcher()
-        with _parts(self.moe(layer), experts=catcher, shared_experts=_Nothing()):
+        with _parts(self.moe(layer), experts=catcher, shared_experts=_Nothing(), shared_expert=_Nothing()):
             self.moe(layer)(x)
         index, weights = catcher.rest
         return index, weights

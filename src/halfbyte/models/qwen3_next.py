@@ -1,0 +1,92 @@
+"""Qwen3-Next (80B-A3B): linear attention (gated delta net) in three of four layers, gated attention in the fourth, many
+small experts and a shared one with a gate.
+
+Sources: config.json of Qwen3-Next-80B-A3B-Instruct; transformers 5.23 `models/qwen3_next` (which leaves `mtp.*` out);
+for the MTP layer's names vLLM 0.26.0, qwen3_next_mtp.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from halfbyte.models import blocks, qwen3_moe
+from halfbyte.models.architecture import Architecture, LinearAttention
+from halfbyte.models.config_values import Config, natural, per_layer, positive
+from halfbyte.models.family import Described, Known, Support
+from halfbyte.models.roles import Role
+
+_KINDS = ("linear_attention", "full_attention")
+
+
+def read(config: Config) -> Architecture:
+    arch = qwen3_moe.read({key: value for key, value in config.items() if key != "layer_types"})
+    return replace(
+        arch,
+        shared_width=positive(config, "shared_expert_intermediate_size"),
+        linear=linear_layers(config, arch.layers),
+        linear_attention=LinearAttention(
+            key_heads=positive(config, "linear_num_key_heads"),
+            value_heads=positive(config, "linear_num_value_heads"),
+            key_width=positive(config, "linear_key_head_dim"),
+            value_width=positive(config, "linear_value_head_dim"),
+            kernel=positive(config, "linear_conv_kernel_dim"),
+        ),
+        gated_attention=True,
+        gated_shared=True,
+        mtp_layers=1,
+        mtp_announced=1,
+    )
+
+
+def linear_layers(config: Config, layers: int) -> frozenset[int]:
+    """`layer_types` says it outright; else every `full_attention_interval`-th layer attends in full."""
+    if config.get("layer_types") is not None:
+        kinds = per_layer(config, "layer_types", _KINDS, layers)
+        return frozenset(i for i in range(layers) if kinds[i] == "linear_attention")
+    every = max(natural(config, "full_attention_interval", 4), 1)
+    return frozenset(i for i in range(layers) if (i + 1) % every)
+
+
+def tensors(arch: Architecture) -> Iterator[Described]:
+    yield from blocks.model(replace(arch, mtp_layers=0, mtp_announced=0), layer)
+    yield from mtp(arch)
+
+
+def layer(arch: Architecture, number: int, joined: bool = True) -> Iterator[Described]:
+    yield from blocks.norms(arch)
+    if number in arch.linear:
+        yield from blocks.gated_delta_net(arch, joined)
+    else:
+        yield from blocks.gqa(arch)
+    if arch.is_moe(number):
+        yield from blocks.router(arch)
+        yield from blocks.experts(arch)
+        yield from blocks.gated_shared_expert(arch)
+    else:
+        yield from blocks.dense_mlp(arch)
+
+
+def mtp(arch: Architecture) -> Iterator[Described]:
+    """The MTP layer stands under `mtp.`: a decoder layer with full attention, and what joins the next token to it."""
+    hidden, number = arch.hidden, arch.layers
+    if not arch.mtp_announced:
+        return
+    yield Described("mtp.fc.weight", Role.MTP, (hidden, 2 * hidden), "fc", layer=number, mtp=True)
+    for name in ("pre_fc_norm_hidden", "pre_fc_norm_embedding", "norm"):
+        yield Described(f"mtp.{name}.weight", Role.NORM, (hidden,), layer=number, mtp=True)
+    for tensor in layer(arch, number):
+        also = tuple(f"mtp.layers.0.{name}" for name in tensor.also)
+        yield replace(tensor, name=f"mtp.layers.0.{tensor.name}", also=also, layer=number, mtp=True)
+
+
+_ROUTER = "qwen3_next.py: the router and the shared expert's gate are built with quant_config=None"
+
+FAMILY = qwen3_moe.FAMILY.but(
+    model_type="qwen3_next",
+    read=read,
+    tensors=tensors,
+    engines={
+        "vllm": Support(file="qwen3_next", asks_router=False, router_known=Known("read", f"vLLM 0.26.0, {_ROUTER}")),
+        "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/qwen3_next")),
+    },
+    llama_cpp=None,
+)
