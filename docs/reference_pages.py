@@ -5,6 +5,7 @@ catalogues, figures from benchmarks/results. Nothing here is typed twice.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -90,14 +91,41 @@ def rules() -> Iterator[str]:
 
 
 def families() -> Iterator[str]:
+    """docs/families.md, kept in the repository: `python docs/reference_pages.py families > docs/families.md`."""
     from halfbyte.models import FAMILIES
+    from halfbyte.models.roles import Role
+    from halfbyte.models.unsupported import REASONS
 
-    yield "# Model families\n"
-    yield from ["| model_type | also | quantize | llama.cpp | engines |", "|---|---|---|---|---|"]
+    yield "# Model families\n\nMade from `src/halfbyte/models/`. Each is one file there; what is known of engines says"
+    yield "how: run, read (release and file), or not known. [Adding a family](adding-a-family.md).\n"
+    yield from ["| model_type | also | commands | llama.cpp | answers in chat |", "|---|---|---|---|---|"]
     for name, family in FAMILIES.items():
-        also, engines = (", ".join(f"`{one}`" for one in sorted(names)) for names in (family.aliases, family.engines))
-        graph = "yes" if family.llama_cpp else "no graph"
-        yield f"| `{name}` | {also} | {'plan only' if family.paper_only else 'yes'} | {graph} | {engines} |"
+        also = ", ".join(f"`{one}`" for one in sorted(family.aliases))
+        graph = "no graph"
+        if family.llama_cpp is not None and not family.paper_only:
+            scaled = Role.ROUTED_EXPERT in family.llama_cpp.scaled
+            graph = f"`{family.llama_cpp.name}`, NVFP4 {'lossless' if scaled else 'only by `--type`, lossy'}"
+        commands = "`plan`, on paper" if family.paper_only else "all"
+        parsed = "parsed" if family.answers is not None else "plain text"
+        yield f"| `{name}` | {also} | {commands} | {graph} | {parsed} |"
+    yield "\nSources may be BF16, F16 or F32, FP8 in blocks, rows or tensors, INT4 in groups and MXFP4, in any family"
+    yield "([sources](sources.md)).\n"
+    yield from [
+        "| model_type | engine | since | runs it with | router in the exclusion list |",
+        "|---|---|---|---|---|",
+    ]
+    asked = {True: "looked up", False: "never asked", None: "not known"}
+    for name, family in FAMILIES.items():
+        for engine, support in sorted(family.engines.items()):
+            since = ".".join(map(str, support.since)) or ""
+            known = support.router_known if support.asks_router is not None else support.since_known
+            where = f" ({known.how}: {cell(known.where)})" if known.where else ""
+            router = "" if engine == "transformers" else asked[support.asks_router]
+            file = f"`{support.file}.py`" if support.file else ""
+            yield f"| `{name}` | {engine} | {since} | {file} | {router}{where} |"
+    yield "\nA real vLLM 0.26 and SGLang 0.5.15.post1 were run with six families on an H100: [engines](engines.md).\n"
+    yield from ["| not read | why |", "|---|---|"]
+    yield from (f"| `{name}` | {cell(reason)} |" for name, reason in REASONS.items())
 
 
 def hardware() -> Iterator[str]:
@@ -141,9 +169,12 @@ PAGES = {
     "commands": commands,
     "schemas": schemas,
     "rules": rules,
-    "families": families,
     "hardware": hardware,
     "api": api,
     "benchmarks": benchmarks,
 }
 """Name of a page -> its lines."""
+
+
+if __name__ == "__main__":
+    print("\n".join({**PAGES, "families": families}[sys.argv[1]]()))

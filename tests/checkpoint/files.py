@@ -22,6 +22,8 @@ SETS = (
     "GLM-4.7-Flash",
     "Kimi-K2-BF16",
     "Qwen3-30B-A3B",
+    "Qwen3-Next-80B-A3B",
+    "Qwen3.5-35B-A3B-text",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",
 )

@@ -7,14 +7,14 @@ from families.configs import CONFIGS, config
 from families.headers import header_set, role_set
 
 from halfbyte.errors import CheckpointError, HalfbyteError, UnknownTensorError, UnsupportedError
-from halfbyte.models import FAMILIES, roles_of
+from halfbyte.models import BY_NAME, FAMILIES, roles_of
 
 from .files import SETS
 
 
 def test_every_family_is_tested() -> None:
     named = {family.model_type for family in FAMILIES.values() if not family.paper_only}
-    assert {CONFIGS[name]["model_type"] for name in SETS} == named
+    assert {BY_NAME[CONFIGS[name]["model_type"]].model_type for name in SETS} == named
 
 
 @pytest.mark.parametrize("name", [*SETS, "GLM-5.2-fused-mtp"])
@@ -24,7 +24,7 @@ def test_every_tensor_of_a_published_checkpoint(name: str) -> None:
         role = roles.role(tensor)
         assert (role.role, role.mtp) == label
         assert tensor in (f"{role.module}.{role.part}", role.module if role.fused else None)
-        assert (role.layer is not None) == tensor.startswith(f"model.layers.{role.layer}.")
+        assert (role.layer is not None) == tensor.startswith((f"model.layers.{role.layer}.", "mtp."))
         assert (role.expert is not None) == (label[0] == "routed_expert" and not role.fused)
         if role.expert is not None:
             assert f".experts.{role.expert}." in tensor

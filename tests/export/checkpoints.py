@@ -24,7 +24,7 @@ from families.headers import Variant, headers_for  # noqa: E402
 from small import NUMPY, small_config, write_checkpoint  # noqa: E402
 
 from halfbyte.api import quantize  # noqa: E402
-from halfbyte.models import FAMILIES as KNOWN  # noqa: E402
+from halfbyte.models import BY_NAME as KNOWN  # noqa: E402
 
 TINY = ROOT / "examples/tiny-glm"
 VOCAB = 320

@@ -8,6 +8,8 @@ checkpoint it was loaded from, because a fused state dict does not change `confi
 import copy
 from typing import Any
 
+from halfbyte.models import BY_NAME
+
 Config = dict[str, Any]
 
 FP8_BLOCK: Config = {
@@ -383,6 +385,34 @@ _QWEN3_NEXT: Config = {
     "vocab_size": 151936,
 }
 
+_QWEN35_TEXT: Config = {
+    "architectures": ["Qwen3_5MoeForCausalLM"],
+    "model_type": "qwen3_5_moe_text",
+    "attention_bias": False,
+    "dtype": "bfloat16",
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "max_position_embeddings": 262144,
+    "moe_intermediate_size": 512,
+    "num_attention_heads": 16,
+    "num_experts": 256,
+    "num_experts_per_tok": 8,
+    "num_hidden_layers": 40,
+    "num_key_value_heads": 2,
+    "partial_rotary_factor": 0.25,
+    "rms_norm_eps": 1e-06,
+    "shared_expert_intermediate_size": 512,
+    "tie_word_embeddings": False,
+    "vocab_size": 248320,
+}
+
 CONFIGS: dict[str, Config] = {
     "GLM-5.2": _GLM_52,
     "GLM-5.2-FP8": {
@@ -406,6 +436,7 @@ CONFIGS: dict[str, Config] = {
     "Qwen3-30B-A3B": _QWEN3_30B,
     "Qwen3-30B-A3B-fused": _QWEN3_30B,
     "Qwen3-Next-80B-A3B": _QWEN3_NEXT,
+    "Qwen3.5-35B-A3B-text": _QWEN35_TEXT,
     "MiniMax-M2.5": {**_MINIMAX_M25, "quantization_config": _MINIMAX_FP8},
     "MiniMax-M2.5-BF16": _MINIMAX_M25,
     "MiniMax-M2.5-fused": _MINIMAX_M25,
@@ -422,7 +453,7 @@ def config(name: str) -> Config:
 
 
 def plain_sets() -> dict[str, str]:
-    """Model type -> the first of its sets with experts one by one, an unquantized one where there is any."""
+    """Family -> the first of its sets with experts one by one, an unquantized one where there is any."""
     unfused = [name for name in CONFIGS if "fused" not in name]
     ordered = sorted(unfused, key=lambda name: "quantization_config" in CONFIGS[name])
-    return {CONFIGS[name]["model_type"]: name for name in reversed(ordered)}
+    return {BY_NAME[CONFIGS[name]["model_type"]].model_type: name for name in reversed(ordered)}

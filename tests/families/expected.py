@@ -154,13 +154,19 @@ def _qwen3(c: Config, fused: bool) -> list[_Part]:
     ]
 
 
-def _qwen3_next(c: Config, fused: bool, mtp: bool) -> list[_Part]:
-    """Qwen3-Next: a gated delta net in all layers but every fourth, gated queries there, a gated shared expert, MTP."""
+def _qwen3_next(c: Config, fused: bool, mtp: bool, joined: bool = True) -> list[_Part]:
+    """Qwen3-Next: a gated delta net in all layers but every fourth, gated queries there, a gated shared expert, MTP.
+
+    joined: input projections of the delta net stored as two; Qwen3.5 stores four.
+    """
     h, layers, experts, width = c["hidden_size"], c["num_hidden_layers"], c["num_experts"], c["moe_intermediate_size"]
     full, d, heads = layers // c["full_attention_interval"], c["head_dim"], c["linear_num_value_heads"]
     keys, values = c["linear_num_key_heads"] * c["linear_key_head_dim"], heads * c["linear_value_head_dim"]
     small = (2 * keys + values) * c["linear_conv_kernel_dim"] + 2 * heads + c["linear_value_head_dim"]
-    matrices = ((2 * keys + 2 * values, h, 1), (2 * heads, h, 1), (h, values, 1))
+    inputs: tuple[tuple[int, int, int], ...] = ((2 * keys + 2 * values, h, 1), (2 * heads, h, 1))
+    if not joined:
+        inputs = ((2 * keys + values, h, 1), (values, h, 1), (heads, h, 2))
+    matrices = (*inputs, (h, values, 1))
     query, key = c["num_attention_heads"] * d, c["num_key_value_heads"] * d
     parts = [*_ends(c), _Part("linear_attention", False, layers - full, matrices, plain=small, plain_tensors=4)]
     for in_mtp, attends, moe in ((False, full, layers), (True, int(mtp), int(mtp))):
@@ -209,6 +215,8 @@ def expected(name: str) -> Expected:
         parts = _qwen3(c, storage.fused)
     elif c["model_type"] == "qwen3_next":
         parts = _qwen3_next(c, storage.fused, storage.mtp)
+    elif c["model_type"] == "qwen3_5_moe_text":
+        parts = _qwen3_next(c, storage.fused, False, joined=False)
     elif c["model_type"] == "minimax_m2":
         parts = _minimax(c, storage.fused)
     elif c["model_type"] == "mixtral":

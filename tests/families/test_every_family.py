@@ -119,7 +119,7 @@ def test_plan_from_headers_and_from_paper_agree(model_type: str) -> None:
     assert read["checkpoint_bytes"] == paper["checkpoint_bytes"]
 
 
-ONE_CENTRED = {"qwen3_next"}
+ONE_CENTRED = {"qwen3_next", "qwen3_5_moe"}
 """Norms that multiply by one more than their weight, so that small random weights make no small model."""
 
 

@@ -76,5 +76,5 @@ def test_kinds_without_a_model_are_refused() -> None:
         on_paper("m", {**config("MiniMax-M2.5"), "attn_type_list": [1, 0]}, "bf16")
     with pytest.raises(UnsupportedError, match="which layers"):
         on_paper("q", {**config("Qwen3-30B-A3B"), "use_sliding_window": True}, "bf16")
-    with pytest.raises(UnsupportedError, match="qwen3_next"):
-        on_paper("q", {**config("Qwen3-30B-A3B"), "model_type": "qwen3_next"}, "bf16")
+    with pytest.raises(UnsupportedError, match="kimi_linear"):
+        on_paper("q", {**config("Qwen3-30B-A3B"), "model_type": "kimi_linear"}, "bf16")

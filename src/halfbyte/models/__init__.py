@@ -5,6 +5,7 @@
 (docs/adding-a-family.md).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from halfbyte.errors import CheckpointError, UnsupportedError, said
@@ -20,6 +21,7 @@ from halfbyte.models import (
     llama4,
     minimax_m2,
     mixtral,
+    qwen3_5_moe,
     qwen3_moe,
     qwen3_next,
 )
@@ -27,6 +29,7 @@ from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
 from halfbyte.models.family import Described, Family
 from halfbyte.models.role_map import RoleMap
+from halfbyte.models.unsupported import why_not
 
 _MODULES = (
     glm_moe_dsa,
@@ -36,6 +39,7 @@ _MODULES = (
     glm4_moe_lite,
     qwen3_moe,
     qwen3_next,
+    qwen3_5_moe,
     minimax_m2,
     mixtral,
     kimi_k2,
@@ -66,9 +70,7 @@ def family_of(config: Config) -> tuple[Family, Config]:
     model_type = str(text.setdefault("model_type", config["model_type"]))
     family = find(model_type)
     if family is None:
-        raise UnsupportedError(
-            f"model_type {model_type[:80]!r} is not a known family", hint=f"known: {', '.join(BY_NAME)}"
-        )
+        raise _unknown(model_type, "a known family", BY_NAME)
     return family, text | {"model_type": family.model_type}
 
 
@@ -91,10 +93,7 @@ def roles_of(config: Config) -> RoleMap:
     """The roles of a model's tensors. Raises as `architecture_of`, and UnsupportedError where names are not known."""
     if isinstance(config.get("model_type"), str) and find(config["model_type"]) is None:
         known = [family.model_type for family in FAMILIES.values() if not family.paper_only]
-        raise UnsupportedError(
-            f"model_type {config['model_type'][:80]!r} is not a known mixture-of-experts family",
-            hint=f"known: {', '.join(known)}",
-        )
+        raise _unknown(config["model_type"], "a known mixture-of-experts family", known)
     family, _ = family_of(config)
     if family.paper_only or _is_wrapped(config):
         raise UnsupportedError(
@@ -102,6 +101,12 @@ def roles_of(config: Config) -> RoleMap:
             hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),
         )
     return RoleMap(family, architecture_of(config))
+
+
+def _unknown(model_type: str, what: str, known: Iterable[str]) -> UnsupportedError:
+    reason = why_not(model_type)
+    more = "" if reason is None else f": {reason}"
+    return UnsupportedError(f"model_type {model_type[:80]!r} is not {what}{more}", hint=f"known: {', '.join(known)}")
 
 
 def _is_wrapped(config: Config) -> bool:

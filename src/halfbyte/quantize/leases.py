@@ -129,7 +129,8 @@ def _object(path: Path) -> dict[str, Any] | None:
 
 def _created(path: Path, content: bytes) -> bool:
     """A file that was not there, whole from its first moment. False if it is there already."""
-    own = path.with_name(f"{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    # named so that nobody who lists the leases takes it for one
+    own = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
     write_whole(own, content)
     try:
         os.link(own, path)
