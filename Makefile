@@ -17,7 +17,7 @@ endif
 docs: .venv/ready
 	$(BIN)/python -m mkdocs build -q
 
-.PHONY: demo demo-full test test-slow test-gpu lint bench golden clean
+.PHONY: demo demo-full test tests test-slow test-gpu lint bench golden clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python examples/demo.py
@@ -25,10 +25,14 @@ demo: .venv-demo/ready
 demo-full: .venv/ready
 	$(BIN)/python examples/demo.py --full
 
-# Small models gain nothing from threads, and lose much where cores are shared; two processes use two cores.
-test: export OMP_NUM_THREADS = 1
-test: .venv/ready lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: .venv/ready
+	$(MAKE) -j 2 lint tests
+
+# Small models gain nothing from threads, and lose much where cores are shared. Three processes use two cores: many
+# tests wait for a server or a child.
+tests: export OMP_NUM_THREADS = 1
+tests: .venv/ready
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

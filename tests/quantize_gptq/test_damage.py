@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,20 @@ from halfbyte.api import quantize
 from halfbyte.cli.main import app
 from halfbyte.quantize import pipeline
 from halfbyte.quantize.journal import Journal
+from halfbyte.quantize.rounding import cores
 from halfbyte.quantize.rounding.openness import FOLDER
 from halfbyte.quantize.rounding.stage import round_on_data
 from halfbyte.quantize.rounding.store import RoundedExperts, StoredExpert
 
 EXPERTS = [(layer, expert) for layer in (3, 4) for expert in range(4)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_expert_at_a_time() -> Iterator[None]:
+    """So that what is there when a run stops is known to the expert."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cores, "MOST", 1)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ A token's results add up in that order too, as in transformers' own loop, and a 
 and apart from those of others. That makes float32 results on a CPU the same bits as the whole model's.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,17 +20,53 @@ from halfbyte.stream.rows import Rows
 from halfbyte.stream.weights import ActivationScales, ExpertWeights
 
 
-def replaced(
-    weights: ExpertWeights, rows: ExpertRows, inputs: Rows, layer: int, expert: int, observer: Observer
-) -> ExpertWeights:
-    """The weights that compute: the observer's, if it has others."""
-    if not observer.wants("expert"):
-        return weights
-    others = observer.expert(layer, expert, inputs.gather(rows.token), rows, weights.gate_up, weights.down)
-    if others is None:
-        return weights
-    dtype = weights.gate_up.dtype
-    return ExpertWeights(others[0].to(dtype), others[1].to(dtype))
+class Asked:
+    """The weights that compute, expert by expert: the observer's, if it has others. As many experts are with the
+    observer at a time as it allows; they come back in order."""
+
+    def __init__(self, layer: int, inputs: Rows, observer: Observer) -> None:
+        self._layer, self._inputs, self._observer = layer, inputs, observer
+        self._most = observer.side_by_side if observer.wants("expert") else 1
+        self._pool = ThreadPoolExecutor(self._most) if self._most > 1 else None
+        self._waiting: deque[tuple[Any, Future[ExpertWeights]]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def put(
+        self, expert: int, weights: ExpertWeights, rows: ExpertRows, beside: Any
+    ) -> Iterator[tuple[Any, ExpertWeights]]:
+        """Hand one over; what is due comes back with what was put `beside` it."""
+        if self._pool is None:
+            yield beside, self._answer(expert, weights, rows, None)
+            return
+        hidden = self._inputs.gather(rows.token)
+        self._waiting.append((beside, self._pool.submit(self._answer, expert, weights, rows, hidden)))
+        if len(self._waiting) >= self._most:
+            yield self._first()
+
+    def rest(self) -> Iterator[tuple[Any, ExpertWeights]]:
+        while self._waiting:
+            yield self._first()
+
+    def _first(self) -> tuple[Any, ExpertWeights]:
+        beside, future = self._waiting.popleft()
+        return beside, future.result()
+
+    def _answer(self, expert: int, weights: ExpertWeights, rows: ExpertRows, hidden: Tensor | None) -> ExpertWeights:
+        if not self._observer.wants("expert"):
+            return weights
+        given = self._inputs.gather(rows.token) if hidden is None else hidden
+        with torch.no_grad():  # a setting of each thread
+            others = self._observer.expert(self._layer, expert, given, rows, weights.gate_up, weights.down)
+        if others is None:
+            return weights
+        dtype = weights.gate_up.dtype
+        return ExpertWeights(others[0].to(dtype), others[1].to(dtype))
 
 
 def run_expert(

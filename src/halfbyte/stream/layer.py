@@ -14,7 +14,7 @@ from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.stream import attention
 from halfbyte.stream.branch import Branch, Branches, Running, swapped
 from halfbyte.stream.contents import Contents, plain_parcels
-from halfbyte.stream.experts import device_rows, looker, replaced, run_expert
+from halfbyte.stream.experts import Asked, device_rows, looker, run_expert
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.routing import ExpertRows, Routing
 from halfbyte.stream.rows import Rows
@@ -176,19 +176,36 @@ class LayerRun:
         with clock.measure("compute"):
             routing.sort()
             stores.outputs.zero()
-        for expert, entries in enumerate(layer.experts):
-            weights = self._loader.expert(entries, dtype, clock)
+        with Asked(number, stores.inputs, observer) as asked:
+            for expert, entries in enumerate(layer.experts):
+                weights = self._loader.expert(entries, dtype, clock)
+                with clock.measure("compute"):
+                    rows = routing.expert(expert)
+                    own, rest = rows, list[tuple[ExpertWeights, ExpertRows]]()
+                    if self._branches.branched:
+                        own = rows.between(*self._branches.rows(None))
+                        rest = self._branched(number, weights, rows)
+                    for due in asked.put(expert, weights, own, (expert, own, rest)):
+                        self._run_expert(number, due, scales, act, stores, observer)
             with clock.measure("compute"):
-                rows = routing.expert(expert)
-                own, rest = rows, list[tuple[ExpertWeights, ExpertRows]]()
-                if self._branches.branched:
-                    own = rows.between(*self._branches.rows(None))
-                    rest = self._branched(number, weights, rows)
-                weights = replaced(weights, own, stores.inputs, number, expert, observer)
-                look = looker(observer, number, expert)
-                run_expert(weights, scales, act, own, stores.inputs, stores.outputs, device_rows(device), look)
-                for others, part in rest:
-                    run_expert(others, scales, act, part, stores.inputs, stores.outputs, device_rows(device))
+                for due in asked.rest():
+                    self._run_expert(number, due, scales, act, stores, observer)
+
+    def _run_expert(
+        self,
+        number: int,
+        due: tuple[Any, ExpertWeights],
+        scales: ActivationScales,
+        act: Any,
+        stores: Stores,
+        see: Observer,
+    ) -> None:
+        (expert, own, rest), weights = due
+        together = device_rows(self._skeleton.device)
+        look = looker(see, number, expert)
+        run_expert(weights, scales, act, own, stores.inputs, stores.outputs, together, look)
+        for others, part in rest:
+            run_expert(others, scales, act, part, stores.inputs, stores.outputs, together)
 
     def _branched(
         self, number: int, weights: ExpertWeights, rows: ExpertRows

@@ -10,7 +10,12 @@ from halfbyte.stream.routing import ExpertRows
 
 
 class Observer:
-    """Sees a layer while it is computed, always in the same order: routing first, then expert after expert."""
+    """Sees a layer while it is computed, always in the same order: routing first, then expert after expert.
+
+    side_by_side: how many experts may be asked about (`expert`) at a time, each in a thread; all else is told in order.
+    """
+
+    side_by_side = 1
 
     def router(self, layer: int, sequence: int, expert_index: Tensor) -> None:
         """Chosen experts of one sequence. expert_index: int64 [T, top_k]."""

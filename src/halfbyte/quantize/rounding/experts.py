@@ -23,6 +23,7 @@ from halfbyte.formats.modelopt import Algorithm
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import CALIBRATION, DataBounds
 from halfbyte.quantize.options import OnData
+from halfbyte.quantize.rounding.cores import experts_at_a_time, one_thread_each
 from halfbyte.quantize.rounding.openness import token_weights
 from halfbyte.quantize.rounding.rounder import Rounder
 from halfbyte.quantize.rounding.settings import Settings
@@ -61,6 +62,12 @@ def task_for(
 
 
 def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progress) -> dict[str, Any]:
+    """`_round_experts`, each on one thread."""
+    with one_thread_each(task.bounds.device):
+        return _round_experts(task, work, store, progress)
+
+
+def _round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progress) -> dict[str, Any]:
     """Round the task's routed experts into `store`. Goes on after a kill, expert by expert.
 
     work: folder for activations. Returns the evidence: data, settings, coverage. Raises HalfbyteError.
@@ -75,6 +82,8 @@ def round_experts(task: Task, work: Path, store: RoundedExperts, progress: Progr
     ) as model:
         lengths, act = [len(ids) for ids in sequences], _activation(model.config)
         rounder = Rounder(model.num_experts, task.layers, lengths, act, settings, store, weights)
+        hidden, width = int(model.config.hidden_size), model.roles.arch.expert_width
+        rounder.side_by_side = experts_at_a_time(bounds.device, hidden, width, bounds.memory_budget)
         model.start(sequences, key=f"gptq {SCHEMA} {task.key}")
         model.restore(rounder)
         while model.next_layer < model.layers:

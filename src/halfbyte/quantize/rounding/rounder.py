@@ -1,5 +1,6 @@
 """The observer that rounds: expert by expert, each on activations of the layers already rounded."""
 
+import threading
 from itertools import accumulate
 
 import numpy as np
@@ -50,6 +51,7 @@ class Rounder(Watch):
         self._sample: dict[int, Inputs] = {}
         self._gathered: Inputs | None = None
         self._layer = -1
+        self._sampling, self._storing = threading.Lock(), threading.Lock()
 
     def moe_input(self, layer: int, sequence: int, x: Tensor, energy: Tensor) -> None:
         self._enter(layer)
@@ -64,11 +66,13 @@ class Rounder(Watch):
     ) -> tuple[Tensor, Tensor] | None:
         if layer not in self._chosen:
             return None
-        stored = self._store.get(layer, expert)
+        with self._storing:
+            stored = self._store.get(layer, expert)
         if stored is None:
             importance = rows.importance() * self._token_weights[rows.token.cpu()].to(hidden.device)
             stored = self._rounded(layer, expert, Inputs(hidden, importance), gate_up.float(), down.float())
-            self._store.put(layer, expert, stored)
+            with self._storing:
+                self._store.put(layer, expert, stored)
         return _decoded(stored.gate_up, gate_up), _decoded(stored.down, down)
 
     def _rounded(self, layer: int, expert: int, inputs: Inputs, gate_up: Tensor, down: Tensor) -> StoredExpert:
@@ -89,6 +93,10 @@ class Rounder(Watch):
 
     def _layer_sample(self, own: Inputs) -> Inputs:
         """The same for all experts of a layer, so that its second moment is computed once."""
+        with self._sampling:
+            return self._sampled(own)
+
+    def _sampled(self, own: Inputs) -> Inputs:
         if self._gathered is None:
             parts = [self._sample[i] for i in sorted(self._sample)]
             if not parts:  # every document is held out
