@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rounded_copy import rounded_copy
 from table import ROOT, record, show
 
 from halfbyte.api import quantize
@@ -31,7 +32,6 @@ from halfbyte.formats.storage import StorageFormat
 from halfbyte.models import roles_of
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Plain
-from halfbyte.search.rounded import rounded_copy
 
 TINY = ROOT / "examples/tiny-glm"
 LINEARS = {Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP, Role.ATTENTION}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compare_tiny import LINEARS, TINY, by_role, measured, windows
+from rounded_copy import rounded_copy
 from table import record, show
 
 from halfbyte.api import quantize
@@ -31,7 +32,6 @@ from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.models.roles import Role
 from halfbyte.numbers.resolution import SMALLEST_MARGIN
 from halfbyte.progress import Plain
-from halfbyte.search.rounded import rounded_copy
 
 MARGIN = 2.0
 ROUNDINGS = ("max", "sweep", "gptq")

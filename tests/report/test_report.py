@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from browser import program
 from evidence.documents import DECISION, dossier
 from small import small_checkpoint
 
@@ -253,17 +254,13 @@ def test_command(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
-def browser() -> str | None:
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
 def seen(page: Path, folder: Path) -> tuple[str, list[str], list[str]]:
     """The page as a headless browser without a network has it in the end, addresses that it asked for, its complaints.
 
     The browser asks for things of its own too; those have no origin in the log.
     """
     log = folder / "net.json"
-    command = [str(browser()), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
+    command = [str(program()), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"]
     command += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--log-net-log={log}", "--enable-logging=stderr"]
     command += ["--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90)
@@ -275,7 +272,7 @@ def seen(page: Path, folder: Path) -> tuple[str, list[str], list[str]]:
     return done.stdout, asked, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-needs_browser = pytest.mark.skipif(browser() is None, reason="no Chromium here")
+needs_browser = pytest.mark.skipif(program() is None, reason="no Chromium here")
 
 
 @needs_browser

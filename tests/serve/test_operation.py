@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
+from browser import program
 from hypothesis import HealthCheck, Phase, given, settings
 
 from serve.doors import MODEL, RunningDoor, add_tenant, door
@@ -82,7 +83,7 @@ def test_the_console_is_one_page_that_asks_nobody_else(running: tuple[RunningDoo
     assert re.findall(r"https?://", page.text) == []
     assert "localStorage" not in page.text
     assert "sessionStorage" not in page.text
-    chromium = shutil.which("chromium")
+    chromium = program()
     if chromium is None:
         pytest.skip("no chromium is installed")
     shot = Path(found.log).with_name("console.png")
