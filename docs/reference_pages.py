@@ -106,6 +106,8 @@ def families() -> Iterator[str]:
             scaled = Role.ROUTED_EXPERT in family.llama_cpp.scaled
             graph = f"`{family.llama_cpp.name}`, NVFP4 {'lossless' if scaled else 'only by `--type`, lossy'}"
         commands = "`plan`, on paper" if family.paper_only else "all"
+        if family.vision_bytes is not None and not family.paper_only:
+            commands = "all, of the text model alone; beside its tower, as published, `plan` on paper"
         parsed = "parsed" if family.answers is not None else "plain text"
         yield f"| `{name}` | {also} | {commands} | {graph} | {parsed} |"
     yield "\nSources may be BF16, F16 or F32, FP8 in blocks, rows or tensors, INT4 in groups and MXFP4, in any family"
