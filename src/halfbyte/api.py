@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from halfbyte.checkpoint.names import is_store
 from halfbyte.errors import OutputError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def quantize(
     on_done: "Callable[[QuantizeResult], None] | None" = None,
     **given: Any,
 ) -> "QuantizeResult":
-    """Quantize the checkpoint in folder `src` into folder `dst`.
+    """Quantize the checkpoint in folder `src` into folder `dst`; either may be a folder of an object store.
 
     given: fields of `quantize.options.QuantizeOptions` by name, instead of `options`. improve: `dst` holds a finished
     checkpoint of this source and recipe, whose experts are replaced by those that gptq rounds, shard by shard; all
@@ -102,10 +103,6 @@ def quantize(
     What is written is put before `gate` with the default policy, headers only: why it would refuse stands among the
     warnings of the result.
     """
-    if improve:
-        from halfbyte.improve.shard_by_shard import improve as verb
-    else:
-        from halfbyte.quantize.pipeline import quantize as verb
     judged: list[QuantizeResult] = []
 
     def judge(result: "QuantizeResult") -> None:
@@ -113,14 +110,21 @@ def quantize(
         if on_done is not None:
             on_done(judged[0])
 
-    if finish:
-        from halfbyte.quantize.options import QuantizeOptions as Options
-        from halfbyte.quantize.parts import finish_parts
+    from halfbyte.quantize.options import QuantizeOptions as Options
 
-        result = finish_parts(src, dst, options or Options(**given), progress, judge)
-    else:
-        result = verb(src, dst, options, progress=progress, on_done=judge, **given)
+    verb = _quantizer(str(dst), improve, finish)
+    result = verb(src, dst, options or Options(**given), progress=progress, on_done=judge)
     return judged[0] if judged else result
+
+
+def _quantizer(dst: str, improve: bool, finish: bool) -> Any:
+    if improve:
+        return import_module("halfbyte.improve.shard_by_shard").improve
+    if finish:
+        return import_module("halfbyte.quantize.finish").finish_parts
+    if is_store(dst):
+        return import_module("halfbyte.quantize.to_store").quantize_to_store
+    return import_module("halfbyte.quantize.pipeline").quantize
 
 
 def convert(

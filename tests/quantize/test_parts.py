@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from halfbyte.api import quantize, verify
 from halfbyte.cli.main import app
 from halfbyte.quantize.leases import Leases
+from halfbyte.quantize.place import FolderPlace
 
 SIZE = ("--max-shard-size", "20KB")
 
@@ -101,7 +102,7 @@ def test_processes_side_by_side_killed_at_random(source: Path, tmp_path: Path) -
         running[number % 2].kill()
         assert running[1 - number % 2].wait(60) == 0
         running[number % 2].wait()
-        if not list(out.glob(f".halfbyte/parts/{number % 2}-of-2.alive")):  # it was killed before it began
+        if not list(out.glob(f".halfbyte/parts/{number % 2}-of-2.begun")):  # it was killed before it began
             subprocess.run(command(source, out, f"{number % 2}/2"), check=True)
         said(source, out, "--finish")
         assert files(out) == files(tmp_path / "one")
@@ -148,10 +149,11 @@ def test_one_process_to_a_part(source: Path, tmp_path: Path) -> None:
 
 
 def test_of_two_that_take_a_piece_one_wins(tmp_path: Path) -> None:
-    with Leases(tmp_path, "a", 60) as one, Leases(tmp_path, "b", 60) as other:
+    place = FolderPlace(tmp_path)
+    with Leases(place, "a", 60) as one, Leases(place, "b", 60) as other:
         assert one.take("piece") == 1
         assert other.take("piece") is None
-        os.utime(tmp_path / "a.alive", (0, 0))  # taken for dead
+        os.utime(tmp_path / ".halfbyte/parts/a.alive", (0, 0))  # taken for dead
         assert other.take("piece") == 2
         assert other.done("piece", {"by": "b"})
         assert not one.done("piece", {"by": "a"})

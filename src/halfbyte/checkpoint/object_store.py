@@ -17,6 +17,24 @@ FIRST_BYTES = 1 << 18
 MOST_OBJECTS = 10_000
 
 
+def open_store(target: str) -> tuple[Any, Any]:
+    """obstore, and what it calls the store of a folder: keys are relative to it.
+
+    Raises UnsupportedError without obstore, CheckpointError for an address that is none.
+    """
+    try:
+        import obstore
+        from obstore.store import from_url
+    except ImportError:
+        raise UnsupportedError(
+            f"{target[:200]}: object stores need obstore", hint="pip install 'halfbyte[cloud]'"
+        ) from None
+    try:
+        return obstore, from_url(target.rstrip("/"), client_options={"allow_http": True})
+    except Exception as error:
+        raise CheckpointError(f"{target[:200]}: {told(error)}", hint="wanted s3://BUCKET/FOLDER") from None
+
+
 class StoreFiles:
     """Files (see `files.Files`) under one prefix of a bucket, and their blocks (see `remote_shard`)."""
 
@@ -25,18 +43,8 @@ class StoreFiles:
 
     def __init__(self, target: str) -> None:
         """Raises UnsupportedError without obstore, CheckpointError for an address that is none."""
-        try:
-            import obstore
-            from obstore.store import from_url
-        except ImportError:
-            raise UnsupportedError(
-                f"{target[:200]}: object stores need obstore", hint="pip install 'halfbyte[cloud]'"
-            ) from None
-        self.where, self._obstore = target.rstrip("/") + "/", obstore
-        try:
-            self._store: Any = from_url(target.rstrip("/"), client_options={"allow_http": True})
-        except Exception as error:
-            raise CheckpointError(f"{target[:200]}: {_told(error)}", hint="wanted s3://BUCKET/FOLDER") from None
+        self._obstore, self._store = open_store(target)
+        self.where = target.rstrip("/") + "/"
         self._metas: dict[str, Any] = {}
         self._listing: dict[str, FileInfo] | None = None
         self.headers_read: dict[str, tuple[bytes, int]] = {}
@@ -64,7 +72,7 @@ class StoreFiles:
             except CheckpointError:
                 raise
             except Exception as error:
-                raise CheckpointError(f"{self.where}: cannot be listed: {_told(error)}") from None
+                raise CheckpointError(f"{self.where}: cannot be listed: {told(error)}") from None
             self._listing = found
         return self._listing
 
@@ -114,7 +122,7 @@ class StoreFiles:
                 return None
             except Exception as error:
                 raise CheckpointError(
-                    f"{self.place(name)}: cannot be read: {_told(error)}", hint="check the address and the credentials"
+                    f"{self.place(name)}: cannot be read: {told(error)}", hint="check the address and the credentials"
                 ) from None
         return self._metas[name]
 
@@ -134,11 +142,12 @@ class StoreFiles:
                 raise CheckpointError(
                     f"{self.place(name)}: is another file by now", hint="start again with a source that stays"
                 ) from None
-            raise CheckpointError(f"{self.place(name)}: cannot be read: {_told(error)}") from None
+            raise CheckpointError(f"{self.place(name)}: cannot be read: {told(error)}") from None
         if len(found) != length:
             raise CheckpointError(f"{self.place(name)}: asked for {length} bytes from {start}, got {len(found)}")
         return found
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """What went wrong, in one line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no reason given'}"

@@ -229,6 +229,11 @@ class Checkpoint:
         return self._folder if self._remote is None else self._remote.folder
 
     @property
+    def where(self) -> str:
+        """What the user calls it, a revision pinned."""
+        return str(self._folder) if self._remote is None else self._remote.files.where
+
+    @property
     def is_remote(self) -> bool:
         """Whether its weights come over the network."""
         return self._remote is not None

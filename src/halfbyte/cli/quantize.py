@@ -1,6 +1,5 @@
 """`halfbyte quantize`"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,7 +35,9 @@ COMMAND_CLASS = many("--calibrate")
 @command
 def quantize(
     src: Annotated[str, typer.Argument(help="Checkpoint: folder, hub name (owner/name[@revision]) or URL.")],
-    dst: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty, unless --improve.")],
+    dst: Annotated[
+        str, typer.Argument(help="Folder to write, or s3://BUCKET/FOLDER; must be new or empty, unless --improve.")
+    ],
     recipe: Annotated[
         str,
         typer.Option(
@@ -127,7 +128,7 @@ def quantize(
         show(result)
 
 
-def _print_part(src: str, dst: Path, options: QuantizeOptions, part: PartOptions, json_output: bool) -> None:
+def _print_part(src: str, dst: str, options: QuantizeOptions, part: PartOptions, json_output: bool) -> None:
     from halfbyte.quantize.parts import quantize_part
 
     with shown_progress() as progress:

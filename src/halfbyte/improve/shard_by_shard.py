@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from halfbyte import __version__
 from halfbyte.checkpoint.files import check_folder
+from halfbyte.checkpoint.names import is_store
 from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import write_whole
@@ -65,6 +66,11 @@ def improve(
     """
     began = time.monotonic()
     options, progress = options or QuantizeOptions(**given), progress or Silent()
+    if is_store(str(dst)):
+        raise UsageError(
+            said("{improve} exchanges shards of a folder, not {value}", value=str(dst)[:200]),
+            hint=said("copy it here, or quantize it anew with {rounding} gptq"),
+        )
     src, dst = Path(src), Path(dst)
     recipe = chosen_recipe(options)
     input_scales = _given_scales(recipe, options)

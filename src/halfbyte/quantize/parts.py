@@ -1,44 +1,34 @@
-"""`quantize --part i/n`: one job on several machines that share the output folder, and `--finish`, which joins it.
+"""`quantize --part i/n`: one job on several machines that share where the output comes to lie (`place`).
 
 A piece is an output shard, or a source shard to be hashed. Part i begins with the pieces whose number leaves i over
 when divided by n; then it helps: it takes what parts that have begun did not come to, and what dead ones left
 (`leases`).
-Everything that a part writes follows from source and options alone, so the joined checkpoint has the bytes of one run.
+Everything that a part writes follows from source and options alone, so the joined checkpoint (`finish`) has the bytes
+of one run.
 """
 
-import os
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.resume import locked
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.checkpoint.writer import hash_file, output_error
-from halfbyte.errors import OutputError, UsageError, said
+from halfbyte.errors import UsageError, said
 from halfbyte.formats.nvfp4.codec import Rounding
 from halfbyte.progress import Progress, Silent
-from halfbyte.quantize.destination import new_folder
-from halfbyte.quantize.journal import STAGING, Journal, has_journal
+from halfbyte.quantize.journal import Journal
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.leases import Leases
-from halfbyte.quantize.metadata import write_metadata
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.quantize.part_options import PartOptions
 from halfbyte.quantize.pipeline import fingerprint
+from halfbyte.quantize.place import Place, place_of
 from halfbyte.quantize.prepare import Prepared, prepare
-from halfbyte.quantize.result import QuantizeResult
-from halfbyte.quantize.shared_job import read_job, shared_job, with_stored
-from halfbyte.quantize.staging import check_free, publish, stage_side_files
-from halfbyte.quantize.threads import Run, results_of
+from halfbyte.quantize.shared_job import shared_job
+from halfbyte.quantize.threads import Run
 
-PARTS = "parts"
-"""Folder of leases, in the staging folder."""
 WAIT_SECONDS = 0.5
 IN_FLIGHT = 2
 """Pieces at a time: one is synced and hashed while the next is encoded."""
@@ -64,17 +54,14 @@ class PartResult:
 class PartJournal(Journal):
     """What `Run` notes, as records of leases. sources: all that this part need not hash."""
 
-    def __init__(self, leases: Leases, folder: Path, sources: dict[str, str]) -> None:
+    def __init__(self, leases: Leases, place: Place, folder: Path, sources: dict[str, str]) -> None:
         self.folder, self.sources, self.shards = folder, sources, {}
-        self._leases = leases
+        self._leases, self._place = leases, place
 
     def shard_done(self, file: str, sha256: str, size: int, measures: dict[str, Any]) -> None:
         """Move the shard to where all parts put theirs, then say so."""
-        self.shards[file] = {"shard": file, "sha256": sha256, "bytes": size, "measures": measures}
-        try:
-            os.replace(self.folder / file, self.folder.parent / file)
-        except OSError as error:
-            raise output_error(self.folder / file, error) from None
+        told = self._place.put(self.folder / file, file)
+        self.shards[file] = {"shard": file, "sha256": sha256, "bytes": size, "measures": measures, **told}
         self._leases.done(file, self.shards[file])
 
     def source_done(self, file: str, sha256: str) -> None:
@@ -88,99 +75,55 @@ def quantize_part(
     src: str | Path, dst: str | Path, options: QuantizeOptions, part: PartOptions, progress: Progress | None = None
 ) -> PartResult:
     """Do one part. Raises HalfbyteError; what was done stays for the others, and for the same part begun again."""
-    began, progress, dst = time.monotonic(), progress or Silent(), Path(dst)
-    _check(options)
+    began, progress = time.monotonic(), progress or Silent()
+    check_options(options)
     index, count = part.place
     with Checkpoint.open(src, options.follow_links) as source:
-        prepared = prepare(source, dst, options, began)
-        if has_journal(dst):
-            raise OutputError(
-                f"{dst}: holds an unfinished run without parts",
-                hint=said("finish it with its own command, or choose another folder"),
-            )
-        with new_folder(dst):
-            check_free(dst, prepared.job.output_bytes)
-            shared_job(dst / STAGING, fingerprint(prepared, prepared.known_scales), options)
+        place = place_of(dst)
+        place.check(source, options.overwrite)
+        prepared = prepare(source, place.work, options, began)
+        name = f"{index}-of-{count}"
+        with place.opened(prepared.job):
+            shared_job(place, fingerprint(prepared, prepared.known_scales), options)
             with (
-                _alone(dst / STAGING / f"part-{index}-of-{count}", f"{dst}: part {index} of {count}"),
-                Leases(dst / STAGING / PARTS, f"{index}-of-{count}", part.lease_seconds) as leases,
+                place.alone(f"part-{name}", f"{place.where}: part {index} of {count}") as folder,
+                Leases(place, f"{name}{place.worker}", part.lease_seconds) as leases,
             ):
-                work = _Part(prepared, leases, index, count, progress)
+                work = Part(prepared, place, folder, leases, index, count, progress)
                 work.run()
     return PartResult(
-        str(dst), index, count, work.shards, work.taken_over, work.left, round(time.monotonic() - began, 3)
+        place.where, index, count, work.shards, work.taken_over, work.left, round(time.monotonic() - began, 3)
     )
 
 
-def finish_parts(
-    src: str | Path,
-    dst: str | Path,
-    options: QuantizeOptions,
-    progress: Progress | None = None,
-    on_done: Callable[[QuantizeResult], None] | None = None,
-) -> QuantizeResult:
-    """Check what the parts left and join it. Options that are left at their defaults are those of the parts.
+class Part:
+    """The pieces of part `index` of `count`, then those that others leave. folder: here, for shards that are made."""
 
-    Raises OutputError, and changes nothing, where a shard is missing or not what its part wrote.
-    """
-    began, progress, dst = time.monotonic(), progress or Silent(), Path(dst)
-    staging = dst / STAGING
-    stored = read_job(staging)
-    if stored is None:
-        raise OutputError(f"{dst}: holds no parts of a run", hint=said("begin with {part} 0/2 and {part} 1/2"))
-    options = with_stored(options, stored)
-    _check(options)
-    with Checkpoint.open(src, options.follow_links) as source:
-        prepared = prepare(source, dst, options, began)
-        shared_job(staging, fingerprint(prepared, prepared.known_scales), options)
-        with Leases(staging / PARTS, f"finish-{os.getpid()}", 60) as leases:
-            journal = _joined(prepared, leases, staging, progress)
-            scales, shards = prepared.known_scales, [shard.file for shard in prepared.job.shards]
-            files = Run(source, prepared.job, journal, dst, _rounding(options), scales, 1, progress).output_files()
-            results = results_of(journal, shards)
-            copied = stage_side_files(staging, prepared.side.files)
-            names = write_metadata(prepared, journal, copied, files, scales, results, None)
-            source.check_unchanged()
-            publish(staging, dst, shards, copied, names)
-            result = prepared.result(scales, results, 0)
-        if on_done is not None:
-            on_done(result)
-        shutil.rmtree(staging, ignore_errors=True)
-    return result
-
-
-@contextmanager
-def _alone(folder: Path, what: str) -> Iterator[None]:
-    """The folder of a part, locked against a second process of the same part."""
-    try:
-        folder.mkdir(exist_ok=True)
-        lock = locked(
-            folder / "lock", OutputError(f"{what} is at work already", hint="give each process a part of its own")
-        )
-    except OSError as error:
-        raise output_error(folder, error) from None
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-class _Part:
-    def __init__(self, prepared: Prepared, leases: Leases, index: int, count: int, progress: Progress) -> None:
-        self._prepared, self._leases, self._progress = prepared, leases, progress
+    def __init__(
+        self,
+        prepared: Prepared,
+        place: Place,
+        folder: Path,
+        leases: Leases,
+        index: int,
+        count: int,
+        progress: Progress,
+    ) -> None:
+        self._prepared, self._place, self._folder = prepared, place, folder
+        self._leases, self._progress = leases, progress
         self._index, self._count = index, count
         self.shards = self.taken_over = self.left = 0
         self._lock = threading.Lock()
         self._all: dict[str, OutputShard | None] = {shard.file: shard for shard in prepared.job.shards}
-        self._all |= {_source_piece(name): None for name in prepared.source.shards}
+        self._all |= {source_piece(name): None for name in prepared.source.shards}
 
     def run(self) -> None:
-        pieces = list(self._all)
+        pieces, done = list(self._all), self._leases.all_done()
         mine = [piece for number, piece in enumerate(pieces) if number % self._count == self._index]
-        total = sum(unit.source_bytes for piece in mine if (shard := self._all[piece]) for unit in shard.units)
-        self._progress.start(f"quantize, part {self._index} of {self._count}", total)
+        total, already = (sum(map(self._bytes, some)) for some in (mine, [one for one in mine if one in done]))
+        self._progress.start(f"quantize, part {self._index} of {self._count}", total, already)
         with ThreadPoolExecutor(IN_FLIGHT, "piece") as pool:
-            futures = [pool.submit(self._try, piece) for piece in mine]
+            futures = [pool.submit(self._try, piece) for piece in mine if piece not in done]
             try:
                 for future in futures:
                     future.result()
@@ -195,15 +138,20 @@ class _Part:
                     self._progress.note(f"waiting for other parts: {len(open_pieces)} piece(s) are in their hands")
                 waiting = True
                 time.sleep(min(WAIT_SECONDS, self._leases.limit_seconds / 4))
-        self.left = sum(1 for piece, shard in self._all.items() if shard and self._leases.record(piece) is None)
+        done = self._leases.all_done()
+        self.left = sum(1 for piece, shard in self._all.items() if shard and piece not in done)
+
+    def _bytes(self, piece: str) -> int:
+        shard = self._all[piece]
+        return 0 if shard is None else sum(unit.source_bytes for unit in shard.units)
 
     def _open(self, pieces: list[str]) -> list[str]:
         """What is not done, of parts that have begun: those that have not will do theirs when they come."""
-        begun = {name.partition("-")[0] for name in self._leases.workers() if name.endswith(f"-of-{self._count}")}
+        names = (worker.partition(".")[0] for worker in self._leases.workers())
+        begun = {name.partition("-")[0] for name in names if name.endswith(f"-of-{self._count}")}
+        done = self._leases.all_done()
         return [
-            piece
-            for number, piece in enumerate(pieces)
-            if str(number % self._count) in begun and self._leases.record(piece) is None
+            piece for number, piece in enumerate(pieces) if str(number % self._count) in begun and piece not in done
         ]
 
     def _try(self, piece: str) -> bool:
@@ -225,14 +173,12 @@ class _Part:
 
     def _write(self, shard: OutputShard) -> None:
         """One shard, in a folder of this part: who was only thought dead does not write into a file of another."""
-        prepared, folder = self._prepared, self._leases.folder.parent / f"part-{self._index}-of-{self._count}"
-        journal = PartJournal(self._leases, folder, dict.fromkeys(prepared.source.shards, ""))
+        prepared, options = self._prepared, self._prepared.options
+        journal = PartJournal(self._leases, self._place, self._folder, dict.fromkeys(prepared.source.shards, ""))
         alone = replace(prepared.job, shards=[shard])
         quiet = _Advancing(self._progress)
-        options = prepared.options
-        Run(
-            prepared.source, alone, journal, folder, _rounding(options), prepared.known_scales, options.threads, quiet
-        ).execute()
+        scales, rounding = prepared.known_scales, encoder_rounding(options)
+        Run(prepared.source, alone, journal, self._folder, rounding, scales, options.threads, quiet).execute()
 
 
 class _Advancing(Silent):
@@ -251,15 +197,16 @@ class _Advancing(Silent):
 _SOURCE = "source-"
 
 
-def _source_piece(name: str) -> str:
+def source_piece(name: str) -> str:
     return _SOURCE + name
 
 
-def _rounding(options: QuantizeOptions) -> Rounding:
+def encoder_rounding(options: QuantizeOptions) -> Rounding:
     return "sweep" if options.rounding == "sweep" else "max"
 
 
-def _check(options: QuantizeOptions) -> None:
+def check_options(options: QuantizeOptions) -> None:
+    """Raises UsageError for what does not go in parts."""
     if options.on_data or options.calibrate:
         raise UsageError(
             said("{part} and {calibrate}: each part would run the whole model, layer by layer, for itself"),
@@ -270,45 +217,3 @@ def _check(options: QuantizeOptions) -> None:
         )
     if options.dry_run:
         raise UsageError(said("{part} writes; {dry_run} is for the whole"))
-
-
-def _joined(prepared: Prepared, leases: Leases, staging: Path, progress: Progress) -> Journal:
-    """All records as one journal, their files hashed again. Raises OutputError naming what is missing."""
-    journal = PartJournal(leases, staging, {})
-    wanted = [shard.file for shard in prepared.job.shards]
-    missing = [piece for piece in wanted if leases.record(piece) is None]
-    unread = [name for name in prepared.source.shards if leases.record(_source_piece(name)) is None]
-    if missing or unread:
-        what = f"{len(missing)} of {len(wanted)} shard(s) are missing: {_some(missing)}" if missing else ""
-        hashes = f"source shard(s) not hashed: {_some(unread)}" if unread else ""
-        at_work = [name for name in leases.workers() if "-of-" in name and leases.alive(name)]
-        raise OutputError(
-            f"{staging.parent}: {'; '.join(filter(None, (what, hashes)))}",
-            hint=f"part(s) {', '.join(at_work)} are at work: wait for them"
-            if at_work
-            else said("run the parts that are missing with {part}, then {finish} again"),
-        )
-    progress.start("check", prepared.job.output_bytes)
-    for shard in prepared.job.shards:
-        record = leases.record(shard.file)
-        path = next((path for path in (staging / shard.file, staging.parent / shard.file) if path.exists()), None)
-        if (
-            record is None
-            or path is None
-            or path.stat().st_size != shard.bytes
-            or hash_file(path) != record.get("sha256")
-        ):
-            leases.undone(shard.file)
-            raise OutputError(
-                f"{staging / shard.file}: is not what its part wrote",
-                hint=said("run any part again: it writes this shard anew; then {finish} again"),
-            )
-        journal.shards[shard.file] = record
-        progress.advance(shard.bytes)
-    for name in prepared.source.shards:
-        journal.sources[name] = str((leases.record(_source_piece(name)) or {}).get("sha256"))
-    return journal
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -20,7 +20,7 @@ from halfbyte.errors import OutputError, said
 from halfbyte.formats.nvfp4.codec import Rounding as EncoderRounding
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.calibrated import ACTIVATIONS, calibrated_scales, measured_scales
-from halfbyte.quantize.destination import new_folder, resumable
+from halfbyte.quantize.destination import check_destination, new_folder, resumable
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import check_covered
 from halfbyte.quantize.journal import STAGING, Journal
@@ -51,9 +51,10 @@ def quantize(
 
     Raises HalfbyteError; then `dst` is as it was, but for a `.halfbyte` folder from which the next run resumes.
     """
-    began, progress, dst = time.monotonic(), progress or Silent(), Path(dst)
     options = options or QuantizeOptions(**given)
+    began, progress, dst = time.monotonic(), progress or Silent(), Path(dst)
     with Checkpoint.open(src, options.follow_links) as source:
+        check_destination(source.folder, dst, options.overwrite)
         prepared = prepare(source, dst, options, began)
         if options.dry_run:
             return prepared.result(prepared.known_scales)

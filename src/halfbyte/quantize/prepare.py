@@ -9,7 +9,6 @@ from halfbyte.data.documents import Documents
 from halfbyte.engines.packing import BESIDE_NVFP4
 from halfbyte.errors import UnsupportedError, UsageError, said
 from halfbyte.quantize.calibrated import DataBounds, calibration_documents, known_scales, measured_by
-from halfbyte.quantize.destination import check_destination
 from halfbyte.quantize.dossier import Results, role_table
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.job import Job, check_covered, plan_job
@@ -81,7 +80,8 @@ def chosen_recipe(options: QuantizeOptions) -> Recipe:
 
 
 def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: float) -> Prepared:
-    """began: `time.monotonic()`. Raises HalfbyteError for whatever could be known beforehand; nothing is written."""
+    """began: `time.monotonic()`. Raises HalfbyteError for whatever could be known beforehand; nothing is written, and
+    whether `dst` takes it is the caller's question."""
     recipe = chosen_recipe(options)
     rule = measured_by(recipe, options)
     scales, bounds = known_scales(recipe, options, rule), DataBounds.of(options, rule)
@@ -95,7 +95,6 @@ def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: floa
         _check_mixture(job)
     side = side_files(source)
     job = replace(job, warnings=[*job.warnings, *side.warnings])
-    check_destination(source.folder, dst, options.overwrite)
     if scales is not None and rule is None:
         check_covered(job, scales)
     method = options.on_data

@@ -1,4 +1,4 @@
-"""What the parts of a job agree on: its fingerprint and options, in the staging folder, written by whoever is first."""
+"""What the parts of a job agree on: its fingerprint and options, in their place, written by whoever is first."""
 
 import json
 import os
@@ -6,10 +6,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from halfbyte.checkpoint.writer import output_error, write_whole
-from halfbyte.disk import read_regular
 from halfbyte.errors import OutputError, said
 from halfbyte.quantize.options import QuantizeOptions
+from halfbyte.quantize.place import Place
 from halfbyte.recipes.recipe import Recipe
 from halfbyte.text import json_of
 
@@ -18,9 +17,9 @@ SHARED = ("recipe", "rounding", "input_scale", "max_shard_bytes", "force", "over
 """Options that bytes depend on, and whether an old checkpoint may be replaced."""
 
 
-def shared_job(staging: Path, job: str, options: QuantizeOptions) -> None:
+def shared_job(place: Place, job: str, options: QuantizeOptions) -> None:
     """Agree on the job with the other parts. job: its fingerprint. Raises OutputError if theirs is another."""
-    stored = read_job(staging)
+    stored = read_job(place)
     if stored is None:
         recipe = options.recipe
         chosen = recipe if isinstance(recipe, Recipe) else Recipe.named(recipe)
@@ -28,35 +27,22 @@ def shared_job(staging: Path, job: str, options: QuantizeOptions) -> None:
         scale = options.input_scale
         if isinstance(scale, Path) or (isinstance(scale, str) and os.path.exists(scale)):
             document["input_scale"] = str(Path(scale).resolve())
-        try:
-            staging.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(staging, error) from None
-        own = staging / f"{JOB}.{os.getpid()}"
-        write_whole(own, json.dumps({"job": job, "options": document}).encode())
-        try:
-            os.link(own, staging / JOB)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise output_error(staging / JOB, error) from None
-        finally:
-            own.unlink(missing_ok=True)
-        stored = read_job(staging)
+        place.create(JOB, json.dumps({"job": job, "options": document}).encode())
+        stored = read_job(place)
     if stored is None or stored["job"] != job:
         raise OutputError(
-            f"{staging.parent}: holds parts of another job (other source, recipe, options or version)",
+            f"{place.where}: holds parts of another job (other source, recipe, options or version)",
             hint=said("give all parts the same source and options, or choose another folder"),
         )
 
 
-def read_job(staging: Path) -> dict[str, Any] | None:
+def read_job(place: Place) -> dict[str, Any] | None:
     """What the parts agreed on, None if none has begun. Raises OutputError for a damaged file."""
-    path = staging / JOB
-    if not path.exists():
+    content = place.read(JOB)
+    if content is None:
         return None
     try:
-        found = json_of(read_regular(path, 1 << 24))
+        found = json_of(content)
     except ValueError:
         found = None
     if (
@@ -64,7 +50,8 @@ def read_job(staging: Path) -> dict[str, Any] | None:
         or not isinstance(found.get("job"), str)
         or not isinstance(found.get("options"), dict)
     ):
-        raise OutputError(f"{path}: is damaged", hint=f"remove {staging} and begin again")
+        staging = f"{place.where}/.halfbyte"
+        raise OutputError(f"{staging}/{JOB}: is damaged", hint=f"remove {staging} and begin again")
     return found
 
 
