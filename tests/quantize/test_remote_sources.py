@@ -11,10 +11,10 @@ from gate.server import Site, serving
 from small import small_checkpoint
 from typer.testing import CliRunner
 
-from halfbyte.api import inspect, quantize, verify
+from halfbyte.api import calibrate, compare, inspect, quantize, verify
 from halfbyte.checkpoint import remote_shard
 from halfbyte.cli.main import app
-from halfbyte.errors import CheckpointError, UsageError
+from halfbyte.errors import CheckpointError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -61,9 +61,17 @@ def test_from_a_hub(
         assert inspect("owner/name@main").parameters == inspect(source).parameters
 
 
-def test_from_a_url_whose_server_lists_nothing(source: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:
-    with serving(Site(source)) as url:
-        quantize(url, tmp_path / "out")
+def test_from_a_url_whose_server_lists_nothing(
+    source: Path, wanted: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_shard, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(remote_shard, "KEPT_BYTES", 400_000)
+    site = Site(source)
+    with serving(site) as url:
+        quantize(url, tmp_path / "out", workers=1)
+        weights = sum(path.stat().st_size for path in source.glob("*.safetensors"))
+        headers = 3 * (1 << 18)
+        assert site.sent_bytes < 1.1 * weights + headers + 100_000  # hashed as they come, not fetched again
         ours = files(tmp_path / "out")
     assert {name for name in wanted if name.endswith((".safetensors", ".jinja"))} <= ours.keys()
     assert all(ours[name] == content for name, content in wanted.items() if name.endswith(".safetensors"))
@@ -129,9 +137,32 @@ def test_on_paper(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         document = json.loads(done.stdout)
         assert document["fetch"]["bytes"] == document["bytes_in"]
         assert "to fetch: " in CliRunner().invoke(app, words).stdout
-        with pytest.raises(UsageError, match="not here"):
-            quantize("owner/name", tmp_path / "out", calibrate=[str(source / "config.json")])
     assert not (tmp_path / "out").exists()
+
+
+def test_what_runs_the_model(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """calibrate, compare and a rounding on data, of a model that is never here as a whole."""
+    data, other = tmp_path / "data.jsonl", tmp_path / "other.jsonl"
+    for path, first in ((data, 0), (other, 5)):
+        rows = [{"input_ids": list(range(n, n + 24))} for n in range(first, first + 4)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    site = Site(source, hub=True)
+    site.commit = COMMIT
+    with serving(site) as url:
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        for src, name in (("owner/name", "there"), (source, "here")):
+            calibrate(src, [str(data)], tmp_path / f"{name}.json")
+            quantize(src, tmp_path / name, calibrate=[str(data)], rounding="gptq")
+        assert (tmp_path / "there.json").read_bytes() == (tmp_path / "here.json").read_bytes()
+        there = files(tmp_path / "there")
+        assert there == files(tmp_path / "here")
+        far = compare("owner/name", tmp_path / "there", data=[str(other)]).result
+        assert "halfbyte.json" in far["evidence"]
+        one = compare(source, tmp_path / "here", data=[str(other)]).result
+        assert far["kl"] == one["kl"]
+        assert far["kl"]["mean"] > 0
+        noted = compare(tmp_path / "here", "owner/name", data=[str(other)]).result["notes"]
+        assert any("is not here" in note for note in noted)
 
 
 def test_a_hub_s_cache(source: Path, wanted: dict[str, bytes], tmp_path: Path) -> None:

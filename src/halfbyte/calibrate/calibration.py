@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from halfbyte.calibrate.findings import SCHEMA, findings
 from halfbyte.calibrate.held_out import held_out
 from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.watch import Watch
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.disk import check_output
@@ -50,7 +52,7 @@ class CalibrationResult:
 
 
 def calibrate(
-    src: str | Path,
+    src: str | Path | Checkpoint,
     data: Sequence[str],
     output: str | Path,
     options: CalibrateOptions | None = None,
@@ -59,7 +61,7 @@ def calibrate(
     on_done: Callable[[CalibrationResult], None] | None = None,
     **given: Any,
 ) -> CalibrationResult:
-    """Run `data` through the checkpoint in folder `src` and write the scales of its linears' inputs to `output`.
+    """Run `data` through the checkpoint `src`, wherever it lies; write the scales of its linears' inputs.
 
     given: fields of CalibrateOptions by name, instead of `options`. Raises HalfbyteError.
     """
@@ -67,7 +69,6 @@ def calibrate(
     options = options or CalibrateOptions(**given)
     rule, output = options.rule, Path(output)
     work = None if options.work is None else Path(options.work)
-    check_output(output, [Path(src), *map(Path, data)])
     if os.path.lexists(output) and not options.overwrite:
         raise OutputError(f"{output}: exists", hint=said("choose another file, or replace it with {overwrite}"))
     sampling: dict[str, Any] = {
@@ -76,14 +77,19 @@ def calibrate(
         "seed": options.seed,
         "pack": options.pack,
     }
-    documents = load(list(data), open_tokenizer(src), **sampling)
-    with Streamed.open(
-        src,
-        device=options.device,
-        memory_budget=options.memory_budget,
-        work=work,
-        progress=progress,
-    ) as model:
+    with ExitStack() as stack:
+        source = stack.enter_context(Checkpoint.of(src))
+        check_output(output, [*source.kept_apart(), *map(Path, data)])
+        documents = load(list(data), open_tokenizer(source.folder), **sampling)
+        model = stack.enter_context(
+            Streamed.open(
+                source,
+                device=options.device,
+                memory_budget=options.memory_budget,
+                work=work,
+                progress=progress,
+            )
+        )
         watch = Watch(model.num_experts, rule, options.seed, held_out(len(documents.documents)))
         model.start(
             [torch.from_numpy(document.ids) for document in documents.documents], key=f"calibrate {SCHEMA} {rule.text}"

@@ -1,7 +1,8 @@
 """A shard behind HTTP whose weights are read: by blocks, ahead of the reader, kept a while, never on the disk.
 
 A matrix is read twice (for its largest weight, then to encode it), by several threads, front to back. So blocks are
-fetched whole, a few ahead of the one asked for, and the last ones stay: every byte comes over the network once.
+fetched whole, a few ahead of the one asked for, and the last ones stay: every byte comes over the network once. Where
+the server states no hash, blocks are hashed as they come.
 """
 
 import hashlib
@@ -19,7 +20,28 @@ BLOCK_BYTES = 8 << 20
 AHEAD = 8
 """Blocks asked for beyond the one that is read: requests in flight."""
 KEPT_BYTES = 512 << 20
-HASH_PIECE_BYTES = 1 << 20
+MOST_EARLY = 2 * AHEAD
+"""Blocks that wait for one before them to be hashed; beyond that they are fetched again when the hash is wanted."""
+
+
+class InOrder:
+    """SHA-256 of a file whose blocks come nearly in order."""
+
+    def __init__(self) -> None:
+        self._digest, self.next = hashlib.sha256(), 0
+        self._early: dict[int, bytes] = {}
+        self._lock = threading.Lock()
+
+    def came(self, number: int, block: bytes) -> None:
+        with self._lock:
+            if number >= self.next and (number == self.next or len(self._early) < MOST_EARLY):
+                self._early[number] = block
+            while (following := self._early.pop(self.next, None)) is not None:
+                self._digest.update(following)
+                self.next += 1
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
 
 
 class Blocks:
@@ -29,6 +51,7 @@ class Blocks:
         self._files = files
         self._pool = ThreadPoolExecutor(AHEAD + 2, "halfbyte-fetch")
         self._blocks: OrderedDict[tuple[str, int], Future[bytes]] = OrderedDict()
+        self._digests: dict[str, InOrder] = {}
         self._lock = threading.Lock()
 
     def read_into(self, name: str, size: int, buffer: memoryview, start: int) -> None:
@@ -40,6 +63,14 @@ class Blocks:
             count = min(len(block) - within, len(buffer) - filled)
             buffer[filled : filled + count] = memoryview(block)[within : within + count]
             filled += count
+
+    def sha256(self, name: str, size: int, check_stop: Callable[[], None]) -> str:
+        """Of all blocks, those fetched that have not come by yet."""
+        digest = self._digest(name)
+        while (number := digest.next) * BLOCK_BYTES < size:
+            check_stop()
+            digest.came(number, self._block(name, size, number))
+        return digest.hexdigest()
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -65,7 +96,14 @@ class Blocks:
 
     def _fetch(self, name: str, size: int, number: int) -> bytes:
         start = number * BLOCK_BYTES
-        return self._files.block(name, start, min(BLOCK_BYTES, size - start), size)
+        block = self._files.block(name, start, min(BLOCK_BYTES, size - start), size)
+        if self._files.stated_sha256(name) is None:
+            self._digest(name).came(number, block)
+        return block
+
+    def _digest(self, name: str) -> InOrder:
+        with self._lock:
+            return self._digests.setdefault(name, InOrder())
 
 
 class RemoteShard:
@@ -84,17 +122,9 @@ class RemoteShard:
         self._blocks.read_into(self.path.name, self.bytes, buffer, start)
 
     def sha256(self, check_stop: Callable[[], None] = lambda: None) -> str:
-        """As the hub states it; of other servers read once more."""
+        """As the hub states it; of other servers as the blocks came."""
         stated = self._files.stated_sha256(self.path.name)
-        if stated is not None:
-            return stated
-        digest, buffer = hashlib.sha256(), bytearray(HASH_PIECE_BYTES)
-        for start in range(0, self.bytes, HASH_PIECE_BYTES):
-            check_stop()
-            view = memoryview(buffer)[: min(HASH_PIECE_BYTES, self.bytes - start)]
-            self.read_into(view, start)
-            digest.update(view)
-        return digest.hexdigest()
+        return stated if stated is not None else self._blocks.sha256(self.path.name, self.bytes, check_stop)
 
     def close(self) -> None:
         pass

@@ -3,7 +3,8 @@
 `read_headers` works on any files, in a folder or behind HTTP; `Checkpoint` is a folder whose weights can be read too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -209,6 +210,16 @@ class Checkpoint:
         return cls(files.folder, opened.config, files.shards, opened.tensors, opened.left_out)
 
     @classmethod
+    @contextmanager
+    def of(cls, source: "str | Path | Checkpoint") -> "Iterator[Checkpoint]":
+        """One that is open already, left so, or opened for a while with its links looked at (see `open`)."""
+        if isinstance(source, Checkpoint):
+            yield source
+            return
+        with cls.open(source, follow_links=True) as opened:
+            yield opened
+
+    @classmethod
     def _open_remote(cls, target: str) -> "Checkpoint":
         from halfbyte.checkpoint.remote_source import RemoteSource  # httpx is slow to import
 
@@ -232,6 +243,10 @@ class Checkpoint:
     def where(self) -> str:
         """What the user calls it, a revision pinned."""
         return str(self._folder) if self._remote is None else self._remote.files.where
+
+    def kept_apart(self) -> list[Path]:
+        """What nothing may be written into: the folder, if it lies here."""
+        return [] if self.is_remote else [self._folder]
 
     @property
     def is_remote(self) -> bool:

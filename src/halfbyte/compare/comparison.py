@@ -57,17 +57,19 @@ def compare(
     """
     options, progress = options or CompareOptions(**given), progress or Silent()
     with ExitStack() as stack:
-        base_files = stack.enter_context(Checkpoint.open(base))
-        candidate_files = stack.enter_context(Checkpoint.open(candidate))
+        base_files = stack.enter_context(Checkpoint.of(base))
+        candidate_files = stack.enter_context(Checkpoint.of(candidate))
         check_comparable(base_files, candidate_files)
-        tokenizer = open_tokenizer(base)
-        documents = _read(tokenizer, open_tokenizer(candidate), options)
+        tokenizer = open_tokenizer(base_files.folder)
+        documents = _read(tokenizer, open_tokenizer(candidate_files.folder), options)
         inputs = _Inputs(documents, _probes(tokenizer, documents, options))
         known_by = _known_by(base_files, candidate_files, inputs, progress)
         result = _measure(base_files, candidate_files, inputs, options, progress)
         if known_by is not None:
             append(candidate_files.folder, Compared(**known_by, halfbyte=__version__, result=_kept(result)))
             result["evidence"] = str(candidate_files.folder / DOSSIER)
+        elif candidate_files.is_remote:
+            result["notes"].append(f"the candidate is not here: nothing was added to its {DOSSIER}")
         elif (candidate_files.folder / DOSSIER).exists():
             result["notes"].append(
                 f"{DOSSIER} is about other shards than the candidate's, or they are being improved: nothing was added "
@@ -132,8 +134,8 @@ def _measure(
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     opening = Opening(device, options.memory_budget, None if options.work is None else Path(options.work), resume=True)
     job = Spans(ids, spans, len(documents) or len(ids), opening.logit_bytes or LOGIT_BYTES)
-    wanted: list[tuple[Path, str | None]] = [(base.folder, None), (candidate.folder, None)]
-    wanted += [(candidate.folder, "a4-sim")] if options.a4_sim else []
+    wanted: list[tuple[Checkpoint, str | None]] = [(base, None), (candidate, None)]
+    wanted += [(candidate, "a4-sim")] if options.a4_sim else []
     with opening.models(wanted, progress) as (baseline, *candidates):
         layer_bytes = (base.bytes + candidate.bytes * len(candidates)) // baseline.layers
         differences = Lockstep(baseline, candidates, job).run(progress, layer_bytes)
@@ -177,7 +179,7 @@ def _known_by(base: Checkpoint, candidate: Checkpoint, inputs: _Inputs, progress
 
     Both checkpoints are hashed as they lie on disk: what was compared is what is vouched for.
     """
-    if not (candidate.folder / DOSSIER).exists():
+    if candidate.is_remote or not (candidate.folder / DOSSIER).exists():
         return None
     progress.start("hashing", sum(shard.bytes for one in (base, candidate) for shard in one.shards.values()))
     hashes = shard_hashes(candidate, progress.advance)

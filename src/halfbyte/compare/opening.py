@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import output_error
 from halfbyte.disk import check_apart, check_work
 from halfbyte.process import rss_bytes
@@ -30,13 +31,13 @@ class Opening:
 
     @contextmanager
     def models(
-        self, wanted: Sequence[tuple[Path, str | None]], progress: Progress | None = None
+        self, wanted: Sequence[tuple[Checkpoint, str | None]], progress: Progress | None = None
     ) -> Iterator[list[Streamed]]:
-        """Streamed models of (folder, activations), closed at the end, files removed. progress: hears of damage."""
+        """Streamed models of (checkpoint, activations), closed at the end, files removed. progress: hears of damage."""
         with ExitStack() as stack:
             budget = self._share(len(wanted))
             folders: list[Path | None] = [None] * len(wanted)
-            inputs = [folder for folder, _ in wanted]
+            inputs = [folder for checkpoint, _ in wanted for folder in checkpoint.kept_apart()]
             if self.work is not None:
                 check_work(self.work, inputs)
             if self.work is not None and self.resume:
@@ -53,9 +54,9 @@ class Opening:
                     raise output_error(self.work, error) from None
                 folders = [Path(made) / str(i) for i in range(len(wanted))]
             models = []
-            for (folder, activations), work in zip(wanted, folders, strict=True):
+            for (checkpoint, activations), work in zip(wanted, folders, strict=True):
                 model = Streamed.open(
-                    folder,
+                    checkpoint,
                     device=self.device,
                     memory_budget=budget,
                     activations=activations,

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.checkpoint.writer import hash_file
-from halfbyte.errors import CheckpointError
 from halfbyte.evidence.comparison import Compared
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
@@ -18,10 +16,7 @@ def shard_hashes(checkpoint: Checkpoint, advance: Callable[[int], None]) -> dict
     """SHA-256 of every shard as it lies on disk. advance: told the bytes of each. Raises CheckpointError."""
     hashes = {}
     for name, shard in sorted(checkpoint.shards.items()):
-        try:
-            hashes[name] = hash_file(shard.path)
-        except OSError as error:
-            raise CheckpointError(f"{shard.path}: cannot be read: {error.strerror}") from None
+        hashes[name] = shard.sha256()
         advance(shard.bytes)
     return hashes
 

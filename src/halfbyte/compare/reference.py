@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -34,14 +35,14 @@ def make_reference(
     memory_budget: int | None = None,
 ) -> ReferenceDocument:
     """Stream a checkpoint over some text. Raises HalfbyteError."""
-    tokenizer = open_tokenizer(folder)
-    documents = load(data, tokenizer, max_length=FIRST + positions)
-    check_context(documents, tokenizer.context)
-    ids = [torch.from_numpy(document.ids) for document in documents.documents][:positions]
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    with Checkpoint.open(folder) as checkpoint:
+    with Checkpoint.of(folder) as checkpoint, ExitStack() as stack:
+        tokenizer = open_tokenizer(checkpoint.folder)
+        documents = load(data, tokenizer, max_length=FIRST + positions)
+        check_context(documents, tokenizer.context)
+        ids = [torch.from_numpy(document.ids) for document in documents.documents][:positions]
         size = checkpoint.bytes
-    with Opening(where, memory_budget).models([(Path(folder), None)]) as (model,):
+        (model,) = stack.enter_context(Opening(where, memory_budget).models([(checkpoint, None)]))
         spans = chosen(ids, positions)
         model.start([ids[number][:stop] for number, (_, stop) in spans.items()])
         progress.start("streaming", size)

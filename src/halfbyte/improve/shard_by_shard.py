@@ -16,6 +16,7 @@ from halfbyte.checkpoint.files import check_folder
 from halfbyte.checkpoint.names import is_store
 from halfbyte.checkpoint.resume import fingerprint_of, source_identity
 from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.checkpoint.targets import is_remote
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.data.documents import Documents
 from halfbyte.disk import check_apart
@@ -71,17 +72,18 @@ def improve(
             said("{improve} exchanges shards of a folder, not {value}", value=str(dst)[:200]),
             hint=said("copy it here, or quantize it anew with {rounding} gptq"),
         )
-    src, dst = Path(src), Path(dst)
+    dst = Path(dst)
     recipe = chosen_recipe(options)
     input_scales = _given_scales(recipe, options)
-    check_apart(src, dst)
+    if not is_remote(str(src)):
+        check_apart(Path(src), dst)
     if not options.follow_links and dst.is_dir():
         check_folder(dst, options.follow_links)
     with Checkpoint.open(src, options.follow_links) as source:
         prepared = _prepare(source, dst, options, recipe, input_scales, began)
         if options.dry_run:
             return prepared.result(len(prepared.targets))
-        task = task_on_data(source.folder, prepared.documents, prepared.job, prepared.layers, "gptq", prepared.bounds)
+        task = task_on_data(source, prepared.documents, prepared.job, prepared.layers, "gptq", prepared.bounds)
         journal = _journal(prepared, task, progress)
         try:
             done = _exchanged(prepared, task, journal, progress)

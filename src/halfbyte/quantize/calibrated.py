@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents, load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.errors import DataError, InputScaleError, UsageError, options_called, said
@@ -103,7 +104,9 @@ def calibration_documents(src: Path, data: Sequence[str], bounds: DataBounds) ->
     return documents
 
 
-def calibrated_scales(src: Path, dst: Path, data: Sequence[str], bounds: DataBounds, progress: Progress) -> InputScales:
+def calibrated_scales(
+    src: Checkpoint, dst: Path, data: Sequence[str], bounds: DataBounds, progress: Progress
+) -> InputScales:
     """Scales measured on `data`. Goes on after a kill, and is done at once if an earlier run had finished it."""
     from halfbyte.calibrate.calibration import calibrate  # needs torch; the rest of quantize does not
 

@@ -81,7 +81,7 @@ def _measured_first(prepared: Prepared, progress: Progress) -> InputScales | Non
     if prepared.documents is None or prepared.task is not None:
         return prepared.known_scales
     calibrate = prepared.options.calibrate
-    scales = calibrated_scales(prepared.source.folder, prepared.dst, calibrate, prepared.bounds, progress)
+    scales = calibrated_scales(prepared.source, prepared.dst, calibrate, prepared.bounds, progress)
     check_covered(prepared.job, scales)
     return scales
 

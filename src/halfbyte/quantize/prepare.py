@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents
 from halfbyte.engines.packing import BESIDE_NVFP4
-from halfbyte.errors import UnsupportedError, UsageError, said
+from halfbyte.errors import UnsupportedError, said
 from halfbyte.quantize.calibrated import DataBounds, calibration_documents, known_scales, measured_by
 from halfbyte.quantize.dossier import Results, role_table
 from halfbyte.quantize.input_scale import InputScales
@@ -85,11 +85,6 @@ def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: floa
     recipe = chosen_recipe(options)
     rule = measured_by(recipe, options)
     scales, bounds = known_scales(recipe, options, rule), DataBounds.of(options, rule)
-    if source.is_remote and options.calibrate:
-        raise UsageError(
-            said("{calibrate} runs the model, which is not here: weights come over the network once, in their order"),
-            hint=said("download it first, or measure elsewhere and give {input_scale} FILE"),
-        )
     job = plan_job(source, recipe, options.max_shard_bytes, options.force)
     if options.keep_format:
         _check_mixture(job)
@@ -104,5 +99,5 @@ def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: floa
     room = room_for(job, source.config, lengths, bounds, layers)
     task = None
     if method and documents and not options.dry_run:
-        task = task_on_data(source.folder, documents, job, layers, method, bounds)
+        task = task_on_data(source, documents, job, layers, method, bounds)
     return Prepared(source, dst, options, job, side, rule, scales, bounds, documents, task, room, began)

@@ -84,9 +84,9 @@ def search(
     """
     options, progress = options or SearchOptions(**given), progress or Silent()
     forms: dict[str, StorageFormat] = {NVFP4.name: NVFP4} | formats_beside(options.also)
-    _check_places(src, options)
-    tokenizer = open_tokenizer(src)
-    with Checkpoint.open(src) as source:
+    with Checkpoint.of(src) as source:
+        _check_places(source, options)
+        tokenizer = open_tokenizer(source.folder)
         groups = groups_of(source, NVFP4)
         _best(source, groups, _ends(groups), options)  # a budget out of reach is said before the work
         documents = load(
@@ -134,11 +134,11 @@ def search(
     return result
 
 
-def _check_places(src: str | Path, options: SearchOptions) -> None:
+def _check_places(source: Checkpoint, options: SearchOptions) -> None:
     if options.work is not None:
-        check_work(Path(options.work), [Path(src)])
+        check_work(Path(options.work), source.kept_apart())
     if options.output is not None:
-        check_output(Path(options.output), [Path(src), *map(Path, options.data)])
+        check_output(Path(options.output), [*source.kept_apart(), *map(Path, options.data)])
         if os.path.lexists(options.output):
             hint = "give another name with -o, or remove it"
             raise OutputError(f"{options.output}: exists already", hint=hint)

@@ -43,7 +43,7 @@ def measure(
     if not branches:
         return [0.0] * len(choices)
     key = fingerprint_of({"choices": [[[group.label, form.name] for group, form in one.items()] for one in choices]})
-    with opening.models([(source.folder, None)], progress) as (model,):
+    with opening.models([(source, None)], progress) as (model,):
         model.start(job.ids, key=key, branches=branches)
         each = source.bytes // model.layers
         progress.start(f"{len(branches)} roundings", each * model.layers, each * model.next_layer)

@@ -6,7 +6,6 @@ left out: no engine runs them in a plain forward pass.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from halfbyte.checkpoint.inventory import Entry, inventory
@@ -42,36 +41,31 @@ class Contents:
     layers: list[Layer]
 
     @classmethod
-    def open(cls, folder: str | Path, model_config: Any) -> "Contents":
-        """Open and check by headers. model_config: transformers' config object.
+    def of(cls, checkpoint: Checkpoint, model_config: Any) -> "Contents":
+        """Checked by headers. model_config: transformers' config object.
 
         Raises CheckpointError for missing layers and experts, UnknownTensorError, UnsupportedError (family).
         """
-        checkpoint = Checkpoint.open(folder)
-        try:
-            roles = roles_of(_with_expert_count(checkpoint.config, model_config))
-            outside: dict[Role, Entry] = {}
-            layers = [Layer() for _ in range(roles.layers)]
-            routed: list[dict[tuple[int, str], Entry]] = [{} for _ in range(roles.layers)]
-            for entry in inventory(checkpoint.tensors, roles):
-                role = entry.role
-                if role.mtp or role.part in CACHE_SCALES:
-                    continue
-                if role.layer is None:
-                    outside[role.role] = entry
-                elif role.role is Role.ROUTED_EXPERT:
-                    for expert, projection, matrix in _matrices(entry, roles.num_experts):
-                        routed[role.layer][expert, projection] = matrix
-                else:
-                    layers[role.layer].plain.append(entry)
-            for number, layer in enumerate(layers):
-                if not layer.plain:
-                    raise CheckpointError(f"model.layers.{number} is missing", hint="complete the download")
-                if roles.is_moe(number):
-                    layer.experts = [_expert(routed[number], number, e, roles) for e in range(roles.num_experts)]
-        except BaseException:
-            checkpoint.close()
-            raise
+        roles = roles_of(_with_expert_count(checkpoint.config, model_config))
+        outside: dict[Role, Entry] = {}
+        layers = [Layer() for _ in range(roles.layers)]
+        routed: list[dict[tuple[int, str], Entry]] = [{} for _ in range(roles.layers)]
+        for entry in inventory(checkpoint.tensors, roles):
+            role = entry.role
+            if role.mtp or role.part in CACHE_SCALES:
+                continue
+            if role.layer is None:
+                outside[role.role] = entry
+            elif role.role is Role.ROUTED_EXPERT:
+                for expert, projection, matrix in _matrices(entry, roles.num_experts):
+                    routed[role.layer][expert, projection] = matrix
+            else:
+                layers[role.layer].plain.append(entry)
+        for number, layer in enumerate(layers):
+            if not layer.plain:
+                raise CheckpointError(f"model.layers.{number} is missing", hint="complete the download")
+            if roles.is_moe(number):
+                layer.experts = [_expert(routed[number], number, e, roles) for e in range(roles.num_experts)]
         return cls(checkpoint, roles, outside, layers)
 
     def parcels(self, first_layer: int, plain_bytes: int) -> "list[list[Entry]]":

@@ -9,6 +9,7 @@ token, in memory as far as the budget goes, else in mapped files. A decoder laye
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,8 +17,8 @@ import torch
 from torch import Tensor
 
 from halfbyte import __version__
-from halfbyte.checkpoint.files import check_folder
 from halfbyte.checkpoint.resume import fingerprint_of, source_identity
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.disk import check_work
 from halfbyte.errors import UsageError, said
 from halfbyte.progress import Progress, Silent
@@ -56,8 +57,16 @@ class Streamed:
     roles: the names of its tensors explained. stats: where the time went, and peak memory.
     """
 
-    def __init__(self, contents: Contents, skeleton: Skeleton, options: dict[str, Any], progress: Progress) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        skeleton: Skeleton,
+        options: dict[str, Any],
+        progress: Progress,
+        closing: ExitStack,
+    ) -> None:
         self._contents, self._skeleton, self._options, self._progress = contents, skeleton, options, progress
+        self._closing = closing
         self.config = skeleton.config
         self.layers = contents.roles.layers
         self.vocab_size = int(skeleton.config.vocab_size)
@@ -75,7 +84,7 @@ class Streamed:
     @classmethod
     def open(
         cls,
-        folder: str | Path,
+        source: str | Path | Checkpoint,
         *,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
@@ -85,7 +94,7 @@ class Streamed:
         attention: str | None = None,
         progress: Progress | None = None,
     ) -> "Streamed":
-        """Open a checkpoint by its headers.
+        """Open a checkpoint by its headers, wherever it lies; one that is open already is not closed.
 
         dtype: of computation; float32 on a CPU, bfloat16 on a GPU. memory_budget: resident bytes of this process;
         activations beyond it lie in files. activations: `a16`, or `a4-sim` to round the inputs of NVFP4 linears as a
@@ -97,18 +106,15 @@ class Streamed:
         dtype = dtype or (torch.float32 if where.type == "cpu" else torch.bfloat16)
         if activations not in (None, "a16", "a4-sim"):
             raise UsageError(f"activations {activations!r}: wanted a16 or a4-sim")
-        check_folder(folder, follow_links=True)
-        if work is not None:
-            check_work(work, [Path(folder)])
-        config = plain_config(folder)
-        contents = Contents.open(folder, config)
-        try:
-            skeleton = Skeleton(config, dtype, where)
-        except BaseException:
-            contents.checkpoint.close()
-            raise
+        with ExitStack() as stack:
+            checkpoint = stack.enter_context(Checkpoint.of(source))
+            if work is not None:
+                check_work(work, checkpoint.kept_apart())
+            config = plain_config(checkpoint.folder)
+            contents, skeleton = Contents.of(checkpoint, config), Skeleton(config, dtype, where)
+            closing = stack.pop_all()
         options = {"budget": memory_budget, "activations": activations, "work": work, "attention": attention}
-        return cls(contents, skeleton, options, progress or Silent())
+        return cls(contents, skeleton, options, progress or Silent(), closing)
 
     @torch.no_grad()
     def start(
@@ -234,7 +240,7 @@ class Streamed:
     def close(self) -> None:
         """Stop reading, remove temporary files. A work folder that was given stays."""
         self._stop()
-        self._contents.checkpoint.close()
+        self._closing.close()
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,8 @@ from halfbyte.calibrate.file import write_scales
 from halfbyte.calibrate.findings import SCHEMA, findings
 from halfbyte.calibrate.options import CalibrateOptions
 from halfbyte.calibrate.rule import parse_rule
-from halfbyte.checkpoint.resume import DamagedError, fingerprint_of, folder_identity, read_state, remove_file
+from halfbyte.checkpoint.resume import DamagedError, fingerprint_of, read_state, remove_file, source_identity
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.data.documents import Documents
 from halfbyte.errors import UnsupportedError
@@ -39,7 +40,7 @@ KEY = "job"
 class Task:
     """What is to be rounded, and on which data. key: equal for tasks that give the same rounded experts."""
 
-    src: Path
+    src: Checkpoint
     documents: Documents
     layers: set[int]
     bounds: DataBounds
@@ -54,7 +55,7 @@ class Task:
 
 
 def task_for(
-    src: Path, documents: Documents, layers: set[int], rounding: OnData, algorithm: Algorithm, bounds: DataBounds
+    src: Checkpoint, documents: Documents, layers: set[int], rounding: OnData, algorithm: Algorithm, bounds: DataBounds
 ) -> Task:
     """The task of rounding the routed experts of `layers` on `documents`."""
     settings = Settings.of(rounding, algorithm)
@@ -148,13 +149,13 @@ def _activation(config: Any) -> Any:
     return ACT2FN[name]
 
 
-def _key(src: Path, data: str, layers: set[int], bounds: DataBounds, settings: Settings) -> str:
+def _key(src: Checkpoint, data: str, layers: set[int], bounds: DataBounds, settings: Settings) -> str:
     """Equal for runs that give the same rounded experts; the memory budget is no part of it."""
     document = {
         "halfbyte": __version__,
         "torch": torch.__version__,
-        "source": folder_identity(src),
-        "config": hashlib.sha256((src / "config.json").read_bytes()).hexdigest(),
+        "source": source_identity(src.shards.values()),
+        "config": hashlib.sha256((src.folder / "config.json").read_bytes()).hexdigest(),
         "data": data,
         "layers": sorted(layers),
         "device": bounds.device,

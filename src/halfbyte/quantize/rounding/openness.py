@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import DataBounds
@@ -24,7 +25,7 @@ MOST_TOKENS = 2048
 
 
 def token_weights(
-    src: Path,
+    src: Checkpoint | Path,
     sequences: Sequence[Tensor],
     certain: float,
     key: str,
@@ -59,7 +60,12 @@ def _kept(path: Path, tokens: int) -> bytes | None:
 
 
 def _openness(
-    src: Path, sequences: Sequence[Tensor], key: str, bounds: DataBounds, work: Path, progress: Progress | None
+    src: Checkpoint | Path,
+    sequences: Sequence[Tensor],
+    key: str,
+    bounds: DataBounds,
+    work: Path,
+    progress: Progress | None,
 ) -> Tensor:
     """Openness at every position, float32 [tokens]."""
     with Streamed.open(

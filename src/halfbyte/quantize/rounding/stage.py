@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents
 from halfbyte.errors import RecipeError, options_called, said
 from halfbyte.evidence.dossier import RoundedOnData
@@ -50,7 +51,7 @@ class DataRounding:
 
 
 def task_on_data(
-    src: Path, documents: Documents, job: Job, layers: set[int], rounding: OnData, bounds: DataBounds
+    src: Checkpoint, documents: Documents, job: Job, layers: set[int], rounding: OnData, bounds: DataBounds
 ) -> "Task":
     """What `round_on_data` does, and its key: equal keys give equal experts."""
     from halfbyte.quantize.rounding.experts import task_for  # needs torch; the rest of quantize does not
