@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("formats",),
     ("numbers",),
     ("disk",),
+    ("cluster",),
     ("errors", "progress", "process", "validation"),
     ("text",),
 )

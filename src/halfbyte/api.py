@@ -8,6 +8,7 @@ A name is imported when it is first asked for: the core needs no torch, `calibra
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,8 @@ def quantize(
     *,
     improve: bool = False,
     finish: bool = False,
+    ray: str | None = None,
+    lease_seconds: float = 60,
     progress: "Progress | None" = None,
     on_done: "Callable[[QuantizeResult], None] | None" = None,
     **given: Any,
@@ -98,7 +101,8 @@ def quantize(
     given: fields of `quantize.options.QuantizeOptions` by name, instead of `options`. improve: `dst` holds a finished
     checkpoint of this source and recipe, whose experts are replaced by those that gptq rounds, shard by shard; all
     else of it stays, input scales that are not given too (`improve.shard_by_shard`). finish: `dst` holds the shards
-    that `quantize.parts.quantize_part` wrote, which are checked and joined.
+    that `quantize.parts.quantize_part` wrote, which are checked and joined. ray: address of a cluster whose
+    machines do a part each (`quantize.on_ray`); lease_seconds: see `quantize.part_options`.
 
     What is written is put before `gate` with the default policy, headers only: why it would refuse stands among the
     warnings of the result.
@@ -112,12 +116,16 @@ def quantize(
 
     from halfbyte.quantize.options import QuantizeOptions as Options
 
-    verb = _quantizer(str(dst), improve, finish)
+    verb = _quantizer(str(dst), improve, finish, ray, lease_seconds)
     result = verb(src, dst, options or Options(**given), progress=progress, on_done=judge)
     return judged[0] if judged else result
 
 
-def _quantizer(dst: str, improve: bool, finish: bool) -> Any:
+def _quantizer(dst: str, improve: bool, finish: bool, ray: str | None, lease_seconds: float) -> Any:
+    if ray is not None:
+        return partial(
+            import_module("halfbyte.quantize.on_ray").quantize_on_ray, address=ray, lease_seconds=lease_seconds
+        )
     if improve:
         return import_module("halfbyte.improve.shard_by_shard").improve
     if finish:

@@ -89,6 +89,9 @@ def quantize(
     lease_seconds: Annotated[
         float, typer.Option(help="A part without a heartbeat for so long is dead; others take its shards over.")
     ] = PartOptions.lease_seconds,
+    ray: Annotated[
+        str | None, typer.Option(help="HOST:PORT, auto or local: parts on every machine of this cluster, then joined.")
+    ] = None,
     finish: Annotated[bool, typer.Option("--finish", help="Check what the parts wrote, and join it.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Write what engines are known not to load.")] = False,
     follow_links: FollowLinks = False,
@@ -109,6 +112,8 @@ def quantize(
         max_shard_bytes=parse_size(max_shard_size, "max_shard_bytes"),
     )
 
+    if ray is not None and (part is not None or finish or improve):
+        raise UsageError(said("{ray} does parts and joins them: it goes with none of {part}, {finish}, {improve}"))
     if part is not None:
         if finish or improve:
             raise UsageError(
@@ -123,7 +128,17 @@ def quantize(
         print_json(result.as_json()) if json_output else _print(result)
 
     with shown_progress() as progress:
-        result = run(src, dst, options, improve=improve, finish=finish, progress=progress, on_done=show)
+        result = run(
+            src,
+            dst,
+            options,
+            improve=improve,
+            finish=finish,
+            ray=ray,
+            lease_seconds=lease_seconds,
+            progress=progress,
+            on_done=show,
+        )
     if dry_run:
         show(result)
 

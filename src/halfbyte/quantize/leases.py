@@ -77,9 +77,7 @@ class Leases:
 
     def all_done(self) -> set[str]:
         """The pieces of which something was put down."""
-        return {
-            name.removeprefix(f"{PARTS}/").removesuffix(".done") for name in self._names() if name.endswith(".done")
-        }
+        return pieces_done(self._place)
 
     def workers(self) -> list[str]:
         """All that ever began, this one among them."""
@@ -110,6 +108,12 @@ class Leases:
 
     def _heartbeat(self, worker: str) -> str:
         return _name(f"{worker}.alive")
+
+
+def pieces_done(place: Place) -> set[str]:
+    """The pieces of which somebody has put down something."""
+    names = (name.removeprefix(f"{PARTS}/") for name in place.names(_name("")))
+    return {name.removesuffix(".done") for name in names if name.endswith(".done")}
 
 
 def _name(name: str) -> str:
