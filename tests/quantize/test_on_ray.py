@@ -1,5 +1,6 @@
 """`quantize --ray`: two machines of a cluster, both here, do what one process does, also when one of them dies."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.timeout(240)
 
 SIZE = 60_000
+TINY = Path(__file__).parents[2] / "examples" / "tiny-glm"
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,21 @@ def test_what_cannot_be(source: Path, tmp_path: Path) -> None:
     (out / "x").mkdir(parents=True)
     with pytest.raises(OutputError, match="is not empty"):
         quantize(source, out, ray="127.0.0.1:1")
+
+
+def test_scales_of_shares_are_those_of_all(two: Any, tmp_path: Path) -> None:
+    """Two machines, half of the documents each: all counts are the same, all values to the last bits of a product."""
+    words = ["calibrate", str(TINY), "--data", str(TINY / "calibration.jsonl"), "--tokens", "12000", "--json"]
+    found = []
+    for name, more in (("one", []), ("shares", ["--ray", two.address])):
+        done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / name), "--amax", "headroom", *more])
+        assert done.exit_code == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    one, shares = found
+    assert one["coverage"] == shares["coverage"]
+    assert one["data"] == shares["data"]
+    assert one["scales"].keys() == shares["scales"].keys()
+    assert max(abs(shares["scales"][name] / value - 1) for name, value in one["scales"].items()) < 1e-5
+    refused = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "x"), "--amax", "mse", "--ray", "local"])
+    assert refused.exit_code == 2
+    assert "adds up shares" in refused.stderr

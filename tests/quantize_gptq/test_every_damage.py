@@ -17,7 +17,8 @@ from halfbyte.quantize.rounding.store import RoundedExperts
 from halfbyte.stream.executor import Streamed
 
 BYTES = 20_000
-EVERY = pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "every"])
+SLOW = (pytest.mark.slow, pytest.mark.timeout(1200))
+EVERY = pytest.mark.parametrize("every", [False, pytest.param(True, marks=SLOW)], ids=["some", "every"])
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from halfbyte.calibrate.coverage import Coverage
 from halfbyte.calibrate.file import write_scales
-from halfbyte.calibrate.findings import SCHEMA, findings
+from halfbyte.calibrate.findings import findings
 from halfbyte.calibrate.held_out import held_out
 from halfbyte.calibrate.options import CalibrateOptions
-from halfbyte.calibrate.watch import Watch
+from halfbyte.calibrate.watching import watched
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
@@ -23,7 +21,6 @@ from halfbyte.disk import check_output
 from halfbyte.errors import OutputError, said
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress
-from halfbyte.stream.executor import Streamed
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,6 @@ def calibrate(
     began = time.monotonic()
     options = options or CalibrateOptions(**given)
     rule, output = options.rule, Path(output)
-    work = None if options.work is None else Path(options.work)
     if os.path.lexists(output) and not options.overwrite:
         raise OutputError(f"{output}: exists", hint=said("choose another file, or replace it with {overwrite}"))
     sampling: dict[str, Any] = {
@@ -81,29 +77,18 @@ def calibrate(
         source = stack.enter_context(Checkpoint.of(src))
         check_output(output, [*source.kept_apart(), *map(Path, data)])
         documents = load(list(data), open_tokenizer(source.folder), **sampling)
-        model = stack.enter_context(
-            Streamed.open(
-                source,
-                device=options.device,
-                memory_budget=options.memory_budget,
-                work=work,
-                progress=progress,
-            )
-        )
-        watch = Watch(model.num_experts, rule, options.seed, held_out(len(documents.documents)))
-        model.start(
-            [torch.from_numpy(document.ids) for document in documents.documents], key=f"calibrate {SCHEMA} {rule.text}"
-        )
-        resumed = model.next_layer
-        model.restore(watch)
-        while model.next_layer < model.layers:
-            model.step(watch)
-            watch.settle()
-        tokens_seen = {n: [e.tokens for e in seen.gate_up] for n, seen in watch.layers.items()}
-        coverage = Coverage(options.min_tokens, tokens_seen)
-        scales, about = findings(watch, model.roles, documents, coverage, rule, sampling, options.per_expert)
-        model.finish()
-        stream = model.stats.as_json()
+        left_out = held_out(len(documents.documents))
+        if options.ray is None:
+            seen = watched(source, documents.documents, left_out, options, progress)
+        else:
+            from halfbyte.calibrate.on_ray import watched_on_ray
+
+            where = source.where if source.is_remote else os.path.abspath(source.folder)
+            seen = watched_on_ray(source, where, documents.documents, left_out, options, progress)
+    tokens_seen = {n: [e.tokens for e in layer.gate_up] for n, layer in sorted(seen.watch.layers.items())}
+    coverage = Coverage(options.min_tokens, tokens_seen)
+    scales, about = findings(seen.watch, seen.roles, documents, coverage, rule, sampling, options.per_expert)
+    stream = seen.stream
     write_scales(output, scales, about)
     result = CalibrationResult(
         output=str(output),
@@ -113,7 +98,7 @@ def calibrate(
         seconds=round(time.monotonic() - began, 3),
         peak_rss_bytes=peak_rss_bytes(),
         peak_cuda_bytes=stream["peak_cuda_bytes"],
-        resumed_layers=resumed,
+        resumed_layers=seen.resumed_layers,
         scales=scales,
         coverage=coverage.as_json(),
         data=documents.report(),

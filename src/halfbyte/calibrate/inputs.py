@@ -25,6 +25,10 @@ class Seen:
     largest: float
     value: float
 
+    def __add__(self, other: "Seen") -> "Seen":
+        """Of rules whose value is the largest's."""
+        return Seen(self.tokens + other.tokens, max(self.largest, other.largest), max(self.value, other.value))
+
 
 class Inputs:
     """Gathers parts of one linear's input. Stays on their device and never waits for it until `seen`."""

@@ -12,7 +12,8 @@ class CalibrateOptions:
     """tokens, max_length, seed, pack: see `data.documents.load`. memory_budget: resident bytes. work: folder to go on
     from after a kill. min_tokens: experts with fewer are reported, and take their layer's value. amax: `max`,
     `headroom`, `percentile:P` or `mse`. per_expert: write every covered expert's own value too (engines reduce them to
-    the layer's largest). overwrite: replace an existing file.
+    the layer's largest). overwrite: replace an existing file. ray: address of
+    a cluster whose machines run a share of the documents each.
 
     Raises UsageError for what cannot be.
     """
@@ -28,11 +29,17 @@ class CalibrateOptions:
     amax: str = "max"
     per_expert: bool = False
     overwrite: bool = False
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         if self.per_expert and self.rule.kind == "headroom":
             message = said("{per_expert}: {amax} headroom is a rule for all experts of a layer")
             raise UsageError(message, hint="leave one out")
+        if self.ray is not None and self.rule.kind not in ("max", "headroom"):
+            raise UsageError(
+                said("{amax} {rule} looks at all documents at once; {ray} adds up shares", rule=self.amax),
+                hint=said("use {amax} max or headroom, or leave {ray} out"),
+            )
         if self.min_tokens < 1:
             raise UsageError(said("{min_tokens} {value}: wanted at least 1", value=self.min_tokens))
 

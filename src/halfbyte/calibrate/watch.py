@@ -31,6 +31,14 @@ class LayerSeen:
     gate_up_blocks: Split
     down_blocks: Split
 
+    def __add__(self, other: "LayerSeen") -> "LayerSeen":
+        return LayerSeen(
+            [one + more for one, more in zip(self.gate_up, other.gate_up, strict=True)],
+            [one + more for one, more in zip(self.down, other.down, strict=True)],
+            _added(self.gate_up_blocks, other.gate_up_blocks),
+            _added(self.down_blocks, other.down_blocks),
+        )
+
 
 class Watch(Observer):
     """layers: of the finished MoE layers. linears: the other linears by their names in the checkpoint.
@@ -132,6 +140,19 @@ class Watch(Observer):
         blocks = {module: [one.as_json() for one in split] for module, split in self.linear_blocks.items()}
         return json.dumps({"layers": layers, "linears": linears, "linear_blocks": blocks}).encode()
 
+    def add(self, state: bytes) -> None:
+        """What another Watch of the same rule, `max` or `headroom`, saw of other sequences: exactly what one of all of
+        them would have seen."""
+        other = Watch(self._num_experts, self._rule)
+        other.load(state)
+        for layer, seen in other.layers.items():
+            own = self.layers.get(layer)
+            self.layers[layer] = seen if own is None else own + seen
+        for module, one in other.linears.items():
+            self.linears[module] = self.linears.get(module, Seen(0, 0.0, 0.0)) + one
+        for module, split in other.linear_blocks.items():
+            self.linear_blocks[module] = _added(self.linear_blocks.get(module, NOTHING), split)
+
     def load(self, state: bytes) -> None:
         document: dict[str, Any] = json.loads(state)
         self.linears = {module: Seen(**seen) for module, seen in document["linears"].items()}
@@ -145,6 +166,10 @@ class Watch(Observer):
             )
             for layer, groups in document["layers"].items()
         }
+
+
+def _added(one: Split, other: Split) -> Split:
+    return Split(*(mine + theirs for mine, theirs in zip(one, other, strict=True)))
 
 
 def _split(parts: list[dict[str, Any]]) -> Split:

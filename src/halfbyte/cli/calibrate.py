@@ -30,7 +30,7 @@ COMMAND_CLASS = many("--data")
 
 @command
 def calibrate(
-    src: Annotated[Path, typer.Argument(help="Checkpoint folder: BF16, FP8 or NVFP4.")],
+    src: Annotated[str, typer.Argument(help="Checkpoint, BF16, FP8 or NVFP4: folder, hub name or URL.")],
     data: Annotated[
         list[str], typer.Option(help="FILE...: JSONL with text or messages, Parquet, plain text, hf:NAME, or a mix.")
     ],
@@ -54,6 +54,9 @@ def calibrate(
         bool, typer.Option("--per-expert", help="Also each covered expert's own scale; engines take the largest.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing scales file.")] = False,
+    ray: Annotated[
+        str | None, typer.Option(help="HOST:PORT, auto or local: a share of the documents on every machine there.")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Measure activation scales (input_scale) by running text through the model, layer by layer from disk.

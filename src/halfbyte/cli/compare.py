@@ -32,8 +32,8 @@ COMMAND_CLASS = many("--data")
 
 @command
 def compare(
-    base: Annotated[Path, typer.Argument(help="Folder of the baseline.")],
-    candidate: Annotated[Path, typer.Argument(help="Folder of the candidate, the same model in another format.")],
+    base: Annotated[str, typer.Argument(help="The baseline: folder, hub name or URL.")],
+    candidate: Annotated[str, typer.Argument(help="The candidate, the same model in another format.")],
     data: Annotated[
         list[str] | None, typer.Option(help="FILE...: JSONL, Parquet or text files, hf:NAME, or nemotron-7.")
     ] = None,

@@ -37,7 +37,7 @@ COMMAND_CLASS = many("--data")
 
 @command
 def search(
-    src: Annotated[Path, typer.Argument(help="BF16 checkpoint folder.")],
+    src: Annotated[str, typer.Argument(help="BF16 checkpoint: folder, hub name or URL.")],
     data: Annotated[list[str], typer.Option(help="FILE...: JSONL, Parquet or text files, hf:NAME, or nemotron-7.")],
     gb: Annotated[
         float | None, typer.Option("--gb", "--budget-gb", help="Largest size of the checkpoint, in 10^9 bytes.")

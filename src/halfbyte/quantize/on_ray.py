@@ -36,7 +36,7 @@ def quantize_on_ray(
     stays, for the same command or for parts of any number.
     """
     progress = progress or Silent()
-    check_options(options)
+    check_options(options, "ray")
     src = str(src) if is_remote(str(src)) else os.path.abspath(src)
     dst = str(dst) if is_store(str(dst)) else os.path.abspath(dst)
     options = _portable(options)

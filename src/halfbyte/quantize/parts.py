@@ -205,15 +205,15 @@ def encoder_rounding(options: QuantizeOptions) -> Rounding:
     return "sweep" if options.rounding == "sweep" else "max"
 
 
-def check_options(options: QuantizeOptions) -> None:
-    """Raises UsageError for what does not go in parts."""
+def check_options(options: QuantizeOptions, asked: str = "part") -> None:
+    """Raises UsageError for what does not go in parts. asked: the option that asks for them."""
     if options.on_data or options.calibrate:
         raise UsageError(
-            said("{part} and {calibrate}: each part would run the whole model, layer by layer, for itself"),
+            said(f"{{{asked}}} and {{calibrate}}: each part would run the whole model, layer by layer, for itself"),
             hint=said(
                 "measure the scales once with `halfbyte calibrate` and give the file as {input_scale}; round on data "
                 "in one process, with {rounding} gptq"
             ),
         )
     if options.dry_run:
-        raise UsageError(said("{part} writes; {dry_run} is for the whole"))
+        raise UsageError(said(f"{{{asked}}} writes; {{dry_run}} is for the whole"))
