@@ -105,12 +105,13 @@ class Int4(StorageFormat):
         from halfbyte.formats.decoding import groups_of_int4
 
         scales = typed({SCALE: parts[SCALE]}, raw)[SCALE].astype(np.float32)
-        points = np.zeros((1, 1), np.int8)
+        points = None
         if self.zero_points:
             packed = typed({ZERO_POINT: parts[ZERO_POINT]}, raw)[ZERO_POINT]
             shifts = np.arange(CODES, dtype=np.int32)[:, None] * 4
-            points = ((packed[:, None, :] >> shifts) & 0xF).reshape(-1, packed.shape[1])[: len(scales)] - OFFSET
-        return groups_of_int4(raw[PACKED].reshape(len(scales), -1), scales, points.astype(np.int8), self.group)
+            stored = ((packed[:, None, :] >> shifts) & 0xF).reshape(-1, packed.shape[1])[: len(scales)]
+            points = (stored - OFFSET).astype(np.int8)
+        return groups_of_int4(raw[PACKED].reshape(len(scales), -1), scales, points, self.group)
 
     def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
         import torch

@@ -90,13 +90,13 @@ class Mxfp4(StorageFormat):
     def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
         import torch
 
-        from halfbyte.formats.nvfp4.format import E2M1
+        from halfbyte.formats.nvfp4.format import SIGNED_E2M1
 
         exponents = raw[SCALE].view(parts[SCALE].shape).int()
         if bool((exponents == NAN).any()):
             raise CheckpointError(f"{parts[SCALE].name}: a block scale is NaN")
         codes = raw[PACKED].view(parts[PACKED].shape)
-        values = torch.tensor(E2M1, dtype=torch.float32, device=codes.device)
+        values = torch.tensor(SIGNED_E2M1, dtype=torch.float32, device=codes.device)
         numbers = values[torch.stack([codes & 0xF, codes >> 4], -1).view(len(codes), -1).int()]
         blocks = numbers.view(len(codes), -1, BLOCK_SIZE)
         return torch.ldexp(blocks, exponents.unsqueeze(-1) - BIAS).view(len(codes), -1).to(dtype)

@@ -76,14 +76,14 @@ class CompressedNvfp4(StorageFormat):
     def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
         import torch
 
-        from halfbyte.formats.nvfp4.format import E2M1
+        from halfbyte.formats.nvfp4.format import SIGNED_E2M1
         from halfbyte.formats.nvfp4.torch import check_positive, check_scales
 
         values = typed_torch(parts, raw)
         codes, scales, divisor = values[PACKED], values[SCALE], values[GLOBAL_SCALE].reshape(())
         check_positive(parts[GLOBAL_SCALE].name, divisor)
         check_scales(parts[SCALE].name, scales)
-        table = torch.tensor(E2M1, dtype=torch.float32, device=codes.device)
+        table = torch.tensor(SIGNED_E2M1, dtype=torch.float32, device=codes.device)
         numbers = table[torch.stack([codes & 0xF, codes >> 4], -1).view(len(codes), -1).int()]
         blocks = numbers.view(len(codes), -1, BLOCK_SIZE) * (scales.float() / divisor).unsqueeze(-1)
         return blocks.view(len(codes), -1).to(dtype)

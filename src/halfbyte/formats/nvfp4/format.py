@@ -28,6 +28,9 @@ E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6],
 """float32 value of each of the 16 codes; bit 3 is the sign. Code 8 is +0.0, because ModelOpt decodes it so: a small
 negative weight that rounds to zero loses its sign."""
 
+SIGNED_E2M1 = np.concatenate([E2M1[:8], -E2M1[:8]])
+"""The same with code 8 as -0.0, as OCP defines it and compressed-tensors and transformers decode it."""
+
 E4M3 = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)
 """float32 value of each of the 256 E4M3FN bytes; 0x7F and 0xFF are NaN."""
 

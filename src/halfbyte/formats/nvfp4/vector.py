@@ -177,20 +177,46 @@ def block_error(typingctx: Any, source: Any, thresholds: Any, half_step: Any) ->
     return types.float32(types.int64, types.int64, types.float32), codegen
 
 
-def doubled_codes(builder: ir.IRBuilder, packed: ir.Value) -> ir.Value:
-    """Twice the E2M1 values (int8, 16 lanes) of 8 bytes: code c below 4 is c; else 4 or 6, twice that for 6 and 7.
-
-    As an integer code 8 gives 0, and so +0.0.
-    """
+def _spread(builder: ir.IRBuilder, packed: ir.Value) -> ir.Value:
+    """The 16 codes (int8, 16 lanes) of 8 bytes, low nibble first."""
     twice = ir.Constant(ir.VectorType(I32, LANES), [i // 2 for i in range(LANES)])
     codes = builder.shuffle_vector(packed, packed, twice)
-    codes = builder.and_(builder.lshr(codes, ir.Constant(codes.type, [0, 4] * 8)), splat(I8, 15))
+    return builder.and_(builder.lshr(codes, ir.Constant(codes.type, [0, 4] * 8)), splat(I8, 15))
+
+
+def _doubled_magnitudes(builder: ir.IRBuilder, codes: ir.Value) -> ir.Value:
+    """Twice what codes are without their sign: code c below 4 is c; else 4 or 6, twice that for 6 and 7."""
     upper = builder.or_(splat(I8, 4), builder.shl(builder.and_(codes, splat(I8, 1)), splat(I8, 1)))
     upper = builder.shl(upper, builder.and_(builder.lshr(codes, splat(I8, 1)), splat(I8, 1)))
     is_upper = builder.icmp_unsigned("!=", builder.and_(codes, splat(I8, 4)), splat(I8, 0))
-    doubled = builder.select(is_upper, upper, builder.and_(codes, splat(I8, 3)))
+    return builder.select(is_upper, upper, builder.and_(codes, splat(I8, 3)))
+
+
+def doubled_codes(builder: ir.IRBuilder, packed: ir.Value) -> ir.Value:
+    """Twice the E2M1 values (int8, 16 lanes) of 8 bytes. As an integer code 8 gives 0, and so +0.0."""
+    codes = _spread(builder, packed)
+    doubled = _doubled_magnitudes(builder, codes)
     is_negative = builder.icmp_unsigned("!=", builder.and_(codes, splat(I8, 8)), splat(I8, 0))
     return builder.select(is_negative, builder.neg(doubled), doubled)
+
+
+@intrinsic
+def decode_signed_block(typingctx: Any, source: Any, step: Any, destination: Any) -> Any:
+    """As `decode_block`, code 8 being -0.0: what others wrote is read to the bit."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, args: tuple[ir.Value, ...]) -> ir.Value:
+        source, step, destination = args
+        codes = _spread(builder, load(builder, source, I8, 8))
+        floats, words = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+        magnitude = builder.sitofp(_doubled_magnitudes(builder, codes), floats)
+        value = builder.fmul(magnitude, ir.Constant(floats, [0.5] * LANES))
+        sign = builder.shl(builder.zext(builder.and_(codes, splat(I8, 8)), words), splat(I32, 28))
+        value = builder.bitcast(builder.or_(builder.bitcast(value, words), sign), floats)
+        result = builder.fmul(value, broadcast(builder, step))
+        builder.store(result, builder.inttoptr(destination, floats.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32, types.int64), codegen
 
 
 @intrinsic
