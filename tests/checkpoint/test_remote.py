@@ -259,3 +259,45 @@ def test_a_server_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_limit_that_cannot_be(seconds: float) -> None:
     with pytest.raises(UsageError, match="timeout"):
         RemoteFiles("https://a.example/b", seconds=seconds)
+
+
+def test_a_connection_that_ends_within_the_headers_is_no_answer() -> None:
+    asked = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        if len(asked) == 1:
+            request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Cut: ")
+            request.close_connection = True
+            return
+        request.send_response(200)
+        request.send_header("Content-Length", "2")
+        request.end_headers()
+        request.wfile.write(b"{}")
+
+    with serving(answer) as url:
+        files = RemoteFiles(url, lambda _: None)
+        assert files.text("config.json") == b"{}"
+        files.close()
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("bypassed", [False, True])
+def test_a_proxy_of_the_environment(bypassed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(request.path)
+        request.send_response(200)
+        request.send_header("Content-Length", "2")
+        request.end_headers()
+        request.wfile.write(b"{}")
+
+    with serving(answer) as url:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.setenv("no_proxy", "127.0.0.1" if bypassed else "")
+        target = url if bypassed else "http://elsewhere.example/models"
+        files = RemoteFiles(target, lambda _: None)
+        assert files.text("config.json") == b"{}"
+        files.close()
+    assert asked == ["/config.json" if bypassed else "http://elsewhere.example/models/config.json"]

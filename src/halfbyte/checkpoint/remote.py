@@ -21,6 +21,7 @@ from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.checkpoint.names import REMOTE_SECONDS, hub_parts, is_url
 from halfbyte.checkpoint.patience import Pace, Patience
 from halfbyte.checkpoint.tensor import Tensor
+from halfbyte.checkpoint.transport import Transport
 from halfbyte.errors import CheckpointError, UsageError, said
 
 CONNECTIONS = 16
@@ -73,7 +74,7 @@ class RemoteFiles:
             follow_redirects=True,
             timeout=TIMEOUT_SECONDS,
             headers=self._token.headers(self.where),
-            limits=httpx.Limits(max_connections=CONNECTIONS),
+            transport=Transport(CONNECTIONS),
             event_hooks={"request": [self._token.check]},
         )
         self._patience = Patience(self.where[:200], seconds, self._client.close)
