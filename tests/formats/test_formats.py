@@ -84,6 +84,10 @@ EXAMPLES: dict[str, tuple[str, Arrays]] = {
     "fp8 of a row": ("fp8", {"weight": weights().astype(E4M3), "weight_scale": weights(300, 1)}),
     "fp8 of one row": ("fp8", {"weight": weights(1).astype(E4M3), "weight_scale": np.array([0.1], np.float32)}),
     "fp8-block": ("fp8-block", {"weight": weights().astype(E4M3), "weight_scale_inv": tiles()}),
+    "fp8-block as weight_scale": (
+        "fp8-block",
+        {"weight": weights().astype(E4M3), "weight_scale": tiles()},
+    ),
     "int4": ("int4", int4(32, False)),
     "int4 of 16": ("int4-g16", int4(16, False)),
     "int4 with points": ("int4-g136-zp", int4(136, True)),
@@ -176,10 +180,17 @@ def test_the_tables_agree_on_widths() -> None:
     assert SCALE_PARTS[:3] == ("weight_scale", "weight_scale_2", "input_scale")
 
 
+FP8_IN_BLOCKS = {
+    "quant_method": "compressed-tensors",
+    "config_groups": {"g": {"weights": {"num_bits": 8, "type": "float", "strategy": "block"}}},
+}
+
+
 @pytest.mark.parametrize(
     ("name", "block"),
     [
         ("fp8-block", {"quant_method": "fp8"}),
+        ("fp8-block", FP8_IN_BLOCKS),
         ("mxfp4", {"quant_method": "mxfp4"}),
         ("nvfp4", {"quant_method": "modelopt", "quant_algo": "NVFP4"}),
         ("nvfp4-w4a16", {"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"}),

@@ -70,6 +70,11 @@ def main() -> None:
     exponents = torch.randint(100, 140, (1, ROWS, COLUMNS // 32), dtype=torch.uint8)
     stored = {"weight_packed": blocks.view(ROWS, -1), "weight_scale": exponents.view(ROWS, -1)}
     cases["mxfp4 of gpt-oss"] = stored, convert_moe_packed_tensors(blocks, exponents, dtype=torch.float32)[0].mT
+    wide = torch.randn(200, 256)
+    scale = torch.nn.functional.max_pool2d(wide.abs()[None], 128, ceil_mode=True)[0] / 448
+    block = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": [128, 128]}
+    parts = {"weight": wide.bfloat16(), "weight_scale": scale.bfloat16()}
+    cases["fp8-block of compressed-tensors"] = compressed("float-quantized", block, parts)
 
     arrays: dict[str, Any] = {}
     about: dict[str, Any] = {}

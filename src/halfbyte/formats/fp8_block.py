@@ -5,7 +5,9 @@
 | `weight` | F8_E4M3 | [N, K] |
 | `weight_scale_inv` | F32 | [ceil(N/128), ceil(K/128)]; it multiplies, whatever its name says |
 
-Source: DeepSeek-V3 `inference/kernel.py`, `weight_dequant`; `weight_block_size` [128, 128] in config.json.
+compressed-tensors (strategy `block`) calls the scales `weight_scale`, mostly BF16.
+Sources: DeepSeek-V3 `inference/kernel.py`, `weight_dequant`; `weight_block_size` [128, 128] in config.json;
+compressed-tensors 0.20 `quantization/lifecycle/forward.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.dtypes import F8_E4M3
-from halfbyte.formats.quantization_block import QuantizationBlock
-from halfbyte.formats.storage import WEIGHT, Operand, Parts, Span, StorageFormat, typed, typed_torch, whole_rows
+from halfbyte.formats.quantization_block import COMPRESSED_TENSORS, QuantizationBlock
+from halfbyte.formats.storage import (
+    SCALE,
+    WEIGHT,
+    Operand,
+    Parts,
+    Span,
+    StorageFormat,
+    Stored,
+    typed,
+    typed_torch,
+    whole_rows,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,23 +36,28 @@ if TYPE_CHECKING:
     import torch
 
 TILE = 128
-SCALE = "weight_scale_inv"
+SCALE_INV = "weight_scale_inv"
 E4M3_MAX = 448
 
 
 class Fp8Block(StorageFormat):
-    scales = (SCALE,)
+    scales = (SCALE_INV, SCALE)
     operand: Operand = "fp8"
     row_step = TILE
 
     def recognises(self, parts: Parts) -> bool:
-        return parts[WEIGHT].dtype == F8_E4M3 and parts.keys() == {WEIGHT, SCALE}
+        if parts[WEIGHT].dtype != F8_E4M3 or parts.keys() not in ({WEIGHT, SCALE_INV}, {WEIGHT, SCALE}):
+            return False
+        shape, scale = parts[WEIGHT].shape, _scale(parts)[1].shape
+        return SCALE_INV in parts or (scale == tuple(map(_tiles, shape)) != (shape[0], 1))
 
     def declared(self, block: QuantizationBlock) -> bool:
+        if block.method == COMPRESSED_TENSORS:
+            return any(weights.get("strategy") == "block" for _, weights in block.parts("weights"))
         return bool(block.method == "fp8")
 
     def logical_shape(self, parts: Parts) -> tuple[int, ...]:
-        shape, scale = parts[WEIGHT].shape, parts[SCALE]
+        shape, scale = parts[WEIGHT].shape, _scale(parts)[1]
         wanted = tuple(_tiles(side) for side in shape)
         if scale.shape != wanted:
             raise CheckpointError(f"{scale.name}: shape {list(scale.shape)}, wanted {list(wanted)} for {list(shape)}")
@@ -50,19 +68,21 @@ class Fp8Block(StorageFormat):
         return rows * columns + 4 * _tiles(rows) * _tiles(columns)
 
     def rows(self, parts: Parts, first: int, stop: int) -> dict[str, Span]:
-        tiles = whole_rows(parts[SCALE], first // TILE, _tiles(stop))
-        return {WEIGHT: whole_rows(parts[WEIGHT], first, stop), SCALE: tiles}
+        name, scale = _scale(parts)
+        tiles = whole_rows(scale, first // TILE, _tiles(stop))
+        return {WEIGHT: whole_rows(parts[WEIGHT], first, stop), name: tiles}
 
     def decode(self, parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "npt.NDArray[np.float32]":
         from halfbyte.formats.decoding import tiles_of_fp8
 
-        scales = typed({SCALE: parts[SCALE]}, raw)[SCALE]
+        name, scale = _scale(parts)
+        scales = typed({name: scale}, raw)[name]
         return tiles_of_fp8(raw[WEIGHT].reshape(parts[WEIGHT].shape), scales.astype("float32"), TILE)
 
     def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
         values = typed_torch(parts, raw)
         result = values[WEIGHT].float()
-        scales = values[SCALE].float().repeat_interleave(TILE, dim=1)[:, : result.shape[1]]
+        scales = values[_scale(parts)[0]].float().repeat_interleave(TILE, dim=1)[:, : result.shape[1]]
         for tile, start in enumerate(range(0, len(result), TILE)):
             result[start : start + TILE] *= scales[tile]
         return result.to(dtype)
@@ -83,6 +103,12 @@ class Fp8Block(StorageFormat):
                     tile[:] = (tile / scale).astype(NUMPY_DTYPES[F8_E4M3]).astype(np.float32) * scale
             decoded.append(values)
         return decoded
+
+
+def _scale(parts: Parts) -> tuple[str, Stored]:
+    """What the scales are called here, and they."""
+    name = SCALE_INV if SCALE_INV in parts else SCALE
+    return name, parts[name]
 
 
 def _tiles(side: int) -> int:
