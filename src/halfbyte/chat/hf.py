@@ -17,7 +17,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.tokenizer import load_tokenizer
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, UnsupportedError, said
-from halfbyte.models import find
+from halfbyte.models import find, is_wrapped
 from halfbyte.models.answers import AnswerFormat, Delta, PlainText
 from halfbyte.modules import attention
 from halfbyte.stream.model_config import model_config
@@ -30,7 +30,12 @@ class Transformers:
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: no such folder", hint="transformers takes a checkpoint folder")
         check_folder(folder, follow_links)
-        Checkpoint.open(folder).close()  # a format that is not read, damage, pickles: refused by name
+        with Checkpoint.open(folder) as checkpoint:  # a format that is not read, damage, pickles: refused by name
+            if is_wrapped(checkpoint.config):
+                raise UnsupportedError(
+                    f"{folder}: its text model stands beside other towers, which transformers names otherwise",
+                    hint="serve it with vLLM or SGLang, or chat with a checkpoint of the text model alone",
+                )
         import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints, so not before it is needed
 
         assert halfbyte.runtime
@@ -40,9 +45,15 @@ class Transformers:
         self._family = find(read_json(folder / "config.json").get("model_type"))
         self._tokenizer: Any = load_tokenizer(folder)
         # eager: transformers' sdpa path of glm_moe_dsa selects wrongly whenever a mask is built
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=dtype, attn_implementation="eager"
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            folder, config=config, dtype=dtype, attn_implementation="eager", output_loading_info=True
         )
+        if loaded["missing_keys"]:  # transformers would make them up
+            raise CheckpointError(
+                f"{folder}: {len(loaded['missing_keys'])} weight(s) of the model are not there, first "
+                f"{min(loaded['missing_keys'])}",
+                hint="complete the download; check that config.json belongs to these weights",
+            )
         self._model = (model.cuda() if cuda else model).eval()
         model.generation_config.use_mtp = False  # MiniMax's config asks for layers that were never published
         if attention.sparse_attention(model.config.model_type) is not None:

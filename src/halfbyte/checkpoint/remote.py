@@ -296,10 +296,11 @@ def _digest(tag: object) -> str | None:
 
 
 def _bounded(answer: httpx.Response, most: int, where: str, pace: Pace) -> bytes:
-    body = bytearray()
+    pieces, size = [], 0
     for piece in answer.iter_bytes():
         pace.sent(len(piece))
-        body += piece
-        if len(body) > most:
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
             raise CheckpointError(f"{where}: sends more than the {most} bytes asked for")
-    return bytes(body)
+    return b"".join(pieces)

@@ -78,7 +78,7 @@ def _print(result: "CalibrationResult") -> None:
     scales = result.scales
     rows = []
     for row in result.coverage["layers"]:
-        groups = [key for key in scales if key.startswith(f"model.layers.{row['layer']}.") and ".experts." in key]
+        groups = [key for key in scales if f".layers.{row['layer']}." in key and ".experts." in key]
         values = [
             next((f"{scales[key]:.4g}" for key in groups if key.endswith(f".experts.{group}")), "-")
             for group in ("gate_up_proj", "down_proj")

@@ -6,6 +6,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents
 from halfbyte.data.tokenizer import Tokenizer
 from halfbyte.errors import CheckpointError, DataError, UsageError, said
+from halfbyte.models import text_config_of
 
 SAME = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 
@@ -13,7 +14,7 @@ SAME = ("model_type", "num_hidden_layers", "hidden_size", "vocab_size")
 def check_comparable(base: Checkpoint, candidate: Checkpoint) -> None:
     """Raise CheckpointError naming the first config key in which the two differ."""
     for key in SAME:
-        one, other = base.config.get(key), candidate.config.get(key)
+        one, other = (text_config_of(opened.config).get(key) for opened in (base, candidate))
         if one != other:
             raise CheckpointError(
                 f"cannot compare: {key} is {one!r} in {base.folder} and {other!r} in {candidate.folder}",

@@ -16,7 +16,7 @@ from halfbyte.data import tiktoken
 from halfbyte.data.vocabulary import TIKTOKEN, VOCABULARY_FILES
 from halfbyte.disk import is_missing, read_regular
 from halfbyte.errors import CheckpointError, DataError
-from halfbyte.models import find
+from halfbyte.models import find, text_config_of
 
 NO_LIMIT = 10**9
 _PLACEHOLDER = "HALFBYTE PLACEHOLDER"
@@ -154,4 +154,4 @@ def open_tokenizer(folder: str | Path) -> Tokenizer:
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder", hint="give a checkpoint folder")
     check_folder(folder, follow_links=True)
-    return Tokenizer(folder, read_json(folder / "config.json"))
+    return Tokenizer(folder, text_config_of(read_json(folder / "config.json")))

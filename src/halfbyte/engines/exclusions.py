@@ -40,22 +40,22 @@ def exclusion_entries(kept: Iterable[str], quantized: Iterable[str], roles: Role
             continue
         top = module  # the highest ancestor with nothing quantized below, but never above a layer
         parent = top.rpartition(".")[0]
-        while parent and parent not in above_quantized and not _is_container_of_layers(parent):
+        while parent and parent not in above_quantized and not _holds_the_layers(parent, roles):
             top, parent = parent, parent.rpartition(".")[0]
         entries.add(_entry(top, module, roles))
     return sorted(entries, key=_natural)
 
 
-def _is_container_of_layers(path: str) -> bool:
-    return path in ("model", "model.layers")
+def _holds_the_layers(path: str, roles: RoleMap) -> bool:
+    return f"{roles.layers_path}.".startswith(f"{path}.")
 
 
 def _entry(top: str, module: str, roles: RoleMap) -> str:
     if top == module:
         return module
-    pieces = top.split(".")
-    if len(pieces) == 3 and pieces[1] == "layers":
-        return f"{top}*" if roles.is_mtp(int(pieces[2])) else f"{top}.*"
+    parent, _, number = top.rpartition(".")
+    if parent == roles.layers_path:
+        return f"{top}*" if roles.is_mtp(int(number)) else f"{top}.*"
     return f"{top}*"
 
 

@@ -11,7 +11,7 @@ from halfbyte.gate.findings import plural, printable
 from halfbyte.models import promised_tensors, roles_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Described
-from halfbyte.models.roles import CACHE_SCALES, Role
+from halfbyte.models.roles import CACHE_SCALES, Role, TensorRole
 
 Key = tuple[Role, int | None, str | None]
 
@@ -64,7 +64,7 @@ def _compare(facts: Facts, arch: Architecture) -> None:
     whole = not any(rule in facts.problems for rule in ("integrity.parts", "integrity.shard"))
     for entry, count, _ in facts.alike:
         role = entry.role
-        if role.part in CACHE_SCALES:
+        if role.part in CACHE_SCALES or _beside(role):
             continue
         if role.fused:
             fused.add((role.layer, role.projection))
@@ -127,8 +127,18 @@ def _note_missing(facts: Facts, arch: Architecture, key: Key, lacking: int, prom
         rule = "integrity.experts"
     else:
         rule = "integrity.missing-tensor"
-    module = f"model.layers.{layer}" if layer is not None else str(role)
+    module = _layer(facts, layer) if layer is not None else str(role)
     facts.problem(rule, message, module=module)
+
+
+def _beside(role: TensorRole) -> bool:
+    """Whether it is of another tower: config.json's promises are about the text model."""
+    return role.role is Role.TOWER
+
+
+def _layer(facts: Facts, layer: int) -> str:
+    assert facts.roles is not None
+    return facts.roles.layer_path(layer)
 
 
 def _join_missing_layers(facts: Facts, arch: Architecture) -> None:
@@ -137,10 +147,10 @@ def _join_missing_layers(facts: Facts, arch: Architecture) -> None:
     gone = [layer for layer in range(arch.layers) if layer not in there]
     for layer in gone[:20]:
         facts.problem(
-            "integrity.layers", f"layer {layer} of {arch.layers} is missing altogether", module=f"model.layers.{layer}"
+            "integrity.layers", f"layer {layer} of {arch.layers} is missing altogether", module=_layer(facts, layer)
         )
     announced = range(arch.layers, arch.layers + arch.mtp_layers)
-    absent = {f"model.layers.{layer}" for layer in [*gone, *(n for n in announced if n not in there)]}
+    absent = {_layer(facts, layer) for layer in [*gone, *(n for n in announced if n not in there)]}
     for rule in ("integrity.missing-tensor", "integrity.experts", "integrity.indexer", "integrity.mtp"):
         kept = [found for found in facts.problems.get(rule, ()) if found.module not in absent]
         if rule in facts.problems:
@@ -151,4 +161,4 @@ def _join_missing_layers(facts: Facts, arch: Architecture) -> None:
                 f"config.json announces an MTP layer {layer} but the files have none: an engine that drafts with it "
                 "drafts garbage"
             )
-            facts.problem("integrity.mtp", message, module=f"model.layers.{layer}")
+            facts.problem("integrity.mtp", message, module=_layer(facts, layer))

@@ -27,7 +27,7 @@ from halfbyte.models import (
 )
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
-from halfbyte.models.family import Described, Family
+from halfbyte.models.family import UNWRAPPED, Described, Family, Wrapping
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.unsupported import why_not
 
@@ -53,6 +53,10 @@ BY_NAME = FAMILIES | {alias: family for family in FAMILIES.values() for alias in
 """Every name under which a family is found."""
 
 
+_OF_BOTH = ("tie_word_embeddings",)
+"""Keys that a wrapper's config.json may state beside `text_config` instead of in it."""
+
+
 def find(model_type: object) -> Family | None:
     """The family of this name or alias, if it is one."""
     return BY_NAME.get(model_type) if isinstance(model_type, str) else None
@@ -66,12 +70,20 @@ def family_of(config: Config) -> tuple[Family, Config]:
     if not isinstance(config.get("model_type"), str):
         raise CheckpointError("config.json has no model_type")
     inner = config.get("text_config")
-    text = dict(inner) if _is_wrapped(config) and isinstance(inner, dict) else dict(config)
+    text = dict(config)
+    if is_wrapped(config) and isinstance(inner, dict):
+        text = {key: config[key] for key in _OF_BOTH if key in config} | inner
     model_type = str(text.setdefault("model_type", config["model_type"]))
     family = find(model_type)
     if family is None:
         raise _unknown(model_type, "a known family", BY_NAME)
     return family, text | {"model_type": family.model_type}
+
+
+def text_config_of(config: Config) -> Config:
+    """The language model's part of a config.json, of a family that is known or not."""
+    inner = config.get("text_config")
+    return {**config, **inner} if is_wrapped(config) and isinstance(inner, dict) else config
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -95,12 +107,19 @@ def roles_of(config: Config) -> RoleMap:
         known = [family.model_type for family in FAMILIES.values() if not family.paper_only]
         raise _unknown(config["model_type"], "a known mixture-of-experts family", known)
     family, _ = family_of(config)
-    if family.paper_only or _is_wrapped(config):
+    wrapping = _wrapping_of(config) if is_wrapped(config) else UNWRAPPED
+    if family.paper_only or wrapping is None:
         raise UnsupportedError(
             f"tensors of model_type {config['model_type']!r} are not known by name",
             hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),
         )
-    return RoleMap(family, architecture_of(config))
+    return RoleMap(family, architecture_of(config), wrapping)
+
+
+def _wrapping_of(config: Config) -> Wrapping | None:
+    """How a checkpoint with other towers names its text model, where that is known: the outer family says."""
+    outer = find(config.get("model_type"))
+    return None if outer is None else outer.wrapping
 
 
 def _unknown(model_type: str, what: str, known: Iterable[str]) -> UnsupportedError:
@@ -109,6 +128,6 @@ def _unknown(model_type: str, what: str, known: Iterable[str]) -> UnsupportedErr
     return UnsupportedError(f"model_type {model_type[:80]!r} is not {what}{more}", hint=f"known: {', '.join(known)}")
 
 
-def _is_wrapped(config: Config) -> bool:
+def is_wrapped(config: Config) -> bool:
     """Whether config.json describes a text model beside something else, under `text_config`."""
     return isinstance(config.get("text_config"), dict) and "hidden_size" in config["text_config"]

@@ -82,6 +82,35 @@ class SparseAttention:
 
 
 @dataclass(frozen=True)
+class Wrapping:
+    """How a checkpoint names a text model that stands beside other towers, under `text_config` of its config.json.
+
+    inside: beginning of a text model's names by itself -> what it is there; names with no such beginning stay.
+    towers: beginnings of the names of all else, which is kept as it is. First matches count in both.
+    """
+
+    inside: Mapping[str, str]
+    towers: tuple[str, ...]
+
+    def outer(self, name: str) -> str:
+        """A name of the text model as the checkpoint spells it."""
+        for own, there in self.inside.items():
+            if name.startswith(own):
+                return there + name.removeprefix(own)
+        return name
+
+    def inner(self, name: str) -> str:
+        """A name of the checkpoint as the text model by itself spells it."""
+        for own, there in self.inside.items():
+            if name.startswith(there):
+                return own + name.removeprefix(there)
+        return name
+
+
+UNWRAPPED = Wrapping({}, ())
+
+
+@dataclass(frozen=True)
 class Family:
     """One `model_type`.
 
@@ -92,6 +121,7 @@ class Family:
     one. llama_cpp: what llama.cpp calls it; None where it has no graph for it. answers: makes the parser of what it
     writes, told whether the prompt left it thinking; None where its markup is not known.
     paper_only: enough is known to plan, not to explain a checkpoint's tensors.
+    wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -108,6 +138,7 @@ class Family:
     answers: Callable[[bool], AnswerFormat] | None = None
     paper_only: bool = False
     vision_bytes: Callable[[Config, int], int] | None = None
+    wrapping: Wrapping | None = None
 
     def but(self, **changes: Any) -> "Family":
         """The same family in all but what is named: for one that reuses another's layers."""

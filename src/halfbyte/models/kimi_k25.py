@@ -1,9 +1,10 @@
-"""Kimi K2.5 and K2.6: Kimi K2 beside a vision tower (MoonViT). The text model is planned; its tensors' names are not
-known here (they stand under `language_model.`). Source: config.json of Kimi-K2.5.
+"""Kimi K2.5 and K2.6: Kimi K2 under `language_model.`, beside a vision tower (MoonViT) and its projector. Experts are
+published in INT4. Sources: config.json and index of Kimi-K2.5; vLLM 0.26.0, kimi_k25.py, for the names.
 """
 
 from halfbyte.models import kimi_k2
 from halfbyte.models.config_values import Config, positive
+from halfbyte.models.family import Wrapping
 
 
 def vision_bytes(config: Config, text_hidden: int) -> int:
@@ -17,4 +18,11 @@ def vision_bytes(config: Config, text_hidden: int) -> int:
     return 2 * (layers * (4 * hidden * hidden + 2 * hidden * wide) + projector)
 
 
-FAMILY = kimi_k2.FAMILY.but(model_type="kimi_k25", paper_only=True, vision_bytes=vision_bytes)
+FAMILY = kimi_k2.FAMILY.but(
+    model_type="kimi_k25",
+    vision_bytes=vision_bytes,
+    wrapping=Wrapping(
+        {"model.": "language_model.model.", "lm_head.": "language_model.lm_head."},
+        ("vision_tower.", "mm_projector."),
+    ),
+)

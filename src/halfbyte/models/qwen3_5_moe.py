@@ -1,8 +1,8 @@
 """Qwen3.5 and 3.6 MoE: Qwen3-Next's layers with the delta net's input projections stored one by one, experts in every
 layer, a vision tower beside the text model.
 
-The text model alone (`qwen3_5_moe_text`, as transformers saves it) is read by every command; the published checkpoints
-keep it under `model.language_model.` beside `model.visual.`, and are planned on paper only.
+The published checkpoints keep the text model under `model.language_model.` beside `model.visual.`, lm_head and mtp at
+the top; transformers saves it alone, too (`qwen3_5_moe_text`).
 Sources: transformers 5.23 `models/qwen3_5_moe` (whose defaults are Qwen3.5-35B-A3B's); vLLM 0.26.0, qwen3_5.py.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 from halfbyte.models import blocks, qwen3_next
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, natural, positive
-from halfbyte.models.family import Described, Known, Support
+from halfbyte.models.family import Described, Known, Support, Wrapping
 
 
 def read(config: Config) -> Architecture:
@@ -55,4 +55,5 @@ FAMILY = qwen3_next.FAMILY.but(
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/qwen3_5_moe")),
     },
     vision_bytes=vision_bytes,
+    wrapping=Wrapping({"model.": "model.language_model."}, ("model.visual.",)),
 )

@@ -11,8 +11,11 @@ from typing import NamedTuple
 
 from halfbyte.errors import UnknownTensorError
 from halfbyte.models.architecture import Architecture
-from halfbyte.models.family import Described, Family
+from halfbyte.models.family import UNWRAPPED, Described, Family, Wrapping
 from halfbyte.models.roles import CACHE_SCALES, PARTS, Role, TensorRole
+
+LAYERS = "model.layers"
+"""Path of the decoder layers in a text model by itself."""
 
 _BUFFER = re.compile(r"model\.(?:layers\.(\d{1,6})\.self_attn\.)?rotary_emb\.(?:inv_freq|cos_cached|sin_cached)")
 """What old transformers saved of the rotary embedding, in any family: computed anew by whoever runs the model."""
@@ -29,10 +32,15 @@ class _Module(NamedTuple):
 
 
 class RoleMap:
-    """Roles of one model. mtp_layers: layers beyond the last that the config announces, there or not."""
+    """Roles of one model. mtp_layers: layers beyond the last that the config announces, there or not.
 
-    def __init__(self, family: Family, arch: Architecture) -> None:
-        self.family, self.arch = family, arch
+    wrapping: how the checkpoint names the text model. layers_path: of the decoder layers in it.
+    """
+
+    def __init__(self, family: Family, arch: Architecture, wrapping: Wrapping = UNWRAPPED) -> None:
+        self.family, self.arch, self.wrapping = family, arch, wrapping
+        self.layers_path = wrapping.outer(f"{LAYERS}.").removesuffix(".")
+        self._depth = self.layers_path.count(".") + 1
         self.layers, self.num_experts, self.mtp_layers = arch.layers, arch.experts, arch.mtp_announced
         self.dense, self.indexers = arch.dense, arch.indexers
         self._modules: dict[str, _Module] = {}
@@ -47,7 +55,7 @@ class RoleMap:
                 self._add(tensor)
 
     def _add(self, tensor: Described) -> None:
-        for name in (tensor.name, *tensor.also):
+        for name in map(self.wrapping.outer, (tensor.name, *tensor.also)):
             if tensor.stack:
                 module = name.removesuffix(".weight")
                 self._stacks[name] = TensorRole(
@@ -65,7 +73,7 @@ class RoleMap:
                 self._modules[module] = self._modules[module]._replace(parts=self._modules[module].parts | parts)
             else:
                 self._modules[module] = entry
-            container, published = _container(name), _container(tensor.name)
+            container, published = self._container(name), self._container(self.wrapping.outer(tensor.name))
             if container != published:
                 self._published[container] = published
 
@@ -88,9 +96,11 @@ class RoleMap:
             if found is not None and expert is not None and expert < self.num_experts:
                 return TensorRole(found.role, module, part, found.layer, expert, found.projection, found.mtp)
         stack = self._stacks.get(name)
-        if stack is None:
-            raise self._unknown(name)
-        return stack
+        if stack is not None:
+            return stack
+        if name.startswith(self.wrapping.towers):
+            return TensorRole(Role.TOWER, module, part)
+        raise self._unknown(name)
 
     def is_stack(self, name: str) -> bool:
         """Whether a tensor is a 3-D stack over all experts."""
@@ -111,7 +121,7 @@ class RoleMap:
         """Whether a tensor is no weight but what a module computes for itself (Kimi-K2 and Moonlight have such)."""
         if "rotary_emb" not in name:
             return False
-        found = _BUFFER.fullmatch(name)
+        found = _BUFFER.fullmatch(self.wrapping.inner(name))
         return found is not None and int(found[1] or 0) < self.layers + self.mtp_layers
 
     def buffers(self, names: Iterable[str]) -> list[str]:
@@ -127,8 +137,16 @@ class RoleMap:
         """A module or tensor name as the published checkpoints spell it: fused Mixtral says `mlp` where they do not."""
         if not self._published:
             return name
-        container = _container(name)
+        container = self._container(name)
         return self._published.get(container, container) + name[len(container) :]
+
+    def layer_path(self, layer: int) -> str:
+        """Of a decoder layer, as the checkpoint names it."""
+        return f"{self.layers_path}.{layer}"
+
+    def _container(self, name: str) -> str:
+        """`model.layers.3.mlp` of whatever is below it."""
+        return ".".join(name.split(".", self._depth + 2)[: self._depth + 2])
 
     def _number(self, piece: str) -> int | None:
         if piece not in self._numbers:
@@ -136,7 +154,7 @@ class RoleMap:
         return self._numbers[piece]
 
     def _unknown(self, name: str) -> UnknownTensorError:
-        reason, contradicts = self._why(name.split("."))
+        reason, contradicts = self._why(self.wrapping.inner(name).split("."))
         shown = name if len(name) <= 200 else name[:200] + "..."
         return UnknownTensorError(
             f"tensor {shown!r} has no role in {self.family.model_type}: {reason}",
@@ -146,17 +164,17 @@ class RoleMap:
 
     def _why(self, pieces: list[str]) -> tuple[str, str]:
         """Why nothing in the list has this name, and which number of the config it contradicts (UnknownTensorError)."""
-        if pieces[:2] != ["model", "layers"] or len(pieces) < 5:
+        if pieces[:2] != LAYERS.split(".") or len(pieces) < 5:
             return "no such module in this family", "family"
         layer, last = self._number(pieces[2]), self.layers + self.mtp_layers
         if layer is None or layer >= last:
-            beyond = layer is not None and self._knows(["model", "layers", str(last - 1), *pieces[3:]])
+            beyond = layer is not None and self._knows([*LAYERS.split("."), str(last - 1), *pieces[3:]])
             reason = f"the config has layers 0 to {self.layers - 1} and {self.mtp_layers} MTP layer(s)"
             return reason, "layers" if beyond else "family"
         if len(pieces) > 5 and pieces[4] == "experts" and self._holds_experts(pieces[3]):
             return self._why_no_expert(layer, pieces)
         inside, part = ".".join(pieces[3:-1]), pieces[-1]
-        found = self._modules.get(".".join(pieces[:-1]))
+        found = self._modules.get(self.wrapping.outer(".".join(pieces[:-1])))
         if found is not None and (part in PARTS or part == "e_score_correction_bias"):
             return f"{inside!r} owns no {part!r}", "family"
         if part not in PARTS:
@@ -177,7 +195,7 @@ class RoleMap:
 
     def _knows(self, pieces: list[str]) -> bool:
         try:
-            self.role(".".join(pieces))
+            self.role(self.wrapping.outer(".".join(pieces)))
         except UnknownTensorError:
             return False
         return True
@@ -188,13 +206,8 @@ class RoleMap:
     def _selects_elsewhere(self, inside: str) -> bool:
         """Whether a layer that selects has this module."""
         layer = min(self.indexers, default=None)
-        found = self._modules.get(f"model.layers.{layer}.{inside}")
+        found = self._modules.get(f"{self.layer_path(layer or 0)}.{inside}")
         return found is not None and found.role is Role.INDEXER
-
-
-def _container(name: str) -> str:
-    """`model.layers.3.mlp` of whatever is below it."""
-    return ".".join(name.split(".", 4)[:4])
 
 
 def _number(piece: str) -> int | None:

@@ -22,6 +22,8 @@ class Role(StrEnum):
     NORM = "norm"
     MTP = "mtp"
     """What only a multi-token-prediction layer has (`eh_proj`); its other tensors keep their role and set the flag."""
+    TOWER = "tower"
+    """Of another model beside the text model, for pictures, sound or video, and what projects it into the text."""
 
 
 GLU = ("gate_proj", "up_proj", "down_proj")

@@ -12,8 +12,8 @@ from halfbyte.checkpoint.json_file import read_json
 from halfbyte.checkpoint.names import REMOTE_SECONDS
 from halfbyte.checkpoint.source import Opened, read_config, read_headers
 from halfbyte.checkpoint.targets import files_of
-from halfbyte.errors import CheckpointError, UnsupportedError, said
-from halfbyte.models import FAMILIES, architecture_of, roles_of
+from halfbyte.errors import CheckpointError, said
+from halfbyte.models import architecture_of, roles_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.plan.recipes import groups_on_paper, recipe_of_config, storage_by_recipe
 from halfbyte.plan.weight_groups import WeightGroup, groups_of_checkpoint
@@ -87,10 +87,5 @@ def on_paper(name: str, config: dict[str, Any], recipe: str | None) -> PlannedMo
 def _from_headers(name: str, opened: Opened) -> PlannedModel:
     config = opened.config
     arch = architecture_of(config)
-    if FAMILIES[arch.model_type].paper_only or "text_config" in config:
-        raise UnsupportedError(
-            f"{name}: tensors of model_type {config['model_type']!r} are not known by name",
-            hint=said("plan it on paper: give its config.json with {recipe}"),
-        )
     groups = tuple(groups_of_checkpoint(opened.tensors, roles_of(config)))
     return PlannedModel(name, config, arch, groups, None)

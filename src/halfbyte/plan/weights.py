@@ -67,7 +67,11 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
     found = [StageWeights(layers) for layers in stages(arch, d.pp)]
     stage_of = {layer: stage for stage in found for layer in stage.layers}
     expert_layers: dict[int, float] = {}
+    towers = 0.0
     for group in groups:
+        if group.role is Role.TOWER:
+            towers += group.bytes
+            continue
         if group.mtp:
             if d.mtp_tokens and d.draft_gib is None:
                 found[-1].draft += _rank_bytes(group, arch, ranks, d)
@@ -91,7 +95,7 @@ def rank_weights(groups: Iterable[WeightGroup], arch: Architecture, d: Deploymen
     if arch.tied_embeddings and d.pp > 1:
         found[-1].target[Role.LM_HEAD] = found[0].target.get(Role.EMBEDDING, 0.0)
     found[-1].draft += (d.draft_gib or 0.0) * GIB
-    found[0].vision = arch.vision_bytes / d.facts.vision_ranks(ranks.dense)
+    found[0].vision = (towers or arch.vision_bytes) / d.facts.vision_ranks(ranks.dense)
     for stage in found:
         stage.largest_expert_layer = max((expert_layers.get(layer, 0.0) for layer in stage.layers), default=0.0)
     return found

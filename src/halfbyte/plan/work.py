@@ -94,7 +94,7 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
     # under data-parallel attention a rank computes its share of the experts for the tokens of all ranks
     experts_of_a_token = ranks.expert_width * ranks.expert_count / d.kv_ranks
     for group in groups:
-        if group.mtp or group.role in (Role.EMBEDDING, Role.NORM) or len(group.shape) < 2:
+        if group.mtp or group.role in (Role.EMBEDDING, Role.NORM, Role.TOWER) or len(group.shape) < 2:
             continue
         share = arch.top_k / arch.experts if group.role is Role.ROUTED_EXPERT else 1.0
         divisor = _compute_divisor(group, experts_of_a_token, ranks.attention)

@@ -22,6 +22,7 @@ from halfbyte.errors import CheckpointError, InputScaleError, said
 from halfbyte.evidence.calibration import CALIBRATION_KEY, Calibration
 from halfbyte.formats.dtypes import F32
 from halfbyte.formats.nvfp4.format import AMAX_TO_SCALE_2
+from halfbyte.models.role_map import LAYERS
 from halfbyte.models.roles import TensorRole
 from halfbyte.validation import first_fault
 
@@ -73,13 +74,19 @@ class InputScales:
 
 def _wider_names(role: TensorRole) -> list[str]:
     """Names that stand for all of a layer's linears of this kind, then for all of the layer."""
-    layer = f"model.layers.{role.layer}"
+    layer, plain = _layer(role), f"{LAYERS}.{role.layer}"
     container = role.module.partition(".experts.")[0] + ".experts" if role.expert is not None else role.module
     container = container if role.expert is not None else container.rpartition(".")[0]
     names = [f"{container}.{role.projection}"]
     if role.projection in ("gate_proj", "up_proj"):
         names.append(f"{container}.gate_up_proj")
-    return [*names, container, layer]
+    return [*names, container, layer, *([plain] if plain != layer else [])]
+
+
+def _layer(role: TensorRole) -> str:
+    """Path of its decoder layer."""
+    head, marker, _ = role.module.partition(f".layers.{role.layer}.")
+    return head + marker.rstrip(".")
 
 
 def parse_input_scale(value: str | float | Path) -> InputScales:
@@ -134,7 +141,7 @@ def _scale_of(key: str, value: float, path: Path) -> tuple[str, np.float32]:
     for ending in _AMAX_ENDINGS:
         key = key.removesuffix(ending)
     if key.isdigit():
-        key = f"model.layers.{key}"
+        key = f"{LAYERS}.{key}"
     scale = np.float32(value) / divisor
     if not (np.isfinite(scale) and scale > 0):
         raise InputScaleError(f"{path}: {key} is {value}, wanted a finite number above 0")
@@ -153,7 +160,7 @@ def _from_json(content: bytes, path: Path) -> tuple[dict[str, float], Calibratio
     def collect(prefix: str, node: Any) -> None:
         if isinstance(node, dict):
             for key, below in node.items():
-                key = f"model.layers.{key}" if not prefix and key.isdigit() else key
+                key = f"{LAYERS}.{key}" if not prefix and key.isdigit() else key
                 collect(f"{prefix}.{key}" if prefix else key, below)
         elif isinstance(node, int | float) and not isinstance(node, bool) and prefix:
             values[prefix] = float(node)

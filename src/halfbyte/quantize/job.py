@@ -13,7 +13,7 @@ from halfbyte.engines.exclusions import contradictions, exclusion_entries
 from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import F32, NVFP4, NVFP4_COMPRESSED
-from halfbyte.models import roles_of
+from halfbyte.models import roles_of, text_config_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role
 from halfbyte.quantize.input_scale import InputScales
@@ -127,7 +127,7 @@ def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[
     buffers = roles.buffers(source.tensors)
     if buffers:
         found.append(f"left out: {len(buffers):,} tensor(s) that are buffers, no weights, first {buffers[0]}")
-    if source.config.get("num_nextn_predict_layers") and not any(entry.role.mtp for entry in entries):
+    if text_config_of(source.config).get("num_nextn_predict_layers") and not any(entry.role.mtp for entry in entries):
         found.append(
             "config.json announces an MTP layer but the checkpoint has none: engines that draft with it will draft "
             "garbage; set num_nextn_predict_layers to 0 or restore the layer"

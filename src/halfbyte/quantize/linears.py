@@ -85,7 +85,7 @@ def check_complete(linears: list[Linear], roles: RoleMap) -> None:
     for layer in range(roles.layers + roles.mtp_layers):
         if layer not in layers:
             if layer < roles.layers:
-                raise CheckpointError(f"model.layers.{layer} is missing", hint="complete the download")
+                raise CheckpointError(f"{roles.layer_path(layer)} is missing", hint="complete the download")
             continue
         for projection in GLU if roles.is_moe(layer) else ():
             found = experts.get((layer, projection), {})

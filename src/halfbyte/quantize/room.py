@@ -7,12 +7,13 @@ What lies there at once, in the order of a run on data:
 """
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from halfbyte.calibrate.histogram import BINS
+from halfbyte.models import text_config_of
 from halfbyte.models.roles import Role
 from halfbyte.quantize.calibrated import ACTIVATIONS, DataBounds
 from halfbyte.quantize.job import Job
@@ -51,7 +52,7 @@ class Room:
         return asdict(self)
 
 
-def room_for(job: Job, config: Mapping[str, Any], lengths: Sequence[int], bounds: DataBounds, layers: set[int]) -> Room:
+def room_for(job: Job, config: dict[str, Any], lengths: Sequence[int], bounds: DataBounds, layers: set[int]) -> Room:
     """Of a run that writes all of `job`: max(W + A, S + D), where
 
     S = all shards, W = all experts that are rounded on data, A = `activation_bytes`, D = the experts of the
@@ -68,7 +69,7 @@ def room_for(job: Job, config: Mapping[str, Any], lengths: Sequence[int], bounds
 
 def room_to_improve(
     job: Job,
-    config: Mapping[str, Any],
+    config: dict[str, Any],
     targets: Sequence[OutputShard],
     lengths: Sequence[int],
     bounds: DataBounds,
@@ -106,7 +107,7 @@ def exchange_bytes(targets: Sequence[OutputShard], layers: set[int], size_of: Ca
     return max([peak, *(shard.bytes for shard in targets)])
 
 
-def activation_bytes(job: Job, config: Mapping[str, Any], lengths: Sequence[int], bounds: DataBounds) -> int:
+def activation_bytes(job: Job, config: dict[str, Any], lengths: Sequence[int], bounds: DataBounds) -> int:
     """What a pass over the model keeps on the disk at once: k T H b + s P K 4 + 2 N, nothing without data.
 
     T tokens of H numbers of b bytes (float32 on a CPU, BF16 on a GPU); k = 2: hidden states before and after a layer;
@@ -119,7 +120,7 @@ def activation_bytes(job: Job, config: Mapping[str, Any], lengths: Sequence[int]
         return 0
     width = max((entry.shape[-1] for entry in job.entries if entry.role.role is Role.EMBEDDING), default=0)
     hidden = sum(lengths) * width * (4 if bounds.device == "cpu" else 2)
-    indexers, topk = job.roles.indexers, int(config.get("index_topk") or 0)
+    indexers, topk = job.roles.indexers, int(text_config_of(config).get("index_topk") or 0)
     shared = topk and indexers and len(indexers) != job.roles.layers
     selected = sum(length for length in lengths if length > topk) * topk * 4 if shared else 0
     spilled = bounds.memory_budget is not None

@@ -13,6 +13,7 @@ from halfbyte.errors import CheckpointError
 from halfbyte.evidence.names import DECISION, DOSSIER
 from halfbyte.evidence.record import json_bytes
 from halfbyte.formats.modelopt import HF_QUANT_CONFIG, hf_quant_config, quantization_config
+from halfbyte.formats.quantization_block import CONFIG_KEY
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
 from halfbyte.text import is_text, line
@@ -90,6 +91,14 @@ def _why_not(name: str, path: Path) -> str | None:
     return None
 
 
+def without_quantization(config: dict[str, Any]) -> dict[str, Any]:
+    """What a text model beside other towers says of its own format (Kimi K2.5 does) is not so any more."""
+    inner = config.get("text_config")
+    if not isinstance(inner, dict) or CONFIG_KEY not in inner:
+        return config
+    return config | {"text_config": {key: value for key, value in inner.items() if key != CONFIG_KEY}}
+
+
 def metadata_files(config: dict[str, Any], job: Job) -> dict[str, bytes]:
     """config.json, hf_quant_config.json and the index of the output. All other config keys are kept, in order."""
     algorithm = job.recipe.algorithm
@@ -97,7 +106,7 @@ def metadata_files(config: dict[str, Any], job: Job) -> dict[str, bytes]:
         "metadata": {"total_size": sum(shard.bytes - len(shard.header) for shard in job.shards)},
         "weight_map": {name: shard.file for shard in job.shards for name in shard.offsets},
     }
-    quantized = config | {"quantization_config": quantization_config(algorithm, job.exclusions)}
+    quantized = without_quantization(config) | {"quantization_config": quantization_config(algorithm, job.exclusions)}
     return {
         HF_QUANT_CONFIG: json_bytes(hf_quant_config(algorithm, job.exclusions)),
         INDEX_NAME: json_bytes(index),

@@ -75,6 +75,8 @@ class Recipe(WrittenFile):
         recipe = super().parsed(text, where)
         if Role.NORM in recipe._quantized_roles():
             raise RecipeError(f"{where}: roles.norm: norms have one dimension and cannot be NVFP4")
+        if Role.TOWER in recipe._quantized_roles():
+            raise RecipeError(f"{where}: roles.tower: what stands beside the text model is kept as it is")
         if any(isinstance(chosen, dict) for chosen in recipe._chosen(Role.ROUTED_EXPERT)):
             raise RecipeError(f"{where}: roles.routed_expert: {WHOLE_EXPERTS}", hint="give the role one format")
         if not recipe._quantized_roles():

@@ -52,7 +52,7 @@ class Contents:
         routed: list[dict[tuple[int, str], Entry]] = [{} for _ in range(roles.layers)]
         for entry in inventory(checkpoint.tensors, roles):
             role = entry.role
-            if role.mtp or role.part in CACHE_SCALES:
+            if role.mtp or role.part in CACHE_SCALES or role.role is Role.TOWER:
                 continue
             if role.layer is None:
                 outside[role.role] = entry
@@ -63,7 +63,7 @@ class Contents:
                 layers[role.layer].plain.append(entry)
         for number, layer in enumerate(layers):
             if not layer.plain:
-                raise CheckpointError(f"model.layers.{number} is missing", hint="complete the download")
+                raise CheckpointError(f"{roles.layer_path(number)} is missing", hint="complete the download")
             if roles.is_moe(number):
                 layer.experts = [_expert(routed[number], number, e, roles) for e in range(roles.num_experts)]
         return cls(checkpoint, roles, outside, layers)
@@ -93,7 +93,7 @@ def plain_parcels(entries: Sequence[Entry], limit_bytes: int) -> list[list[Entry
 def _with_expert_count(config: dict[str, Any], model_config: Any) -> dict[str, Any]:
     """config.json; what transformers itself has saved lacks keys that it renames (`num_experts` of qwen3_moe)."""
     family = find(config.get("model_type"))
-    if family is None or config.get(family.experts_key) is not None:
+    if family is None or config.get(family.experts_key) is not None or isinstance(config.get("text_config"), dict):
         return config
     return config | {family.experts_key: getattr(model_config, family.experts_key, None)}
 

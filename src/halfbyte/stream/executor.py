@@ -111,7 +111,8 @@ class Streamed:
             if work is not None:
                 check_work(work, checkpoint.kept_apart())
             config = plain_config(checkpoint.folder)
-            contents, skeleton = Contents.of(checkpoint, config), Skeleton(config, dtype, where)
+            contents = Contents.of(checkpoint, config)
+            skeleton = Skeleton(config, dtype, where, contents.roles)
             closing = stack.pop_all()
         options = {"budget": memory_budget, "activations": activations, "work": work, "attention": attention}
         return cls(contents, skeleton, options, progress or Silent(), closing)

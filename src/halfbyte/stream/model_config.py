@@ -6,18 +6,27 @@ from typing import Any
 from transformers import AutoConfig
 
 from halfbyte.checkpoint.json_file import read_json
-from halfbyte.errors import CheckpointError
-from halfbyte.models import find
+from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.models import family_of
 
 
 def model_config(folder: str | Path) -> Any:
-    """The config, quantization included, of the class that computes the model. Raises CheckpointError.
+    """The config, quantization included, of the class that computes the model: of the text model alone where it stands
+    beside other towers. Raises CheckpointError.
 
     Remote code is never run: a family whose classes transformers has under another name is read as that one.
     """
     document = read_json(Path(folder) / "config.json")
-    family = find(document.get("model_type"))
     try:
+        family, text = family_of(document)
+    except (CheckpointError, UnsupportedError):
+        family, text = None, document
+    wrapped = family is not None and isinstance(document.get("text_config"), dict) and text.keys() != document.keys()
+    try:
+        if family is not None and wrapped:
+            stated = {key: value for key, value in text.items() if key not in ("model_type", "auto_map")}
+            own = document["text_config"].get("model_type", family.model_type)
+            return type(AutoConfig.for_model(family.computed_as or own)).from_dict(stated)
         if family is None or family.computed_as is None:
             return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         stated = {key: value for key, value in document.items() if key not in ("model_type", "auto_map")}

@@ -18,6 +18,7 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.nvfp4 import torch as values
+from halfbyte.models.role_map import RoleMap
 from halfbyte.modules.experts import check_plain, is_experts
 
 Linears = dict[str, nn.Linear]
@@ -27,10 +28,10 @@ Linears = dict[str, nn.Linear]
 class Skeleton:
     """model: the causal LM on the meta device, but for rotary tables. `fill` and `empty` give and take weights."""
 
-    def __init__(self, config: Any, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: Any, dtype: torch.dtype, device: torch.device, roles: RoleMap) -> None:
         """Raises UnsupportedError for a model whose experts are not computed in the common way, CheckpointError for a
         config that makes no model."""
-        self.config, self.dtype, self.device = config, dtype, device
+        self.config, self.dtype, self.device, self._roles = config, dtype, device, roles
         self.model: Any = self._built()
         self.base: Any = self.model.base_model
         self.layers: list[Any] = list(self.base.layers)
@@ -40,7 +41,7 @@ class Skeleton:
         self._float32 = tuple(self.model._get_dtype_plan(dtype))
         for number, layer in enumerate(self.layers):
             if is_experts(getattr(layer.mlp, "experts", layer.mlp)):
-                check_plain(layer.mlp.experts, f"model.layers.{number}.mlp.experts")
+                check_plain(layer.mlp.experts, f"{roles.layer_path(number)}.mlp.experts")
 
     def _built(self) -> Any:
         try:
@@ -60,7 +61,8 @@ class Skeleton:
 
     def target(self, name: str) -> str:
         """A stored tensor's name in the model. Raises CheckpointError if the model has no such tensor."""
-        renamed, _ = rename_source_key(name, self._renamings, [], self.model.base_model_prefix, self._wanted)
+        own = self._roles.wrapping.inner(name)
+        renamed, _ = rename_source_key(own, self._renamings, [], self.model.base_model_prefix, self._wanted)
         if renamed not in self._wanted:
             raise CheckpointError(
                 f"{name}: the model has no such tensor", hint="config.json does not belong to these weights"
@@ -94,7 +96,7 @@ class Skeleton:
         routed = set() if experts is None else {id(tensor) for tensor in experts.parameters()}
         for name, tensor in self.layers[layer].state_dict(keep_vars=True).items():
             if tensor.device.type == "meta" and id(tensor) not in routed:
-                raise CheckpointError(f"model.layers.{layer}.{name}: missing", hint="complete the download")
+                raise CheckpointError(f"{self._roles.layer_path(layer)}.{name}: missing", hint="complete the download")
 
     def empty(self, layer: int) -> None:
         self.layers[layer].to("meta")

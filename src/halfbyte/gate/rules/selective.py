@@ -89,7 +89,8 @@ def unquantized_layers(facts: Facts) -> Iterator[Found]:
     if limit is not None and len(whole) > limit:
         listed = ", ".join(map(str, whole[:8])) + (", ..." if len(whole) > 8 else "")
         message = f"routed experts of {plural(len(whole), 'layer')} ({listed}) are not NVFP4, the policy allows {limit}"
-        yield Found(message, module=f"model.layers.{whole[0]}")
+        assert facts.roles is not None
+        yield Found(message, module=facts.roles.layer_path(whole[0]))
 
 
 @rule(

@@ -12,6 +12,7 @@ from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, printable
 from halfbyte.gate.registry import rule
+from halfbyte.models import text_config_of
 from halfbyte.models.reading import indexer_layers
 
 CONFIG = "config.json"
@@ -22,8 +23,9 @@ REQUIRED_KEYS = ("architectures", "num_experts_per_tok")
 def config_keys(facts: Facts) -> Iterator[Found]:
     if facts.arch is None or facts.roles is None:
         return
+    stated = text_config_of(facts.config)
     for key in (*REQUIRED_KEYS, *facts.roles.family.needs):
-        if facts.config.get(key) is None:
+        if stated.get(key) is None:
             yield Found(f"{CONFIG}: {key} is missing", file=CONFIG)
     top_k = facts.arch.top_k
     if top_k > facts.arch.experts:
@@ -40,7 +42,7 @@ def indexer_schedule(facts: Facts) -> Iterator[Found]:
     if facts.roles is None or facts.roles.arch.indexer is None:
         return
     stated = facts.roles.indexers
-    derived_config = {key: value for key, value in facts.config.items() if key != "indexer_types"}
+    derived_config = {key: value for key, value in text_config_of(facts.config).items() if key != "indexer_types"}
     try:
         derived = indexer_layers(derived_config, facts.roles.layers)
     except CheckpointError as error:
@@ -59,14 +61,15 @@ def indexer_schedule(facts: Facts) -> Iterator[Found]:
 def config_kept(facts: Facts) -> Iterator[Found]:
     if facts.source is None:
         return
-    allowed = {"quantization_config", "transformers_version", "torch_dtype", "dtype", "_name_or_path"}
-    for key, value in facts.source.config.items():
+    allowed = {"quantization_config", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "text_config"}
+    stated = text_config_of(facts.config)
+    for key, value in text_config_of(facts.source.config).items():
         if key in allowed:
             continue
-        if key not in facts.config:
+        if key not in stated:
             yield Found(f"{CONFIG}: {printable(key, 60)} was lost, the source has it", file=CONFIG)
-        elif facts.config[key] != value:
-            now = printable(str(facts.config[key]), 60)
+        elif stated[key] != value:
+            now = printable(str(stated[key]), 60)
             yield Found(
                 f"{CONFIG}: {printable(key, 60)} is {now}, the source has {printable(str(value), 60)}", file=CONFIG
             )
@@ -79,7 +82,7 @@ def config_kept(facts: Facts) -> Iterator[Found]:
 )
 def model(facts: Facts) -> Iterator[Found]:
     for key, wanted in facts.policy.model.config.items():
-        value: Any = facts.config.get(key)
+        value: Any = facts.config.get(key, text_config_of(facts.config).get(key))
         if value != wanted or type(value) is not type(wanted):
             message = f"{CONFIG}: {key} is {printable(str(value), 60)}, this policy is for {wanted}"
             yield Found(message, file=CONFIG)

@@ -1,0 +1,181 @@
+"""Text models beside other towers, as they are published: names with prefixes, the towers kept as they are.
+
+Qwen3.5's small checkpoint is saved by transformers, towers and all. Kimi K2.5's is written in the published names: its
+text model is DeepSeek-V3's, and is computed as that.
+"""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from export.checkpoints import ROPE, SIZES, family_checkpoint, write_tokenizer
+from small import runnable_changes, small_config, write_checkpoint
+from stream.models import sequences, streamed_logits, whole_logits
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from halfbyte.chat.hf import Transformers
+from halfbyte.checkpoint.source import Checkpoint
+from halfbyte.errors import UnknownTensorError, UnsupportedError
+from halfbyte.models import roles_of
+from halfbyte.models.roles import Role
+
+from .test_every_family import run
+
+NAMES = ("qwen3_5_moe", "kimi_k25")
+VISION = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "patch_size": 4,
+    "num_position_embeddings": 16,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+KIMI_VISION = {"vt_hidden_size": 32, "vt_intermediate_size": 64, "vt_num_hidden_layers": 1, "text_hidden_size": 64}
+
+
+@cache
+def source(name: str) -> Path:
+    folder = Path(mkdtemp(prefix="halfbyte-tower-")) / "source"
+    return _qwen(folder) if name == "qwen3_5_moe" else _kimi(folder)
+
+
+def _qwen(folder: Path) -> Path:
+    text = ROPE | small_config("Qwen3.5-35B-A3B-text") | SIZES | runnable_changes("Qwen3.5-35B-A3B-text")
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("qwen3_5_moe", text_config=text, vision_config=VISION)
+    model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="300KB")
+    write_tokenizer(folder, "qwen3_5_moe")
+    return folder
+
+
+def _kimi(folder: Path) -> Path:
+    """Kimi K2's own small checkpoint, renamed, beside a tower of a few tensors."""
+    alone = family_checkpoint(folder.parent / "alone", "Kimi-K2-BF16", **runnable_changes("Kimi-K2-BF16"))
+    config = json.loads((alone / "config.json").read_text())
+    tensors: dict[str, Any] = {}
+    with Checkpoint.open(alone) as checkpoint:
+        wrapping = roles_of({"model_type": "kimi_k25", "text_config": config}).wrapping
+        for tensor in checkpoint.tensors.values():
+            dtype = np.float32 if tensor.dtype == "F32" else ml_dtypes.bfloat16
+            found = np.frombuffer(content(checkpoint, tensor.name), dtype).reshape(tensor.shape)
+            tensors[wrapping.outer(tensor.name)] = found
+    random = np.random.default_rng(0)
+    for name, shape in {
+        "vision_tower.patch_embed.proj.weight": (32, 3, 2, 2),
+        "vision_tower.encoder.blocks.0.wqkv.weight": (96, 32),
+        "vision_tower.encoder.blocks.0.wqkv.bias": (96,),
+        "vision_tower.encoder.blocks.0.mlp.fc0.weight": (64, 32),
+        "mm_projector.proj.0.weight": (64, 128),
+    }.items():
+        tensors[name] = random.standard_normal(shape).astype(ml_dtypes.bfloat16)
+    outer = {"architectures": ["KimiK25ForConditionalGeneration"], "model_type": "kimi_k25"}
+    write_checkpoint(folder, outer | {"text_config": config, "vision_config": KIMI_VISION}, tensors, tokenizer=False)
+    for path in alone.iterdir():
+        if path.suffix != ".safetensors" and path.name not in ("config.json", "model.safetensors.index.json"):
+            shutil.copy(path, folder)
+    return folder
+
+
+def content(checkpoint: Checkpoint, name: str) -> bytes:
+    found = bytearray(checkpoint.tensors[name].bytes)
+    checkpoint.read_into(checkpoint.tensors[name], memoryview(found))
+    return bytes(found)
+
+
+@cache
+def data(name: str) -> Path:
+    path = source(name).parent / "data.jsonl"
+    random = np.random.default_rng(0)
+    rows = [{"input_ids": random.integers(0, 256, 30).tolist()} for _ in range(6)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@cache
+def quantized(name: str) -> Path:
+    out = source(name).parent / "quantized"
+    run("quantize", source(name), out, "--calibrate", data(name))
+    return out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_tower_is_kept_to_the_byte(name: str) -> None:
+    assert run("verify", source(name), quantized(name))["ok"]
+    groups = {(group["role"], group["format"]) for group in run("inspect", quantized(name))["groups"]}
+    assert ("routed_expert", "nvfp4") in groups
+    assert {form for role, form in groups if role == "tower"} <= {"bf16", "f32"}
+    with Checkpoint.open(source(name)) as before, Checkpoint.open(quantized(name)) as after:
+        roles = roles_of(before.config)
+        towers = [tensor for tensor in before.tensors if roles.role(tensor).role is Role.TOWER]
+        assert len(towers) >= 5
+        for tensor in towers:
+            assert content(before, tensor) == content(after, tensor)
+        named = after.config["quantization_config"]["ignore"]
+    assert any("visual*" in one or "vision_tower*" in one for one in named)
+    beginnings = ("model.visual", "vision_tower", "mm_projector", "lm_head", roles.layers_path.partition(".")[0])
+    assert all(one.startswith(beginnings) for one in named)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gate_and_plan(name: str) -> None:
+    words = ("--engine", "vllm", "--depth", "full", "--format", "json")
+    assert run("gate", quantized(name), *words)["decision"] == "pass"
+    size = ("--gpu", "h100", "--gpus", "1", "--context", "1024")
+    read = run("plan", quantized(name), *size)
+    paper = run("plan", source(name) / "config.json", "--recipe", "nvfp4-routed-experts", *size)
+    assert read["fits"]
+    assert abs(read["checkpoint_bytes"] - paper["checkpoint_bytes"]) < 0.3 * paper["checkpoint_bytes"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compare(name: str) -> None:
+    document = run("compare", source(name), quantized(name), "--data", data(name))
+    assert 0 < document["kl"]["mean"] < (0.1 if name == "qwen3_5_moe" else 1e-6)
+
+
+def test_streamed_logits_are_transformers_bits() -> None:
+    """Of the whole model of Qwen3.5, towers and all, asked with text."""
+    ids = sequences(256)
+    model = AutoModelForImageTextToText.from_pretrained(
+        source("qwen3_5_moe"), dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+    )
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    with torch.no_grad():
+        wanted = [model(input_ids=row[None], use_cache=False).logits[0] for row in ids]
+    for got, want in zip(streamed_logits(source("qwen3_5_moe"), ids), wanted, strict=True):
+        assert torch.equal(got, want)
+
+
+def test_streamed_logits_are_those_of_the_text_model_alone() -> None:
+    ids = sequences(256)
+    alone = source("kimi_k25").parent / "alone"
+    for got, want in zip(streamed_logits(source("kimi_k25"), ids), whole_logits(alone, ids), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_tower_is_unknown(name: str) -> None:
+    roles = roles_of(json.loads((source(name) / "config.json").read_text()))
+    for wrong in ("model.audio.proj.weight", f"{roles.layer_path(99)}.mlp.gate.weight", "visual.x.weight"):
+        with pytest.raises(UnknownTensorError):
+            roles.role(wrong)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_export_and_chat_say_what_they_do_with_it(name: str, tmp_path: Path) -> None:
+    refused = run("export", source(name), tmp_path / "a.gguf", code=1)["error"]["message"]
+    assert "no such architecture" in refused or "beside other towers" in refused
+    with pytest.raises(UnsupportedError, match="beside other towers"):
+        Transformers(quantized(name))
