@@ -102,12 +102,13 @@ def families() -> Iterator[str]:
     for name, family in FAMILIES.items():
         also = ", ".join(f"`{one}`" for one in sorted(family.aliases))
         graph = "no graph"
-        if family.llama_cpp is not None and not family.paper_only:
+        if family.llama_cpp is not None and family.by_name:
             scaled = Role.ROUTED_EXPERT in family.llama_cpp.scaled
             graph = f"`{family.llama_cpp.name}`, NVFP4 {'lossless' if scaled else 'only by `--type`, lossy'}"
         commands = "`plan`, on paper" if family.paper_only else "all"
-        if family.vision_bytes is not None and not family.paper_only:
-            commands = "all, of the text model alone; beside its tower, as published, `plan` on paper"
+        if family.wrapping is not None:
+            commands = "beside its towers, which are kept: all but `export` and `chat`"
+            commands += "" if family.only_wrapped else "; of the text model alone: all"
         parsed = "parsed" if family.answers is not None else "plain text"
         yield f"| `{name}` | {also} | {commands} | {graph} | {parsed} |"
     yield "\nSources may be BF16, F16 or F32, FP8 in blocks, rows or tensors, INT4 in groups and MXFP4, in any family"

@@ -35,7 +35,13 @@ def test_a_wrapper_is_read_through() -> None:
     assert architecture_of(WRAPPED) == architecture_of(config("Kimi-K2-BF16"))
 
 
-@pytest.mark.parametrize("document", [WRAPPED, config("Kimi-K2-BF16") | {"model_type": "gpt_oss"}])
+@pytest.mark.parametrize(
+    "document",
+    [
+        WRAPPED | {"model_type": "llama4"},
+        *(config("Kimi-K2-BF16") | {"model_type": name} for name in ("gpt_oss", "kimi_k25")),
+    ],
+)
 def test_tensors_that_are_not_known_by_name_are_refused(document: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="not known by name") as caught:
         inspect(write_checkpoint(tmp_path, {"model.safetensors": ["lm_head.weight"]}, config=document))

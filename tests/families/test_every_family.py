@@ -35,7 +35,7 @@ from .configs import CONFIGS, plain_sets
 from .headers import header_set, role_set
 
 RUN = CliRunner()
-NAMED = {name: family for name, family in FAMILIES.items() if not family.paper_only}
+NAMED = {name: family for name, family in FAMILIES.items() if family.by_name}
 SETS = plain_sets()
 """Model type -> one unquantized, unfused set of each family."""
 

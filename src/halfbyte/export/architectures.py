@@ -9,7 +9,7 @@ from halfbyte.models.llama_cpp import LlamaCpp
 def architecture_of(family: Family) -> LlamaCpp:
     """Raises UnsupportedError for a family that llama.cpp does not have."""
     if family.llama_cpp is None:
-        known = [name for name, other in FAMILIES.items() if other.llama_cpp is not None and not other.paper_only]
+        known = [name for name, other in FAMILIES.items() if other.llama_cpp is not None and other.by_name]
         raise UnsupportedError(
             f"model_type {family.model_type!r} cannot be exported: llama.cpp has no such architecture",
             hint=f"known: {', '.join(known)}",

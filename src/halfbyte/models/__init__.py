@@ -104,11 +104,11 @@ def promised_tensors(arch: Architecture) -> list[Described]:
 def roles_of(config: Config) -> RoleMap:
     """The roles of a model's tensors. Raises as `architecture_of`, and UnsupportedError where names are not known."""
     if isinstance(config.get("model_type"), str) and find(config["model_type"]) is None:
-        known = [family.model_type for family in FAMILIES.values() if not family.paper_only]
+        known = [family.model_type for family in FAMILIES.values() if family.by_name]
         raise _unknown(config["model_type"], "a known mixture-of-experts family", known)
     family, _ = family_of(config)
     wrapping = _wrapping_of(config) if is_wrapped(config) else UNWRAPPED
-    if family.paper_only or wrapping is None:
+    if not family.by_name or wrapping is None:
         raise UnsupportedError(
             f"tensors of model_type {config['model_type']!r} are not known by name",
             hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),

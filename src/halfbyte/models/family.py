@@ -122,6 +122,7 @@ class Family:
     writes, told whether the prompt left it thinking; None where its markup is not known.
     paper_only: enough is known to plan, not to explain a checkpoint's tensors.
     wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
+    only_wrapped: there are no others; the text model by itself is another family's.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -139,6 +140,12 @@ class Family:
     paper_only: bool = False
     vision_bytes: Callable[[Config, int], int] | None = None
     wrapping: Wrapping | None = None
+    only_wrapped: bool = False
+
+    @property
+    def by_name(self) -> bool:
+        """Whether a checkpoint of this text model alone is explained, tensor by tensor."""
+        return not (self.paper_only or self.only_wrapped)
 
     def but(self, **changes: Any) -> "Family":
         """The same family in all but what is named: for one that reuses another's layers."""

@@ -21,6 +21,7 @@ def vision_bytes(config: Config, text_hidden: int) -> int:
 FAMILY = kimi_k2.FAMILY.but(
     model_type="kimi_k25",
     vision_bytes=vision_bytes,
+    only_wrapped=True,
     wrapping=Wrapping(
         {"model.": "language_model.model.", "lm_head.": "language_model.lm_head."},
         ("vision_tower.", "mm_projector."),
