@@ -24,7 +24,7 @@ FAMILY = deepseek_v3.FAMILY.but(
             reasoning_parser="kimi_k2",
             tool_parser="kimi_k2",
             asks_router=False,
-            router_known=Known("read", f"vLLM 0.33.0: {_SAME}"),
+            router_known=Known("run", f"vLLM 0.26.0 on one H100; 0.33.0 read: {_SAME}"),
         ),
         "sglang": Support(
             file="deepseek_v2",

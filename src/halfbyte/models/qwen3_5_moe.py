@@ -51,7 +51,11 @@ FAMILY = qwen3_next.FAMILY.but(
     read=read,
     tensors=tensors,
     engines={
-        "vllm": Support(file="qwen3_5", asks_router=False, router_known=Known("read", f"vLLM 0.26.0, {_ROUTER}")),
+        "vllm": Support(
+            file="qwen3_5",
+            asks_router=False,
+            router_known=Known("run", f"vLLM 0.26.0 on one H100, beside its tower (alone it has no class); {_ROUTER}"),
+        ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/qwen3_5_moe")),
     },
     vision_bytes=vision_bytes,

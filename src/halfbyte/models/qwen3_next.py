@@ -85,7 +85,9 @@ FAMILY = qwen3_moe.FAMILY.but(
     read=read,
     tensors=tensors,
     engines={
-        "vllm": Support(file="qwen3_next", asks_router=False, router_known=Known("read", f"vLLM 0.26.0, {_ROUTER}")),
+        "vllm": Support(
+            file="qwen3_next", asks_router=False, router_known=Known("run", f"vLLM 0.26.0 on one H100; {_ROUTER}")
+        ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/qwen3_next")),
     },
     llama_cpp=None,
