@@ -126,7 +126,7 @@ def families() -> Iterator[str]:
             router = "" if engine == "transformers" else asked[support.asks_router]
             file = f"`{support.file}.py`" if support.file else ""
             yield f"| `{name}` | {engine} | {since} | {file} | {router}{where} |"
-    yield "\nA real vLLM 0.26 was run with ten families on an H100, SGLang 0.5.15.post1 with six: [engines](engines.md).\n"
+    yield "\nRun on an H100: vLLM 0.26 with ten families, SGLang 0.5.15.post1 with six: [engines](engines.md).\n"
     yield from ["| not read | why |", "|---|---|"]
     yield from (f"| `{name}` | {cell(reason)} |" for name, reason in REASONS.items())
 
