@@ -28,8 +28,8 @@ from halfbyte.models.roles import Role
 
 from .test_every_family import run
 
-NAMES = ("qwen3_5_moe", "kimi_k25")
-VISION = {
+NAMES = ("qwen3_5_moe", "qwen3_vl_moe", "kimi_k25")
+VISION: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -40,23 +40,54 @@ VISION = {
     "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }
-KIMI_VISION = {"vt_hidden_size": 32, "vt_intermediate_size": 64, "vt_num_hidden_layers": 1, "text_hidden_size": 64}
+KIMI_VISION: dict[str, Any] = {
+    "vt_hidden_size": 32,
+    "vt_intermediate_size": 64,
+    "vt_num_hidden_layers": 1,
+    "text_hidden_size": 64,
+}
 
 
 @cache
 def source(name: str) -> Path:
     folder = Path(mkdtemp(prefix="halfbyte-tower-")) / "source"
-    return _qwen(folder) if name == "qwen3_5_moe" else _kimi(folder)
+    return _kimi(folder) if name == "kimi_k25" else _qwen(folder, name)
 
 
-def _qwen(folder: Path) -> Path:
-    text = ROPE | small_config("Qwen3.5-35B-A3B-text") | SIZES | runnable_changes("Qwen3.5-35B-A3B-text")
+def _qwen(folder: Path, name: str) -> Path:
+    small = {"qwen3_5_moe": "Qwen3.5-35B-A3B-text", "qwen3_vl_moe": "Qwen3-30B-A3B"}[name]
+    text, vision = ROPE | small_config(small) | SIZES | runnable_changes(small), dict(VISION)
+    if name == "qwen3_vl_moe":
+        mrope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+        text |= {"model_type": "qwen3_vl_moe_text", "rope_parameters": mrope}
+        vision["deepstack_visual_indexes"] = [0]
+        text["moe_intermediate_size"] = 32
     torch.manual_seed(0)
-    config = AutoConfig.for_model("qwen3_5_moe", text_config=text, vision_config=VISION)
+    config = AutoConfig.for_model(name, text_config=text, vision_config=vision)
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder, max_shard_size="300KB")
-    write_tokenizer(folder, "qwen3_5_moe")
+    if name == "qwen3_vl_moe":
+        _turn(folder)
+    write_tokenizer(folder, name)
     return folder
+
+
+def _turn(folder: Path) -> None:
+    """Stacks of experts as Qwen publishes them, inputs down, which transformers loads and does not write."""
+    with Checkpoint.open(folder) as checkpoint:
+        tensors, config = arrays(checkpoint), checkpoint.config
+    turned = {name: np.ascontiguousarray(one.swapaxes(1, 2)) for name, one in tensors.items() if ".experts." in name}
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    write_checkpoint(folder, config, tensors | turned, tokenizer=False)
+
+
+def arrays(checkpoint: Checkpoint) -> dict[str, Any]:
+    dtypes = {"F32": np.float32, "BF16": ml_dtypes.bfloat16}
+    return {
+        name: np.frombuffer(content(checkpoint, name), dtypes[tensor.dtype]).reshape(tensor.shape)
+        for name, tensor in checkpoint.tensors.items()
+    }
 
 
 def _kimi(folder: Path) -> Path:
@@ -66,10 +97,7 @@ def _kimi(folder: Path) -> Path:
     tensors: dict[str, Any] = {}
     with Checkpoint.open(alone) as checkpoint:
         wrapping = roles_of({"model_type": "kimi_k25", "text_config": config}).wrapping
-        for tensor in checkpoint.tensors.values():
-            dtype = np.float32 if tensor.dtype == "F32" else ml_dtypes.bfloat16
-            found = np.frombuffer(content(checkpoint, tensor.name), dtype).reshape(tensor.shape)
-            tensors[wrapping.outer(tensor.name)] = found
+        tensors |= {wrapping.outer(tensor): found for tensor, found in arrays(checkpoint).items()}
     random = np.random.default_rng(0)
     for name, shape in {
         "vision_tower.patch_embed.proj.weight": (32, 3, 2, 2),
@@ -141,20 +169,21 @@ def test_gate_and_plan(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_compare(name: str) -> None:
     document = run("compare", source(name), quantized(name), "--data", data(name))
-    assert 0 < document["kl"]["mean"] < (0.1 if name == "qwen3_5_moe" else 1e-6)
+    assert 0 < document["kl"]["mean"] < (0.1 if name.startswith("qwen") else 1e-6)
 
 
-def test_streamed_logits_are_transformers_bits() -> None:
-    """Of the whole model of Qwen3.5, towers and all, asked with text."""
+@pytest.mark.parametrize("name", ["qwen3_5_moe", "qwen3_vl_moe"])
+def test_streamed_logits_are_transformers_bits(name: str) -> None:
+    """Of the whole model, towers and all, asked with text."""
     ids = sequences(256)
     model = AutoModelForImageTextToText.from_pretrained(
-        source("qwen3_5_moe"), dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+        source(name), dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
     )
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     with torch.no_grad():
         wanted = [model(input_ids=row[None], use_cache=False).logits[0] for row in ids]
-    for got, want in zip(streamed_logits(source("qwen3_5_moe"), ids), wanted, strict=True):
+    for got, want in zip(streamed_logits(source(name), ids), wanted, strict=True):
         assert torch.equal(got, want)
 
 
@@ -163,6 +192,26 @@ def test_streamed_logits_are_those_of_the_text_model_alone() -> None:
     alone = source("kimi_k25").parent / "alone"
     for got, want in zip(streamed_logits(source("kimi_k25"), ids), whole_logits(alone, ids), strict=True):
         assert torch.equal(got, want)
+
+
+def test_turned_stacks_are_the_same_experts(tmp_path: Path) -> None:
+    """Qwen3-VL's stacks with their last two axes swapped are Qwen3's: quantized, not one byte differs."""
+    there = source("qwen3_vl_moe")
+    with Checkpoint.open(there) as checkpoint:
+        stacks = [tensor for tensor in checkpoint.tensors.values() if ".experts." in tensor.name]
+        assert {tensor.shape[1:] for tensor in stacks} == {(128, 64), (32, 128)}
+        roles, tensors = roles_of(checkpoint.config), dict[str, Any]()
+        for tensor, found in arrays(checkpoint).items():
+            if roles.role(tensor).role is not Role.TOWER:
+                tensors[roles.wrapping.inner(tensor)] = found.swapaxes(1, 2) if ".experts." in tensor else found
+    text = json.loads((there / "config.json").read_text())["text_config"]
+    alone = text | {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}
+    write_checkpoint(tmp_path / "alone", alone, {name: np.ascontiguousarray(one) for name, one in tensors.items()})
+    run("quantize", tmp_path / "alone", tmp_path / "out", "--input-scale", "1")
+    run("quantize", there, tmp_path / "towers", "--input-scale", "1")
+    with Checkpoint.open(tmp_path / "out") as one, Checkpoint.open(tmp_path / "towers") as other:
+        for name in one.tensors:
+            assert content(one, name) == content(other, roles.wrapping.outer(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

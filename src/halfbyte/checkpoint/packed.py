@@ -1,4 +1,4 @@
-"""A weight that its source keeps in fewer bits, seen as the matrix that it stands for."""
+"""A weight that its source keeps in another form than rows of numbers, seen as the matrix that it stands for."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,7 +6,7 @@ from math import prod
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.checkpoint.tensor import Tensor
-from halfbyte.formats.dtypes import BF16, DTYPE_BYTES
+from halfbyte.formats.dtypes import DTYPE_BYTES
 from halfbyte.formats.storage import StorageFormat
 
 
@@ -14,14 +14,18 @@ from halfbyte.formats.storage import StorageFormat
 class Packed:
     """What of `Tensor` whoever reads rows asks for. It is decoded to float32, tile by tile.
 
-    form: how it is stored. shape: of the matrix. parts: its stored tensors, numbers first. dtype: of the matrix once it
-    is written as it is, rounded once. bytes: in the source, scales included.
+    form: how it is stored. shape: of the matrix. parts: its stored tensors, numbers first. bytes: in the source, scales
+    included.
     """
 
     form: StorageFormat
     shape: tuple[int, ...]
     parts: dict[str, Tensor]
-    dtype = BF16
+
+    @property
+    def dtype(self) -> str:
+        """Of the matrix once it is written as it is, rounded once."""
+        return self.form.kept_as
 
     @classmethod
     def of(cls, entry: Entry) -> "Packed":

@@ -14,7 +14,7 @@
 """
 
 from halfbyte.errors import CheckpointError
-from halfbyte.formats import fp8, fp8_block, int4, mxfp4
+from halfbyte.formats import fp8, fp8_block, int4, mxfp4, turned
 from halfbyte.formats.dtypes import BF16 as BF16_DTYPE
 from halfbyte.formats.dtypes import F16 as F16_DTYPE
 from halfbyte.formats.dtypes import F32 as F32_DTYPE
@@ -64,7 +64,7 @@ LINEAR_PARTS = frozenset((*NUMBER_PARTS, *SCALE_PARTS))
 
 def format_called(name: str) -> StorageFormat:
     """The format of a name. Raises ValueError for a name that is none."""
-    found = FORMATS.get(name) or int4.called(name)
+    found = FORMATS.get(name) or int4.called(name) or turned.called(name)
     if found is None:
         raise ValueError(f"no such storage format: {name}")
     return found

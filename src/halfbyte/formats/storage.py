@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from halfbyte.errors import UnsupportedError
+from halfbyte.formats.dtypes import BF16
 from halfbyte.formats.quantization_block import QuantizationBlock
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class StorageFormat:
     numbers: the part that holds the weight's own numbers. scales: what may stand beside it, in file order.
     kind: what evidence calls it as a source, where not by its name. operand: what a GEMM over it multiplies in, where
     the hardware can.
-    row_step: rows that share a scale; a matrix is decoded by whole multiples of it.
+    row_step: rows that share a scale; a matrix is decoded by whole multiples of it. kept_as: dtype in which it is
+    written where it is decoded and kept.
     """
 
     quantized = True
@@ -60,6 +62,7 @@ class StorageFormat:
     scales: tuple[str, ...] = ()
     operand: Operand = "bf16"
     row_step = 1
+    kept_as = BF16
 
     def __init__(self, name: str) -> None:
         self.name = name

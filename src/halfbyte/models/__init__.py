@@ -24,6 +24,7 @@ from halfbyte.models import (
     qwen3_5_moe,
     qwen3_moe,
     qwen3_next,
+    qwen3_vl_moe,
 )
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
@@ -40,6 +41,7 @@ _MODULES = (
     qwen3_moe,
     qwen3_next,
     qwen3_5_moe,
+    qwen3_vl_moe,
     minimax_m2,
     mixtral,
     kimi_k2,
@@ -107,8 +109,9 @@ def roles_of(config: Config) -> RoleMap:
         known = [family.model_type for family in FAMILIES.values() if family.by_name]
         raise _unknown(config["model_type"], "a known mixture-of-experts family", known)
     family, _ = family_of(config)
-    wrapping = _wrapping_of(config) if is_wrapped(config) else UNWRAPPED
-    if not family.by_name or wrapping is None:
+    alone = not is_wrapped(config)
+    wrapping = UNWRAPPED if alone else _wrapping_of(config)
+    if family.paper_only or wrapping is None or (alone and family.only_wrapped):
         raise UnsupportedError(
             f"tensors of model_type {config['model_type']!r} are not known by name",
             hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),

@@ -122,7 +122,8 @@ class Family:
     writes, told whether the prompt left it thinking; None where its markup is not known.
     paper_only: enough is known to plan, not to explain a checkpoint's tensors.
     wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
-    only_wrapped: there are no others; the text model by itself is another family's.
+    only_wrapped: there are no others; the text model by itself is another family's. turned_stacks: its stacks of
+    experts may have their inputs run down, [E, in, out], instead of across.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -141,6 +142,7 @@ class Family:
     vision_bytes: Callable[[Config, int], int] | None = None
     wrapping: Wrapping | None = None
     only_wrapped: bool = False
+    turned_stacks: bool = False
 
     @property
     def by_name(self) -> bool:

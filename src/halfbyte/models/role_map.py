@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from halfbyte.errors import UnknownTensorError
+from halfbyte.errors import CheckpointError, UnknownTensorError
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import UNWRAPPED, Described, Family, Wrapping
 from halfbyte.models.roles import CACHE_SCALES, PARTS, Role, TensorRole
@@ -105,6 +105,22 @@ class RoleMap:
     def is_stack(self, name: str) -> bool:
         """Whether a tensor is a 3-D stack over all experts."""
         return name in self._stacks
+
+    def is_turned(self, role: TensorRole, shape: tuple[int, ...]) -> bool:
+        """Whether a stack of experts of this shape has its inputs run down, [E, in, out].
+
+        Raises CheckpointError where the family has such and a square shape does not tell.
+        """
+        if not self.family.turned_stacks:
+            return False
+        hidden, width = self.arch.hidden, self.arch.expert_width
+        sides = (2 * width, hidden) if role.projection == "gate_up_proj" else (hidden, width)
+        if sides[0] == sides[1]:
+            raise CheckpointError(
+                f"{role.module}: shape {list(shape)} does not tell which way its experts lie",
+                hint="save the experts one by one",
+            )
+        return shape == (self.num_experts, *reversed(sides))
 
     def projections(self, role: Role) -> list[str]:
         """The linears of a role by their standard names, as this model has them."""

@@ -14,7 +14,6 @@ REASONS: dict[str, str] = {
     "mimo_v2_flash": "its attention has other head widths for keys and values, with windows and sinks",
     "minimax_m3_vl": "its text model selects blocks of keys, beside a vision tower: names are not known here",
     "nemotron_h": "its layers are Mamba, attention or experts, one each, and its experts have no gate_proj",
-    "qwen3_vl_moe": "its experts are stored as transposed stacks beside a vision tower",
     "step3p7": "its attention has a gate of its own (g_proj) and it lies beside a vision tower",
 }
 ALIASES = {
@@ -23,7 +22,6 @@ ALIASES = {
     "glm5_next_text": "glm5_next",
     "minimax_m3_vl_text": "minimax_m3_vl",
     "nemotron_h_omni": "nemotron_h",
-    "qwen3_vl_moe_text": "qwen3_vl_moe",
     "step3p5": "step3p7",
 }
 

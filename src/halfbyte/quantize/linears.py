@@ -9,7 +9,9 @@ from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.dtypes import FLOATS
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
+from halfbyte.formats.plain import PLAIN
 from halfbyte.formats.storage import WEIGHT
+from halfbyte.formats.turned import Turned
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import GLU, TensorRole
 
@@ -46,15 +48,18 @@ def split(entries: list[Entry], roles: RoleMap) -> tuple[list[Linear], list[Kept
 
 
 def _unstacked(entry: Entry, roles: RoleMap) -> list[Linear]:
-    """The expert matrices of a 3-D stack: gate_up_proj [E, 2I, H] (gate rows first) or down_proj [E, H, I]."""
+    """The expert matrices of a 3-D stack: gate_up_proj [E, 2I, H] (gate rows first) or down_proj [E, H, I]; the other
+    way round where the family has such."""
     tensor = entry.tensors["weight"]
     stack, halves = entry.role.projection, 2 if entry.role.projection == "gate_up_proj" else 1
-    if len(tensor.shape) != 3 or tensor.shape[0] != roles.num_experts or tensor.shape[1] % halves:
+    turned = roles.is_turned(entry.role, tensor.shape)
+    if len(tensor.shape) != 3 or tensor.shape[0] != roles.num_experts or tensor.shape[2 if turned else 1] % halves:
         raise CheckpointError(
             f"{tensor.name}: shape {list(tensor.shape)}, wanted [{roles.num_experts}, "
             + ("2 * width, hidden]" if halves == 2 else "hidden, width]")
         )
-    rows, columns = tensor.shape[1] // halves, tensor.shape[2]
+    sides = tensor.shape[1:][::-1] if turned else tensor.shape[1:]
+    rows, columns = sides[0] // halves, sides[1]
     layer = entry.role.layer
     assert layer is not None
     linears = []
@@ -62,8 +67,12 @@ def _unstacked(entry: Entry, roles: RoleMap) -> list[Linear]:
         for half, projection in enumerate(("gate_proj", "up_proj") if stack == "gate_up_proj" else ("down_proj",)):
             module = roles.expert_module(layer, expert, projection)
             role = entry.role._replace(module=module, expert=expert, projection=projection, fused=False)
-            part = tensor.part((expert * halves + half) * rows * columns, (rows, columns))
-            linears.append(Linear(role, part, False))
+            if turned:
+                whole = tensor.part(expert * halves * rows * columns, tensor.shape[1:])
+                source: Source = Packed(Turned(PLAIN[entry.format], half, halves), (rows, columns), {WEIGHT: whole})
+            else:
+                source = tensor.part((expert * halves + half) * rows * columns, (rows, columns))
+            linears.append(Linear(role, source, False))
     return linears
 
 

@@ -11,6 +11,8 @@ from typing import Any
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
+from halfbyte.formats.plain import PLAIN
+from halfbyte.formats.turned import Turned
 from halfbyte.models import find, roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import CACHE_SCALES, GLU, Role
@@ -57,7 +59,7 @@ class Contents:
             if role.layer is None:
                 outside[role.role] = entry
             elif role.role is Role.ROUTED_EXPERT:
-                for expert, projection, matrix in _matrices(entry, roles.num_experts):
+                for expert, projection, matrix in _matrices(entry, roles):
                     routed[role.layer][expert, projection] = matrix
             else:
                 layers[role.layer].plain.append(entry)
@@ -98,7 +100,7 @@ def _with_expert_count(config: dict[str, Any], model_config: Any) -> dict[str, A
     return config | {family.experts_key: getattr(model_config, family.experts_key, None)}
 
 
-def _matrices(entry: Entry, num_experts: int) -> list[tuple[int, str, Entry]]:
+def _matrices(entry: Entry, roles: RoleMap) -> list[tuple[int, str, Entry]]:
     """Expert number, projection and matrix: one, or one for each expert of a stack [E, N, K]."""
     role = entry.role
     assert role.projection is not None
@@ -106,15 +108,15 @@ def _matrices(entry: Entry, num_experts: int) -> list[tuple[int, str, Entry]]:
         assert role.expert is not None
         return [(role.expert, role.projection, entry)]
     stack = entry.tensors["weight"]
-    if len(stack.shape) != 3 or stack.shape[0] != num_experts:
-        raise CheckpointError(f"{stack.name}: shape {list(stack.shape)}, wanted [{num_experts}, rows, columns]")
+    if len(stack.shape) != 3 or stack.shape[0] != roles.num_experts:
+        raise CheckpointError(f"{stack.name}: shape {list(stack.shape)}, wanted [{roles.num_experts}, rows, columns]")
     rows, columns = stack.shape[1:]
+    turned = roles.is_turned(role, stack.shape)
+    form, shape = (Turned(PLAIN[entry.format]).name, (columns, rows)) if turned else (entry.format, (rows, columns))
     result = []
-    for expert in range(num_experts):
+    for expert in range(roles.num_experts):
         part = stack.part(expert * rows * columns, (rows, columns))
-        matrix = Entry(
-            role._replace(expert=expert, fused=False), entry.format, part.shape, part.bytes, {"weight": part}
-        )
+        matrix = Entry(role._replace(expert=expert, fused=False), form, shape, part.bytes, {"weight": part})
         result.append((expert, role.projection, matrix))
     return result
 
