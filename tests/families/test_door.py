@@ -71,5 +71,8 @@ def test_an_engines_fact_says_how_it_is_known() -> None:
             assert (support.asks_router is None) == (known.how == "not known"), (family.model_type, name)
             assert bool(known.where) == (known.how != "not known")
             assert bool(support.since) == (support.since_known.how != "not known")
-    assert {name for name, family in FAMILIES.items() if family.support("vllm").asks_router} == {"qwen3_moe", "qwen3_vl_moe"}
+    assert {name for name, family in FAMILIES.items() if family.support("vllm").asks_router} == {
+        "qwen3_moe",
+        "qwen3_vl_moe",
+    }
     assert not any(family.support("sglang").asks_router for family in FAMILIES.values())
