@@ -18,7 +18,8 @@ SERVES = {
     "gateway": "serve --router smg, ledgers in PostgreSQL",
     "sign": "checking signatures in gate",
     "report": "report, --plot",
-    "cloud": "sources in object storage: s3://, gs://, az://",
+    "cloud": "sources and outputs in object storage: s3://, gs://, az://",
+    "ray": "quantize and calibrate on every machine of a Ray cluster",
     "docs": "make docs",
     "dev": "the tests",
 }
