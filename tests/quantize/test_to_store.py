@@ -74,6 +74,7 @@ def test_the_bytes_of_a_folder(source: Path, wanted: dict[str, bytes], s3: Any, 
     dry = quantize(source, "s3://models/paper", dry_run=True)
     assert dry.output == "s3://models/paper"
     assert names(s3, "paper") == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_checkpoint_is_replaced_only_by_a_whole_one(
@@ -175,7 +176,7 @@ def test_from_a_store_into_the_same_one(source: Path, wanted: dict[str, bytes], 
         s3.put_object(Bucket="models", Key=f"both/name/{path.name}", Body=path.read_bytes())
     quantize("s3://models/both/name", "s3://models/both/out", max_shard_bytes=SIZE)
     assert objects(s3, "both/out") == wanted
-    for inside in ("s3://models/both", "s3://models/both/name", "s3://models/both/name/out"):
+    for inside in ("s3://models/both", "s3a://models/both/name", "s3://models/both/name/out"):
         with pytest.raises(OutputError, match="lies in, around or on"):
             quantize("s3://models/both/name", inside, overwrite=True)
 

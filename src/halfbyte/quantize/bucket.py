@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ IN_FLIGHT = 2
 """Shards that lie here at once: one is put there while the next is made."""
 CHUNK_BYTES = 16 << 20
 COPIES = 8
+ALIASES = {"s3a": "s3", "gcs": "gs", "azure": "az", "abfs": "az", "abfss": "az"}
 LARGEST_COPY_BYTES = 5 << 30
 """That S3 copies in one request."""
 
@@ -42,11 +44,22 @@ class BucketPlace:
         """Raises UnsupportedError without obstore, CheckpointError for an address that is none."""
         self._obstore, self._store = open_store(target)
         self.where = target.rstrip("/")
-        self.work = _own_folder(self.where)
-        self.worker = self._name()
+
+    @cached_property
+    def work(self) -> Path:
+        """Made when something is to be put there."""
+        return _own_folder(self.where)
+
+    @cached_property
+    def worker(self) -> str:
+        """Kept here, so that the same machine goes on with what it had begun, and no other takes it for its own."""
+        path = self.work / "worker"
+        if not path.exists():
+            write_whole(path, f".{secrets.token_hex(6)}".encode())
+        return path.read_text("ascii")
 
     def check(self, source: Checkpoint, overwrite: bool) -> None:
-        theirs, ours = source.where.rstrip("/") + "/", self.where + "/"
+        theirs, ours = _one_spelling(source.where), _one_spelling(self.where)
         if theirs.startswith(ours) or ours.startswith(theirs):
             raise OutputError(
                 f"{self.where}: lies in, around or on the source {source.where}", hint="choose another folder of it"
@@ -199,13 +212,6 @@ class BucketPlace:
         finally:
             self.remove(probe)
 
-    def _name(self) -> str:
-        """Kept here, so that the same machine goes on with what it had begun, and no other takes it for its own."""
-        path = self.work / "worker"
-        if not path.exists():
-            write_whole(path, f".{secrets.token_hex(6)}".encode())
-        return path.read_text("ascii")
-
     def _at(self, name: str) -> str:
         return f"{STAGING}/{name}"
 
@@ -245,6 +251,12 @@ class BucketPlace:
             f"{self.where}/{key}: {told(error)}",
             hint="check address, credentials and the right to write; the same command goes on",
         )
+
+
+def _one_spelling(address: str) -> str:
+    """The same for all schemes of one kind of store."""
+    scheme, _, rest = address.partition("://")
+    return f"{ALIASES.get(scheme.lower(), scheme.lower())}://{rest.rstrip('/')}/"
 
 
 def _made(path: Path) -> Path:

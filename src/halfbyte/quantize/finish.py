@@ -45,7 +45,7 @@ def finish_parts(
     check_options(options)
     with Checkpoint.open(src, options.follow_links) as source:
         place.check(source, options.overwrite)
-        prepared = prepare(source, place.work, options, began)
+        prepared = prepare(source, Path(place.where), options, began)
         shared_job(place, fingerprint(prepared, prepared.known_scales), options)
         with Leases(place, f"finish-{os.getpid()}{place.worker}", LEASE_SECONDS) as leases:
             result = joined(prepared, place, leases, progress)

@@ -43,7 +43,7 @@ def quantize_on_ray(
     place = place_of(dst)
     with Checkpoint.open(src, options.follow_links) as source:
         place.check(source, options.overwrite)
-        job = prepare(source, place.work, options, 0.0).job
+        job = prepare(source, Path(place.where), options, 0.0).job
     sizes = {shard.file: sum(unit.source_bytes for unit in shard.units) for shard in job.shards}
     seen = pieces_done(place) & sizes.keys()
     progress.start("quantize", sum(sizes.values()), sum(sizes[name] for name in seen))

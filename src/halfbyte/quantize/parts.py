@@ -81,7 +81,7 @@ def quantize_part(
     with Checkpoint.open(src, options.follow_links) as source:
         place = place_of(dst)
         place.check(source, options.overwrite)
-        prepared = prepare(source, place.work, options, began)
+        prepared = prepare(source, Path(place.where), options, began)
         name = f"{index}-of-{count}"
         with place.opened(prepared.job):
             shared_job(place, fingerprint(prepared, prepared.known_scales), options)

@@ -31,8 +31,11 @@ class Place(Protocol):
     made. worker: what tells this process from another that does the same part; empty where a lock does."""
 
     where: str
-    work: Path
-    worker: str
+
+    @property
+    def work(self) -> Path: ...
+    @property
+    def worker(self) -> str: ...
 
     def check(self, source: Checkpoint, overwrite: bool) -> None:
         """Raises OutputError for a place that cannot take the output, or holds something else."""
@@ -90,7 +93,11 @@ class FolderPlace:
     worker = ""
 
     def __init__(self, dst: Path) -> None:
-        self.where, self.work, self._dst = str(dst), dst / STAGING, dst
+        self.where, self._dst = str(dst), dst
+
+    @property
+    def work(self) -> Path:
+        return self._dst / STAGING
 
     def check(self, source: Checkpoint, overwrite: bool) -> None:
         check_destination(source.folder, self._dst, overwrite)

@@ -60,7 +60,7 @@ def _in_pieces(
     on_done: Callable[[QuantizeResult], None] | None,
     began: float,
 ) -> QuantizeResult:
-    prepared = prepare(source, place.work, options, began)
+    prepared = prepare(source, Path(place.where), options, began)
     if options.dry_run:
         return replace(prepared.result(prepared.known_scales), output=place.where)
     with place.opened(prepared.job):
