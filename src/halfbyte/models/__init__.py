@@ -112,8 +112,9 @@ def roles_of(config: Config) -> RoleMap:
     alone = not is_wrapped(config)
     wrapping = UNWRAPPED if alone else _wrapping_of(config)
     if family.paper_only or wrapping is None or (alone and family.only_wrapped):
+        why = f": {family.paper_only}" if family.paper_only else ""
         raise UnsupportedError(
-            f"tensors of model_type {config['model_type']!r} are not known by name",
+            f"tensors of model_type {config['model_type']!r} are not known by name{why}",
             hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),
         )
     return RoleMap(family, architecture_of(config), wrapping)

@@ -120,7 +120,7 @@ class Family:
     computed_as: transformers' model type whose classes run it, where that is another's. sparse_attention: if it has
     one. llama_cpp: what llama.cpp calls it; None where it has no graph for it. answers: makes the parser of what it
     writes, told whether the prompt left it thinking; None where its markup is not known.
-    paper_only: enough is known to plan, not to explain a checkpoint's tensors.
+    paper_only: why no more than a plan on paper is made of it; empty for a family whose tensors are explained.
     wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
     only_wrapped: there are no others; the text model by itself is another family's. turned_stacks: its stacks of
     experts may have their inputs run down, [E, in, out], instead of across.
@@ -138,7 +138,7 @@ class Family:
     sparse_attention: SparseAttention | None = None
     llama_cpp: LlamaCpp | None = None
     answers: Callable[[bool], AnswerFormat] | None = None
-    paper_only: bool = False
+    paper_only: str = ""
     vision_bytes: Callable[[Config, int], int] | None = None
     wrapping: Wrapping | None = None
     only_wrapped: bool = False

@@ -3,7 +3,8 @@ layer, a vision tower beside the text model.
 
 The published checkpoints keep the text model under `model.language_model.` beside `model.visual.`, lm_head and mtp at
 the top; transformers saves it alone, too (`qwen3_5_moe_text`).
-Sources: transformers 5.23 `models/qwen3_5_moe` (whose defaults are Qwen3.5-35B-A3B's); vLLM 0.26.0, qwen3_5.py.
+Sources: transformers 5.23 `models/qwen3_5_moe` (whose defaults are Qwen3.5-35B-A3B's); vLLM 0.26.0, qwen3_5.py, and for
+the MTP layer's names qwen3_5_mtp.py.
 """
 
 from collections.abc import Iterator
