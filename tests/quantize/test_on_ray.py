@@ -30,11 +30,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[Any]:
-    """A cluster of two machines of one core each, its head without any."""
+    """A cluster of two machines of one core each."""
     from ray.cluster_utils import Cluster
 
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    found.add_node(num_cpus=1)
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     found.add_node(num_cpus=1)
     yield found
     found.shutdown()  # type: ignore[no-untyped-call]
@@ -107,9 +106,15 @@ def test_what_cannot_be(source: Path, tmp_path: Path) -> None:
         quantize(source, out, ray="127.0.0.1:1")
 
 
-def test_scales_of_shares_are_those_of_all(two: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["small", pytest.param("tiny-glm", marks=pytest.mark.slow)])
+def test_scales_of_shares_are_those_of_all(model: str, source: Path, two: Any, tmp_path: Path) -> None:
     """Two machines, half of the documents each: all counts are the same, all values to the last bits of a product."""
-    words = ["calibrate", str(TINY), "--data", str(TINY / "calibration.jsonl"), "--tokens", "12000", "--json"]
+    data = tmp_path / "data.jsonl"
+    rows = [{"input_ids": [(7 * n + 11 * i) % 96 for i in range(20 + n)]} for n in range(20)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["calibrate", str(source), "--data", str(data), "--json"]
+    if model == "tiny-glm":
+        words = ["calibrate", str(TINY), "--data", str(TINY / "calibration.jsonl"), "--tokens", "12000", "--json"]
     found = []
     for name, more in (("one", []), ("shares", ["--ray", two.address])):
         done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / name), "--amax", "headroom", *more])

@@ -30,7 +30,7 @@ def test_killed_at_any_moment_it_ends_the_same(wanted_kills: int, tmp_path: Path
         forks.run(dst=tmp_path / "wanted", **options)
         seconds = time.monotonic() - began
         wanted, evidence = shards(tmp_path / "wanted"), (tmp_path / "wanted/halfbyte.json").read_bytes()
-        while kills < wanted_kills:
+        while kills < wanted_kills or (not rounded and kills < 30):  # other work beside this one moves the moments
             if forks.run(chance.uniform(0, 0.6 * seconds), dst=out, **options):
                 kills += 1
                 rounded += bool(list(out.glob(".halfbyte/experts/*.json")))
