@@ -45,10 +45,10 @@ def record(name: str, row: dict[str, Any]) -> None:
 
 
 def command() -> str:
-    """What was typed to make this row, from the repository's root."""
+    """What was typed to make this row, from the repository's root: no path of the machine in it."""
     script = Path(sys.argv[0]).resolve()
     shown = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
-    return shlex.join(["python", str(shown), *sys.argv[1:]])
+    return shlex.join(["python", str(shown), *sys.argv[1:]]).replace(f"{ROOT}/", "")
 
 
 def peer(script: str, *arguments: str) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from halfbyte.checkpoint.resume import DamagedError, Lines, folder_identity, read_state, write_state
+from halfbyte.checkpoint.resume import DamagedError, Lines, read_state, source_identity, write_state
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import OutputError
 
@@ -155,14 +155,15 @@ def test_a_state_is_what_was_written_or_damaged(tmp_path: Path) -> None:
 def test_a_source_is_known_by_name_size_time_and_header(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, {"model.safetensors": ["a", "b"]})
     path = tmp_path / "model.safetensors"
-    with Checkpoint.open(tmp_path):
-        before = folder_identity(tmp_path)
+    with Checkpoint.open(tmp_path) as checkpoint:
+        before = source_identity(checkpoint.shards.values())
     status = path.stat()
     assert before == [["model.safetensors", status.st_size, status.st_mtime_ns, before[0][3]]]
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"a"', b'"c"'))
     os.utime(path, ns=(status.st_mtime_ns, status.st_mtime_ns))
-    changed = folder_identity(tmp_path)
+    with Checkpoint.open(tmp_path) as checkpoint:
+        changed = source_identity(checkpoint.shards.values())
     assert changed[0][:3] == before[0][:3]
     assert changed != before
     json.dumps(before)

@@ -81,7 +81,12 @@ def source(model_type: str) -> Path:
 
 @cache
 def data(model_type: str) -> Path:
-    random, path = np.random.default_rng(0), source(model_type).parent / "data.jsonl"
+    return rows_beside(source(model_type))
+
+
+def rows_beside(folder: Path) -> Path:
+    """Some documents of token ids."""
+    random, path = np.random.default_rng(0), folder.parent / "data.jsonl"
     rows = [{"input_ids": random.integers(0, 256, 30).tolist()} for _ in range(6)]
     path.write_text("\n".join(map(json.dumps, rows)))
     return path

@@ -26,7 +26,7 @@ from halfbyte.errors import UnknownTensorError, UnsupportedError
 from halfbyte.models import roles_of
 from halfbyte.models.roles import Role
 
-from .test_every_family import run
+from .test_every_family import rows_beside, run
 
 NAMES = ("qwen3_5_moe", "qwen3_vl_moe", "kimi_k25")
 VISION: dict[str, Any] = {
@@ -123,11 +123,7 @@ def content(checkpoint: Checkpoint, name: str) -> bytes:
 
 @cache
 def data(name: str) -> Path:
-    path = source(name).parent / "data.jsonl"
-    random = np.random.default_rng(0)
-    rows = [{"input_ids": random.integers(0, 256, 30).tolist()} for _ in range(6)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
+    return rows_beside(source(name))
 
 
 @cache

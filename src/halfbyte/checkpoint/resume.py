@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from halfbyte.checkpoint.shard import Shard
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.errors import OutputError, said
 
 if TYPE_CHECKING:
     from halfbyte.checkpoint.remote_shard import RemoteShard
+    from halfbyte.checkpoint.shard import Shard
 
 VERSION = 2
 """Of the form in which journals and states are written. 1 had no checksums."""
@@ -44,16 +44,6 @@ def fingerprint_of(document: Mapping[str, Any]) -> str:
 def source_identity(shards: "Iterable[Shard | RemoteShard]") -> list[list[Any]]:
     """What a job's fingerprint says of its source: name, size, time and header hash of every shard, by name."""
     return sorted([shard.path.name, shard.bytes, shard.mtime_ns, shard.header_sha256] for shard in shards)
-
-
-def folder_identity(folder: Path) -> list[list[Any]]:
-    """`source_identity` of a folder that is not open. Raises CheckpointError."""
-    shards = [Shard(path) for path in folder.glob("*.safetensors")]
-    try:
-        return source_identity(shards)
-    finally:
-        for shard in shards:
-            shard.close()
 
 
 def locked(path: Path, refusal: OutputError) -> int:

@@ -23,7 +23,7 @@ from halfbyte.deploy.platform import Platform
 
 BATCH_COMPONENT = "batch"
 PARTS = 4
-WORK = "/work"
+WORK = "/jobs"
 CLAIM = "halfbyte-work"
 ROOM = 6
 """Of the claim, in sizes of the served weights: a 16-bit source is nearly four of them, and two results."""

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,10 +40,10 @@ class Place(Protocol):
     def check(self, source: Checkpoint, overwrite: bool) -> None:
         """Raises OutputError for a place that cannot take the output, or holds something else."""
 
-    def opened(self, job: Job) -> Any:
+    def opened(self, job: Job) -> AbstractContextManager[None]:
         """While work is done there. Raises OutputError for want of room."""
 
-    def alone(self, name: str, what: str) -> Any:
+    def alone(self, name: str, what: str) -> AbstractContextManager[Path]:
         """A folder for the part of that name, no second process of it beside. Raises OutputError."""
 
     def create(self, name: str, content: bytes) -> bool:

@@ -25,6 +25,7 @@ from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.quantize.part_options import PartOptions
 from halfbyte.quantize.parts import Part
 from halfbyte.quantize.pipeline import fingerprint, quantize
+from halfbyte.quantize.place import LARGEST_RECORD_BYTES
 from halfbyte.quantize.prepare import chosen_recipe, prepare
 from halfbyte.quantize.result import QuantizeResult
 from halfbyte.quantize.shared_job import read_job, shared_job
@@ -93,8 +94,8 @@ def _by_way_of_the_disk(
     done = _left_finished(finished, key)
     if done is None:
         finished.unlink(missing_ok=True)
-        replaced = (folder / CONFIG_NAME).exists()
-        done = quantize(src, folder, replace(options, overwrite=replaced), progress=progress)
+        anew = options.overwrite or (folder / CONFIG_NAME).exists()
+        done = quantize(src, folder, replace(options, overwrite=anew), progress=progress)
         write_whole(finished, json.dumps({"key": key, "result": done.as_json()}).encode())
     place.put_folder(folder)
     result = replace(done, output=place.where)
@@ -108,21 +109,23 @@ def _left_finished(path: Path, key: str) -> QuantizeResult | None:
     """What an earlier run of the same job made, and was killed before all of it was put into the store."""
     if not path.exists():
         return None
-    found = json_of(read_regular(path, 1 << 30))
-    return QuantizeResult(**found["result"]) if found["key"] == key else None
+    try:
+        found = json_of(read_regular(path, LARGEST_RECORD_BYTES))
+        return QuantizeResult(**found["result"]) if found["key"] == key else None
+    except (ValueError, KeyError, TypeError):  # damaged: made again
+        return None
 
 
 def _key(source: Checkpoint, options: QuantizeOptions) -> str:
     """Of all that the output follows from, the data included."""
     chosen = asdict(replace(options, recipe=chosen_recipe(options).model_dump_json()))
     data = {name: hashlib.sha256(read_stream(Path(name), UsageError)).hexdigest() for name in options.calibrate}
-    options_read = {name: str(value) for name, value in chosen.items()}
     return fingerprint_of(
         {
             "halfbyte": __version__,
             "source": source_identity(source.shards.values()),
             "config": source.config,
-            "options": options_read,
+            "options": {name: str(value) for name, value in chosen.items()},
             "data": data,
         }
     )

@@ -13,7 +13,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.plain import PLAIN
 from halfbyte.formats.turned import Turned
-from halfbyte.models import find, roles_of
+from halfbyte.models import find, is_wrapped, roles_of
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import CACHE_SCALES, GLU, Role
 
@@ -95,7 +95,7 @@ def plain_parcels(entries: Sequence[Entry], limit_bytes: int) -> list[list[Entry
 def _with_expert_count(config: dict[str, Any], model_config: Any) -> dict[str, Any]:
     """config.json; what transformers itself has saved lacks keys that it renames (`num_experts` of qwen3_moe)."""
     family = find(config.get("model_type"))
-    if family is None or config.get(family.experts_key) is not None or isinstance(config.get("text_config"), dict):
+    if family is None or config.get(family.experts_key) is not None or is_wrapped(config):
         return config
     return config | {family.experts_key: getattr(model_config, family.experts_key, None)}
 

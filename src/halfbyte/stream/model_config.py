@@ -7,7 +7,7 @@ from transformers import AutoConfig
 
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.errors import CheckpointError, UnsupportedError
-from halfbyte.models import family_of
+from halfbyte.models import family_of, is_wrapped
 
 
 def model_config(folder: str | Path) -> Any:
@@ -21,9 +21,8 @@ def model_config(folder: str | Path) -> Any:
         family, text = family_of(document)
     except (CheckpointError, UnsupportedError):
         family, text = None, document
-    wrapped = family is not None and isinstance(document.get("text_config"), dict) and text.keys() != document.keys()
     try:
-        if family is not None and wrapped:
+        if family is not None and is_wrapped(document):
             stated = {key: value for key, value in text.items() if key not in ("model_type", "auto_map")}
             own = document["text_config"].get("model_type", family.model_type)
             return type(AutoConfig.for_model(family.computed_as or own)).from_dict(stated)
