@@ -64,6 +64,6 @@ FAMILY = Family(
             asks_router=False, router_known=Known("read", "SGLang at 009c680, gpt_oss.py: quant_config=None")
         ),
     },
-    paper_only="its experts are published as MXFP4 stacks with biases, and no engine has a loader for them in NVFP4: "
-    "vLLM 0.26.0's takes BF16 stacks (gpt_oss.py, _load_weights_other), and MXFP4 as they are",
+    paper_only="its experts are published as MXFP4 stacks with biases, for which no loader in NVFP4 is known: vLLM "
+    "0.26.0 takes BF16 stacks (gpt_oss.py, _load_weights_other) and MXFP4 as it is; SGLang's was not read",
 )

@@ -1,5 +1,5 @@
 """Kimi K2.5 and K2.6: Kimi K2 under `language_model.`, beside a vision tower (MoonViT) and its projector. Experts are
-published in INT4. Sources: config.json and index of Kimi-K2.5; vLLM 0.26.0, kimi_k25.py, for the names.
+published in INT4. Sources: config.json of Kimi-K2.5; for the names vLLM 0.26.0, kimi_k25.py (modules and mapper).
 """
 
 from halfbyte.models import kimi_k2
