@@ -39,6 +39,14 @@ SMALL = {
     "linear_value_head_dim": 16,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
+    "moe_k": 2,
+    "moe_num_experts": 4,
+    "moe_layer_end_index": 4,
+    "attention_head_dim": 16,
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_head_dim": 16,
+    "swa_v_head_dim": 16,
 }
 
 NUMPY = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
@@ -63,6 +71,8 @@ def small_config(name: str) -> dict[str, Any]:
         config["indexer_types"] = ["full", "full", "full", "shared", "shared"]
     if "mlp_layer_types" in config:
         config["mlp_layer_types"] = ["dense"] * 3 + ["sparse"] * 2
+    if isinstance(config.get("moe_topk"), list):
+        config |= {"moe_topk": [2] * 5, "intermediate_size": config["moe_intermediate_size"]}
     return config
 
 

@@ -24,6 +24,9 @@ SETS = (
     "Qwen3-30B-A3B",
     "Qwen3-Next-80B-A3B",
     "Qwen3.5-35B-A3B-text",
+    "ERNIE-4.5-21B-A3B",
+    "Hunyuan-A13B",
+    "MiMo-V2-Flash-BF16",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",
 )

@@ -81,6 +81,8 @@ def checkpoint_with(folder: Path, name: str, changes: dict[str, Any], more: dict
     config = ROPE | small_config(name) | SIZES | FAMILIES.get(name, {}) | changes
     config = {key: value for key, value in config.items() if key in small_config(name) or key not in SIZES}
     config.pop("quantization_config", None)
+    if config["model_type"] == "hunyuan_v1_moe":  # transformers reads one width for experts and shared MLP
+        config["intermediate_size"] = config["moe_intermediate_size"]
     random = np.random.default_rng(7)
     tensors = {
         tensor: (random.standard_normal(shape) * 0.05).astype(NUMPY[dtype])

@@ -208,6 +208,72 @@ def _mixtral(c: Config, fused: bool) -> list[_Part]:
     ]
 
 
+def _ernie(c: Config) -> list[_Part]:
+    """ERNIE 4.5: a dense first layer, shared experts, F32 router and bias, an MTP layer that is dense; tied head."""
+    h, layers, experts, width = (
+        c["hidden_size"],
+        c["num_hidden_layers"],
+        c["moe_num_experts"],
+        c["moe_intermediate_size"],
+    )
+    dense = c["moe_layer_start_index"]
+    router = experts * h + experts
+    ends = [part for part in _ends(c) if part.role != "lm_head"]
+    return [
+        *ends,
+        _gqa_part(c, layers, False, bias=False, norm=0),
+        _Part("dense_mlp", False, dense, _mlp(h, c["intermediate_size"])),
+        _Part("router", False, layers - dense, plain=router, plain_tensors=2, f32=router),
+        _Part("shared_expert", False, layers - dense, _mlp(h, width * c["moe_num_shared_experts"])),
+        _expert_part(h, width, experts, layers - dense, False, False),
+        _gqa_part(c, 1, True, bias=False, norm=0),
+        _Part("dense_mlp", True, 1, _mlp(h, c["intermediate_size"])),
+        _Part("norm", True, 1, plain=4 * h, plain_tensors=4),
+        _Part("mtp", True, 1, plain=2 * h * h, plain_tensors=1),
+    ]
+
+
+def _hunyuan(c: Config) -> list[_Part]:
+    """Hunyuan-A13B: per-head q/k norms, a shared MLP and an F32 router in every layer; tied head."""
+    h, layers, experts, width = c["hidden_size"], c["num_hidden_layers"], c["num_experts"], c["intermediate_size"]
+    router = experts * h
+    return [
+        *[part for part in _ends(c) if part.role != "lm_head"],
+        _gqa_part(c, layers, False, bias=False, norm=2 * c["head_dim"]),
+        _Part("router", False, layers, plain=router, plain_tensors=1, f32=router),
+        _Part("shared_expert", False, layers, _mlp(h, width)),
+        _expert_part(h, width, experts, layers, False, False),
+    ]
+
+
+def _mimo(c: Config) -> list[_Part]:
+    """MiMo-V2-Flash: windows with sinks and more key-value heads, narrow values, a dense first layer, a router bias."""
+    h, layers, experts, heads = (
+        c["hidden_size"],
+        c["num_hidden_layers"],
+        c["n_routed_experts"],
+        c["num_attention_heads"],
+    )
+    d, v, near = c["head_dim"], c["v_head_dim"], sum(c["hybrid_layer_pattern"])
+
+    def attention(copies: int, keys: int, sinks: int) -> _Part:
+        matrices = ((heads * d, h, 1), (keys * d, h, 1), (keys * v, h, 1), (h, heads * v, 1))
+        return _Part("attention", False, copies, matrices, plain=sinks, plain_tensors=1 if sinks else 0)
+
+    return [
+        *_ends(c),
+        attention(layers - near, c["num_key_value_heads"], 0),
+        attention(near, c["swa_num_key_value_heads"], heads),
+        _Part("dense_mlp", False, 1, _mlp(h, c["intermediate_size"])),
+        _Part("router", False, layers - 1, plain=experts * h + experts, plain_tensors=2, f32=experts),
+        _expert_part(h, c["moe_intermediate_size"], experts, layers - 1, False, False),
+    ]
+
+
+_ALONE = {"ernie4_5_moe": _ernie, "hunyuan_v1_moe": _hunyuan, "mimo_v2_flash": _mimo}
+"""Those with one set, as published."""
+
+
 def expected(name: str) -> Expected:
     """Compute the totals of one header set from its config."""
     c, storage = CONFIGS[name], variant(name)
@@ -217,6 +283,8 @@ def expected(name: str) -> Expected:
         parts = _qwen3_next(c, storage.fused, storage.mtp)
     elif c["model_type"] == "qwen3_5_moe_text":
         parts = _qwen3_next(c, storage.fused, False, joined=False)
+    elif c["model_type"] in _ALONE:
+        parts = _ALONE[c["model_type"]](c)
     elif c["model_type"] == "minimax_m2":
         parts = _minimax(c, storage.fused)
     elif c["model_type"] == "mixtral":

@@ -146,7 +146,7 @@ def test_export_or_a_clear_no(model_type: str, tmp_path: Path) -> None:
     architecture = FAMILIES[model_type].llama_cpp
     if architecture is None:
         refused = run("export", source(model_type), tmp_path / "a.gguf", code=1)
-        assert "no such architecture" in refused["error"]["message"]
+        assert "is not described" in refused["error"]["message"]
         return
     assert run("export", source(model_type), tmp_path / "a.gguf")["architecture"] == architecture.name
     scaled = Role.ROUTED_EXPERT in architecture.scaled

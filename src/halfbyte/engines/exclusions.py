@@ -102,7 +102,7 @@ def contradictions(
         problems.setdefault(str(found), found)
 
     for role, is_quantized in modules:
-        if role.role is Role.SHARED_EXPERT and not is_quantized:
+        if role.role is Role.SHARED_EXPERT and SHARED_EXPERT in role.module and not is_quantized:
             shared_kept.add(role.layer)
         if role.role is Role.ROUTED_EXPERT and is_quantized and not role.mtp:
             experts_packed.add(role.layer)

@@ -11,7 +11,7 @@ def architecture_of(family: Family) -> LlamaCpp:
     if family.llama_cpp is None:
         known = [name for name, other in FAMILIES.items() if other.llama_cpp is not None and other.by_name]
         raise UnsupportedError(
-            f"model_type {family.model_type!r} cannot be exported: llama.cpp has no such architecture",
+            f"model_type {family.model_type!r} cannot be exported: its graph in llama.cpp is not described",
             hint=f"known: {', '.join(known)}",
         )
     return family.llama_cpp

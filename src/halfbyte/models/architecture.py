@@ -65,6 +65,8 @@ class Architecture:
     experts, 0 for none. vision_bytes: a BF16 vision tower beside the text model. max_context: tokens. sliding: layers
     that attend to the last `window` tokens only. linear: layers with linear attention, which keep a state per sequence
     and no cache per token. gated_attention: queries come with a gate as wide. gated_shared: the shared expert has one.
+    value_dim: width of a value's head, 0 where it is head_dim. sliding_kv_heads: of layers with a window, 0 where they
+    have kv_heads. sinks: layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
     """
 
     model_type: str
@@ -99,13 +101,25 @@ class Architecture:
     linear_attention: LinearAttention | None = None
     gated_attention: bool = False
     gated_shared: bool = False
+    value_dim: int = 0
+    sliding_kv_heads: int = 0
+    sinks: frozenset[int] = frozenset()
+    mtp_dense: bool = False
 
     @property
     def moe_layers(self) -> int:
         return self.layers - len(self.dense)
 
+    @property
+    def value_width(self) -> int:
+        """Of a head's values where keys and values are kept by head."""
+        return self.value_dim or self.head_dim
+
+    def kv_heads_of(self, layer: int) -> int:
+        return self.sliding_kv_heads if layer in self.sliding and self.sliding_kv_heads else self.kv_heads
+
     def is_moe(self, layer: int) -> bool:
-        return layer not in self.dense
+        return layer not in self.dense and not (self.mtp_dense and layer >= self.layers)
 
     def is_mtp(self, layer: int) -> bool:
         return layer >= self.layers

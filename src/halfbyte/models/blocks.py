@@ -67,18 +67,19 @@ def mla(arch: Architecture) -> Iterator[Described]:
     yield from _cache_scales()
 
 
-def gqa(arch: Architecture, sinks: bool = False) -> Iterator[Described]:
+def gqa(arch: Architecture, sinks: bool = False, number: int = 0) -> Iterator[Described]:
     """Grouped-query attention with biases and q/k norms as the config has them.
 
-    sinks: gpt-oss's learned sink of each head, and a bias on o_proj.
+    sinks: gpt-oss's learned sink of each head, and a bias on o_proj. number: of the layer, where layers differ.
     """
-    query, key = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
+    keys = arch.kv_heads_of(number)
+    query, key = arch.heads * arch.head_dim, keys * arch.head_dim
     gated = query * (2 if arch.gated_attention else 1)
-    for projection, rows in (("q_proj", gated), ("k_proj", key), ("v_proj", key)):
+    for projection, rows in (("q_proj", gated), ("k_proj", key), ("v_proj", keys * arch.value_width)):
         yield _attention(projection, rows, arch.hidden)
         if arch.attention_bias:
             yield _attention(projection, rows, part="bias")
-    yield _attention("o_proj", arch.hidden, query)
+    yield _attention("o_proj", arch.hidden, arch.heads * arch.value_width)
     if sinks:
         yield _attention("o_proj", arch.hidden, part="bias")
         yield Described("self_attn.sinks", Role.ATTENTION, (arch.heads,), "sinks")

@@ -115,10 +115,11 @@ class Family:
     """One `model_type`.
 
     aliases: other model types with the same config and tensors. read: config.json to numbers; raises CheckpointError.
-    tensors: THE list, embedding to MTP, without a vision tower. experts_key: config key of the number of experts.
+    tensors: THE list, embedding to MTP, without a vision tower. experts_key, top_k_key: config keys of the number of
+    experts and of those that a token visits.
     needs: config keys that engines replace by another model's default where they are missing. engines: by name.
     computed_as: transformers' model type whose classes run it, where that is another's. sparse_attention: if it has
-    one. llama_cpp: what llama.cpp calls it; None where it has no graph for it. answers: makes the parser of what it
+    one. llama_cpp: what llama.cpp calls it; None where its graph is not described. answers: makes the parser of what it
     writes, told whether the prompt left it thinking; None where its markup is not known.
     paper_only: why no more than a plan on paper is made of it; empty for a family whose tensors are explained.
     wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
@@ -132,6 +133,7 @@ class Family:
     tensors: Callable[[Architecture], Iterable[Described]]
     experts_key: str
     aliases: tuple[str, ...] = ()
+    top_k_key: str = "num_experts_per_tok"
     needs: tuple[str, ...] = ()
     engines: Mapping[str, Support] = field(default_factory=dict)
     computed_as: str | None = None

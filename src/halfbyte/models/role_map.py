@@ -81,7 +81,7 @@ class RoleMap:
         return layer is not None and layer >= self.layers
 
     def is_moe(self, layer: int) -> bool:
-        return layer not in self.dense
+        return self.arch.is_moe(layer)
 
     def role(self, name: str) -> TensorRole:
         """Explain one tensor. Raises UnknownTensorError naming it."""
@@ -197,11 +197,11 @@ class RoleMap:
             return f"unknown ending {part!r}", "family"
         if inside.startswith("self_attn.") and self._selects_elsewhere(inside):
             return f"layer {layer} shares an earlier layer's selection and carries no indexer", "indexer"
-        kind = "MTP" if layer >= self.layers else "dense" if layer in self.dense else "MoE"
+        kind = "MTP" if layer >= self.layers else "MoE" if self.is_moe(layer) else "dense"
         return f"no such module in a {kind} layer of this family", "family"
 
     def _why_no_expert(self, layer: int, pieces: list[str]) -> tuple[str, str]:
-        if layer in self.dense:
+        if not self.is_moe(layer):
             return f"layer {layer} is dense by the config", "family"
         expert = self._number(pieces[5])
         if expert is not None and expert >= self.num_experts:

@@ -3,15 +3,12 @@
 REASONS: dict[str, str] = {
     "deepseek_v4": "its experts are published in FP4 under names of its own, its attention compresses keys by learned "
     "gates and its residuals are mixed by hyper-connections: none of that is described here",
-    "ernie4_5_moe": "its routing bias stands under moe_statics and its MLPs may have biases: neither is described here",
     "ernie4_5_vl_moe": "it has two sets of experts, for text and for pictures, of different widths",
     "gemma4": "its layers have a dense MLP beside the experts, in a text model beside other towers; experts 704 wide "
     "leave no whole kernel tiles under tensor parallelism",
     "glm5_next": "its text model mixes linear and sparse attention, beside a vision tower: names are not known here",
-    "hunyuan_v1_moe": "its router and shared MLP have names and norms of their own that are not described here",
     "kimi_linear": "its delta attention (KDA) has convolutions and gates that are not described here",
     "longcat_flash": "some of its experts are identities without weights, which a list of experts cannot say",
-    "mimo_v2_flash": "its attention has other head widths for keys and values, with windows and sinks",
     "minimax_m3_vl": "its text model selects blocks of keys, beside a vision tower: names are not known here",
     "nemotron_h": "its layers are Mamba, attention or experts, one each, and its experts have no gate_proj",
     "step3p7": "its attention has a gate of its own (g_proj) and it lies beside a vision tower",

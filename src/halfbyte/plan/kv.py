@@ -45,15 +45,17 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
     """Cache bytes of the given layers; the last stage also caches the MTP layers when drafting is on."""
     drafts = draft_layers(arch, d) if last else 0
     if arch.mla is None:
-        heads = max(1, arch.kv_heads // d.layout.attention)
         number = 2 if settled.kv_dtype == "bf16" else 1
         spread = d.dcp if d.facts.spreads_all_cache else 1
-        each = 2 * heads * arch.head_dim * number / spread
+        far, near = (
+            max(1, heads // d.layout.attention) * (arch.head_dim + arch.value_width) * number / spread
+            for heads in (arch.kv_heads, arch.sliding_kv_heads or arch.kv_heads)
+        )
         sliding = sum(layer in arch.sliding for layer in layers)
         linear = sum(layer in arch.linear for layer in layers)
         return KvStage(
-            heads=(len(layers) - sliding - linear + drafts) * each,
-            sliding=sliding * each,
+            heads=(len(layers) - sliding - linear + drafts) * far,
+            sliding=sliding * near,
             sliding_share=held_in_window(arch, d, settled, d.context) / d.context if sliding else 0.0,
             state=linear * state_bytes(arch, d),
             state_share=1 / d.context if linear else 0.0,

@@ -74,7 +74,7 @@ class StepWork:
         if arch.mla is not None:
             width = arch.heads / ranks.attention * (2 * arch.mla.kv_rank + arch.mla.rope)
         else:
-            width = arch.heads / ranks.attention * 2 * arch.head_dim
+            width = arch.heads / ranks.attention * (arch.head_dim + arch.value_width)
         seen = before if arch.indexer is None else min(before, arch.indexer.top_k)
         far, near = arch.layers - len(arch.sliding), len(arch.sliding)
         flops = 2 * new * width * (far * seen + near * min(seen, arch.window))

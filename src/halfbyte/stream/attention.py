@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from halfbyte.errors import UsageError
+from halfbyte.errors import UsageError, said
 from halfbyte.modules.attention import AttentionOptions, install, sparse_attention, uninstall
 from halfbyte.modules.attention.indexer import NOTHING, Selection
 from halfbyte.stream.skeleton import Skeleton
@@ -26,12 +26,23 @@ def score_bytes(config: Any, length: int) -> int:
     return 4 * int(heads) * length * length
 
 
-def mode_for(config: Any, length: int, eager_bytes: int, asked: str | None) -> Mode:
-    """The attention for a sequence of `length`. Raises UsageError if `asked` is not possible for this model."""
+def mode_for(skeleton: Skeleton, length: int, eager_bytes: int, asked: str | None) -> Mode:
+    """The attention for a sequence of `length`. Raises UsageError if `asked` is not possible for this model, or the
+    sequence too long for the only attention that it has."""
+    config = skeleton.config
     sparse = sparse_attention(config.model_type) is not None
-    possible: tuple[Mode, Mode] = ("eager", "sparse" if sparse else "sdpa")
+    possible: list[Mode] = ["eager"]
+    if sparse or skeleton.model._supports_sdpa:
+        possible.append("sparse" if sparse else "sdpa")
     if asked is None:
-        return possible[score_bytes(config, length) > eager_bytes]
+        long = score_bytes(config, length) > eager_bytes
+        if long and len(possible) == 1:
+            raise UsageError(
+                f"a sequence of {length} tokens: {config.model_type} has attention sinks, which transformers knows in "
+                f"eager attention alone, and its scores are more than {eager_bytes / 1e9:.2f} GB",
+                hint=said("shorten the sequences with {max_length}, or raise {memory_budget}"),
+            )
+        return possible[long]
     for mode in possible:
         if mode == asked:
             return mode

@@ -155,7 +155,8 @@ class Streamed:
             self._options["budget"],
         )
         modes = [
-            attention.mode_for(config, length, plan.eager_bytes, self._options["attention"]) for length in own.lengths
+            attention.mode_for(self._skeleton, length, plan.eager_bytes, self._options["attention"])
+            for length in own.lengths
         ]
         self._stores = self._make_stores(own, selected, plan.places)
         self._ends = Ends(self._contents, self._skeleton, self._holds_head())

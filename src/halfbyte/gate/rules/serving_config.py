@@ -16,7 +16,7 @@ from halfbyte.models import text_config_of
 from halfbyte.models.reading import indexer_layers
 
 CONFIG = "config.json"
-REQUIRED_KEYS = ("architectures", "num_experts_per_tok")
+ARCHITECTURES = "architectures"
 
 
 @rule("loadability.config-keys", "deny", "A key that an engine does not find is replaced by a default, silently.")
@@ -24,12 +24,13 @@ def config_keys(facts: Facts) -> Iterator[Found]:
     if facts.arch is None or facts.roles is None:
         return
     stated = text_config_of(facts.config)
-    for key in (*REQUIRED_KEYS, *facts.roles.family.needs):
+    family = facts.roles.family
+    for key in (ARCHITECTURES, family.top_k_key, *family.needs):
         if stated.get(key) is None:
             yield Found(f"{CONFIG}: {key} is missing", file=CONFIG)
     top_k = facts.arch.top_k
     if top_k > facts.arch.experts:
-        yield Found(f"{CONFIG}: num_experts_per_tok {top_k} of {facts.arch.experts} experts", file=CONFIG)
+        yield Found(f"{CONFIG}: {family.top_k_key} {top_k} of {facts.arch.experts} experts", file=CONFIG)
 
 
 @rule(

@@ -1,0 +1,91 @@
+"""Hunyuan-A13B: grouped queries with norms behind the rotary embedding, experts and one shared MLP in every layer, a
+float32 router `wg`.
+
+Sources: transformers 5.23 `models/hunyuan_v1_moe`; vLLM at 00f8d44, hunyuan_v1.py; the sizes of the published model
+from its README and config.json as quoted in public configurations.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from halfbyte.errors import UnsupportedError
+from halfbyte.models import blocks, reading
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.config_values import Config, positive
+from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.roles import Role
+
+
+def read(config: Config) -> Architecture:
+    """Numbers that may be a list, one for each layer, must be the same in all. Raises UnsupportedError."""
+    if config.get("use_cla"):
+        raise UnsupportedError("config.json: use_cla is true: layers that share keys and values are not described")
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise UnsupportedError("config.json: linears with biases are not described for hunyuan_v1_moe")
+    alike = {key: _one(config, key) for key in ("moe_topk", "moe_intermediate_size", "num_shared_expert")}
+    layers, hidden = reading.layer_count(config), positive(config, "hidden_size")
+    width = positive(alike, "moe_intermediate_size", positive(config, "intermediate_size"))
+    heads = positive(config, "num_attention_heads")
+    stated = config | {
+        "num_experts_per_tok": positive(alike, "moe_topk"),
+        "num_key_value_heads": positive(config, "num_key_value_heads", heads),
+        "head_dim": positive(config, "head_dim", positive(config, "attention_head_dim", max(hidden // heads, 1))),
+    }
+    return Architecture(
+        model_type=config["model_type"],
+        layers=layers,
+        mtp_layers=0,
+        mtp_announced=0,
+        dense=frozenset(),
+        indexers=frozenset(),
+        **reading.sizes(stated, layers),
+        experts=reading.expert_count(config, FAMILY.experts_key),
+        expert_width=width,
+        shared_width=positive(alike, "num_shared_expert", 1) * width,
+        dense_width=width,
+        qk_norm="per-head",
+    )
+
+
+def _one(config: Config, key: str) -> Any:
+    value = config.get(key)
+    if not isinstance(value, list):
+        return value
+    if not value or any(entry != value[0] for entry in value):
+        raise UnsupportedError(f"config.json: {key} differs between layers, which is not described")
+    return value[0]
+
+
+def tensors(arch: Architecture) -> Iterator[Described]:
+    return blocks.model(arch, layer)
+
+
+def layer(arch: Architecture, number: int) -> Iterator[Described]:
+    yield from blocks.norms(arch)
+    for tensor in blocks.gqa(arch):
+        yield tensor if not tensor.name.endswith("_norm.weight") else _norm(tensor)
+    yield Described("mlp.gate.wg.weight", Role.ROUTER, (arch.experts, arch.hidden), "gate", "f32")
+    yield from blocks.experts(arch)
+    yield from blocks.swiglu(Role.SHARED_EXPERT, "mlp.shared_mlp", arch.hidden, arch.shared_width)
+
+
+def _norm(tensor: Described) -> Described:
+    name = "query_layernorm" if tensor.projection == "q_norm" else "key_layernorm"
+    return Described(f"self_attn.{name}.weight", Role.ATTENTION, tensor.shape, name)
+
+
+FAMILY = Family(
+    model_type="hunyuan_v1_moe",
+    read=read,
+    tensors=tensors,
+    top_k_key="moe_topk",
+    experts_key="num_experts",
+    engines={
+        "vllm": Support(
+            file="hunyuan_v1",
+            asks_router=False,
+            router_known=Known("read", "vLLM at 00f8d44, hunyuan_v1.py: the router is built with quant_config=None"),
+        ),
+        "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/hunyuan_v1_moe")),
+    },
+)

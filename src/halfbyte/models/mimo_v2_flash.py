@@ -1,0 +1,133 @@
+"""MiMo-V2-Flash: five of six layers attend to a window of 128 tokens, with sinks and twice the key-value heads; values
+narrower than keys; experts in every layer but the first, none shared.
+
+The MTP layers are dense ones with a window, under `model.mtp.layers.`; config.json does not count them. Sources:
+transformers 5.23 `models/mimo_v2_flash` (whose defaults are MiMo-V2-Flash's; `attention_sink_bias` is its `sinks`);
+vLLM at 01ed47b, mimo_v2_flash.py, and at 037951a, mimo_v2_mtp.py.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.models import blocks, reading
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.config_values import Config, natural, per_layer, positive
+from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.roles import Role
+
+MTP_LAYERS = 3
+"""The technical report's number of prediction layers."""
+
+
+def read(config: Config) -> Architecture:
+    layers, heads = reading.layer_count(config), positive(config, "num_attention_heads")
+    head_dim, value = positive(config, "head_dim"), positive(config, "v_head_dim")
+    for key, same in (("swa_num_attention_heads", heads), ("swa_head_dim", head_dim), ("swa_v_head_dim", value)):
+        if positive(config, key, same) != same:
+            raise UnsupportedError(f"config.json: {key} is {config[key]}, which other layers have as {same}")
+    if config.get("add_full_attention_sink_bias"):
+        raise UnsupportedError("config.json: add_full_attention_sink_bias is true, which is not described")
+    width, sliding = positive(config, "moe_intermediate_size"), sliding_layers(config, layers)
+    window = {"layer_types": [f"{'sliding' if i in sliding else 'full'}_attention" for i in range(layers)]}
+    keys = positive(config, "num_key_value_heads")
+    return Architecture(
+        model_type=config["model_type"],
+        layers=layers,
+        mtp_layers=natural(config, "num_nextn_predict_layers", 0),
+        mtp_announced=natural(config, "num_nextn_predict_layers", MTP_LAYERS),
+        dense=dense_layers(config, layers),
+        indexers=frozenset(),
+        **reading.sizes(config | window, layers),
+        experts=reading.expert_count(config, FAMILY.experts_key),
+        expert_width=width,
+        shared_width=reading.shared_width(config, width),
+        dense_width=positive(config, "intermediate_size"),
+        router_bias=True,
+        mtp_dense=True,
+        attention_bias=bool(config.get("attention_bias")),
+        value_dim=value,
+        sliding_kv_heads=positive(config, "swa_num_key_value_heads", 2 * keys),
+        sinks=sliding if config.get("add_swa_attention_sink_bias", True) else frozenset(),
+    )
+
+
+def sliding_layers(config: Config, layers: int) -> frozenset[int]:
+    """`layer_types` or the published `hybrid_layer_pattern` (1: a window); else all but the first and every sixth."""
+    if config.get("layer_types") is not None:
+        kinds = per_layer(config, "layer_types", ("full_attention", "sliding_attention"), layers)
+        return frozenset(i for i in range(layers) if kinds[i] == "sliding_attention")
+    pattern = _numbers(config, "hybrid_layer_pattern", layers)
+    if pattern is not None:
+        return frozenset(i for i in range(layers) if pattern[i])
+    return frozenset(i for i in range(layers) if i and (i + 1) % 6)
+
+
+def dense_layers(config: Config, layers: int) -> frozenset[int]:
+    """`mlp_layer_types` or the published list `moe_layer_freq` (0: dense); else the first."""
+    listed = reading.listed_dense(config, layers)
+    if listed is not None:
+        return listed
+    sparse = _numbers(config, "moe_layer_freq", layers)
+    return frozenset({0}) if sparse is None else frozenset(i for i in range(layers) if not sparse[i])
+
+
+def _numbers(config: Config, key: str, layers: int) -> Any:
+    value = config.get(key)
+    if value is not None and (not isinstance(value, list) or len(value) < layers or {*value} - {0, 1}):
+        raise CheckpointError(f"config.json: {key} is no list of 0 and 1 for each of {layers} layers")
+    return value
+
+
+def tensors(arch: Architecture) -> Iterator[Described]:
+    yield from blocks.model(replace(arch, mtp_layers=0, mtp_announced=0), layer)
+    for number in range(arch.layers, arch.layers + arch.mtp_announced):
+        for tensor in mtp(arch, number):
+            name = f"model.mtp.layers.{number - arch.layers}.{tensor.name}"
+            promised = tensor.promised and number < arch.layers + arch.mtp_layers
+            yield replace(tensor, name=name, also=(), layer=number, mtp=True, promised=promised)
+
+
+def layer(arch: Architecture, number: int) -> Iterator[Described]:
+    yield from blocks.norms(arch)
+    yield from attention(arch, number)
+    if arch.is_moe(number):
+        yield from blocks.router(arch, bias=("gate.e_score_correction_bias",))
+        yield from blocks.experts(arch)
+        if arch.shared_width:
+            yield from blocks.shared_expert(arch)
+    else:
+        yield from blocks.dense_mlp(arch)
+
+
+def attention(arch: Architecture, number: int) -> Iterator[Described]:
+    yield from blocks.gqa(arch, number=number)
+    if number in arch.sinks:
+        sink = "self_attn.attention_sink_bias"
+        yield Described(sink, Role.ATTENTION, (arch.heads,), "sinks", also=("self_attn.sinks",))
+
+
+def mtp(arch: Architecture, number: int) -> Iterator[Described]:
+    hidden, windowed = arch.hidden, replace(arch, sliding=arch.sliding | {number}, sinks=arch.sinks | {number})
+    yield Described("eh_proj.weight", Role.MTP, (hidden, 2 * hidden), "eh_proj")
+    for name in ("enorm", "hnorm", "input_layernorm", "pre_mlp_layernorm", "final_layernorm"):
+        yield Described(f"{name}.weight", Role.NORM, (hidden,))
+    yield from attention(windowed if arch.sinks else replace(windowed, sinks=frozenset()), number)
+    yield from blocks.dense_mlp(arch)
+
+
+FAMILY = Family(
+    model_type="mimo_v2_flash",
+    read=read,
+    tensors=tensors,
+    experts_key="n_routed_experts",
+    engines={
+        "vllm": Support(
+            file="mimo_v2_flash",
+            asks_router=False,
+            router_known=Known("read", "vLLM at 01ed47b, mimo_v2_flash.py: the router is a plain torch linear"),
+        ),
+        "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/mimo_v2_flash")),
+    },
+)
