@@ -53,6 +53,11 @@ STEPS = {
 """Where the work of each step is done; each place is timed."""
 
 
+def swiglu(gate_up: torch.Tensor) -> torch.Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return silu(gate) * up
+
+
 def timed(function: Callable[..., Any], name: str, clock: Clock) -> Callable[..., Any]:
     def run(*arguments: Any) -> Any:
         with clock.step(name):
@@ -93,7 +98,7 @@ def main() -> None:
             own = hessian.Inputs(torch.randn(rows, chosen.hidden, **shape), torch.rand(rows, **shape))
             with clock.step("total"):
                 seen = tokens.Tokens(own, layer, settings.prior_tokens)
-                expert.rounded_expert(gate_up, down, seen, silu, settings, "expert")
+                expert.rounded_expert(gate_up, down, seen, swiglu, settings, "expert")
     clock.seconds["rest"] = 2 * clock.seconds["total"] - sum(clock.seconds.values())
     per_expert = {name: seconds / chosen.timed for name, seconds in clock.seconds.items() if name != "total"}
     layer = {name: seconds * chosen.experts for name, seconds in per_expert.items()}

@@ -74,17 +74,22 @@ def test_without_compensation_it_is_the_reference_sweep_weighted_by_the_inputs_e
 def test_an_expert_of_the_weighted_sweep_keeps_to_its_weights() -> None:
     gate_up, down, x = normal(0, 64, 48), normal(1, 48, 32), correlated(2, 300, 48)
     settings = Settings.of("weighted-sweep", "NVFP4")
-    result = rounded_expert(gate_up, down, Tokens(inputs(x), inputs(x[:50]), 64), silu, settings, "expert")
+    result = rounded_expert(gate_up, down, Tokens(inputs(x), inputs(x[:50]), 64), swiglu, settings, "expert")
     for weight, found in ((gate_up, result.gate_up), (down, result.down)):
         steps = found.scales.view(torch.float8_e4m3fn).float() * found.scale_2
         codes = nearest((weight.unflatten(-1, (-1, 16)) / steps.unsqueeze(-1)).flatten(-2))
         assert torch.equal(found.codes.abs(), codes.abs())
 
 
+def swiglu(gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    return silu(gate) * up
+
+
 def one_expert(
     gate_up: Tensor, down: Tensor, x: Tensor, sample: Tensor, settings: Settings, name: str = "expert 0"
 ) -> RoundedExpert:
-    return rounded_expert(gate_up, down, Tokens(inputs(x), inputs(sample), 64), silu, settings, name)
+    return rounded_expert(gate_up, down, Tokens(inputs(x), inputs(sample), 64), swiglu, settings, name)
 
 
 def test_without_correlation_it_is_the_sweep() -> None:
@@ -258,11 +263,11 @@ def test_an_expert_of_any_coverage(tokens: int) -> None:
     sample = correlated(11, 200, 48)
     x = correlated(11, 400, 48)[:tokens]
     result = one_expert(gate_up, down, x, sample, Settings())
-    errors = output_errors(gate_up, down, result, correlated(11, 700, 48)[500:], silu)
+    errors = output_errors(gate_up, down, result, correlated(11, 700, 48)[500:], swiglu)
     assert errors is not None
     before, after = errors
     assert after < before
-    assert output_errors(gate_up, down, result, sample[:0], silu) is None
+    assert output_errors(gate_up, down, result, sample[:0], swiglu) is None
 
 
 def test_nan_and_inf_are_refused_by_name() -> None:

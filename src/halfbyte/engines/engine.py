@@ -30,7 +30,7 @@ FUSED: dict[str, tuple[str, ...]] = {
 }
 """Runtime modules that hold several linears of the checkpoint."""
 
-NEVER_ASKED = frozenset((Role.EMBEDDING, Role.NORM, Role.MTP))
+NEVER_ASKED = frozenset((Role.EMBEDDING, Role.NORM, Role.MTP, Role.HYPER_CONNECTION))
 """Roles that both engines build without a quantization config, listed or not."""
 
 

@@ -21,6 +21,7 @@ WHOLE_EXPERTS = "engines run the three linears of routed experts in one format"
 REASONS: dict[Role, str] = {
     Role.INDEXER: "vLLM and SGLang fuse wk with weights_proj in BF16; NVFP4 scales are unknown keys there",
     Role.LINEAR_ATTENTION: "no engine is known to load linear attention packed: its state amplifies what is rounded",
+    Role.HYPER_CONNECTION: "it weighs whole residual streams, and is a plain parameter in SGLang",
     Role.ROUTER: "the router is a plain parameter in SGLang and must not be rounded: it decides top-k",
     Role.LM_HEAD: "vLLM reports the scales of parallel_lm_head as never loaded",
     Role.EMBEDDING: "no engine looks up packed embeddings",

@@ -67,6 +67,7 @@ class Architecture:
     and no cache per token. gated_attention: queries come with a gate as wide. gated_shared: the shared expert has one.
     value_dim: width of a value's head, 0 where it is head_dim. sliding_kv_heads: of layers with a window, 0 where they
     have kv_heads. sinks: layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
+    streams: of the residual, more than one with hyper-connections. index_pool: keys that the indexer scores as one.
     """
 
     model_type: str
@@ -105,6 +106,8 @@ class Architecture:
     sliding_kv_heads: int = 0
     sinks: frozenset[int] = frozenset()
     mtp_dense: bool = False
+    streams: int = 1
+    index_pool: int = 1
 
     @property
     def moe_layers(self) -> int:

@@ -129,6 +129,14 @@ def indexer(arch: Architecture, norm_dtype: str = "bf16") -> Iterator[Described]
     yield tensor("weights_proj", heads, arch.hidden)
 
 
+def hyper_connections(arch: Architecture) -> Iterator[Described]:
+    """What mixes the residual streams around attention and MLP: a projection of all streams, and its parts' scales."""
+    weights = (2 + arch.streams) * arch.streams
+    for block in ("attn", "ffn"):
+        for part, shape in (("fn", (weights, arch.streams * arch.hidden)), ("base", (weights,)), ("scale", (3,))):
+            yield Described(f"hc_{block}_{part}", Role.HYPER_CONNECTION, shape, dtype="bf16" if part == "fn" else "f32")
+
+
 def swiglu(role: Role, path: str, hidden: int, width: int, promised: bool = True) -> Iterator[Described]:
     """Gate, up and down projection of one MLP."""
     for projection in GLU:

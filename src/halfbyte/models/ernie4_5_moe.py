@@ -41,7 +41,7 @@ def read(config: Config) -> Architecture:
 
 
 def dense_layers(config: Config, layers: int) -> frozenset[int]:
-    """Outside `moe_layer_start_index` to `moe_layer_end_index` (-1: the last), or in no `moe_layer_interval`-th layer."""
+    """Outside `moe_layer_start_index` to `moe_layer_end_index` (-1: the last), or in no `moe_layer_interval`-th one."""
     first, every = natural(config, "moe_layer_start_index", 0), positive(config, "moe_layer_interval", 1)
     last = config.get("moe_layer_end_index")
     last = layers - 1 if last in (None, -1) else natural(config, "moe_layer_end_index", 0)

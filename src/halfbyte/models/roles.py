@@ -20,6 +20,8 @@ class Role(StrEnum):
     EMBEDDING = "embedding"
     LM_HEAD = "lm_head"
     NORM = "norm"
+    HYPER_CONNECTION = "hyper_connection"
+    """What mixes several residual streams into a block's input, and shares its output among them."""
     MTP = "mtp"
     """What only a multi-token-prediction layer has (`eh_proj`); its other tensors keep their role and set the flag."""
     TOWER = "tower"

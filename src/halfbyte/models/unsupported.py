@@ -6,7 +6,6 @@ REASONS: dict[str, str] = {
     "ernie4_5_vl_moe": "it has two sets of experts, for text and for pictures, of different widths",
     "gemma4": "its layers have a dense MLP beside the experts, in a text model beside other towers; experts 704 wide "
     "leave no whole kernel tiles under tensor parallelism",
-    "glm5_next": "its text model mixes linear and sparse attention, beside a vision tower: names are not known here",
     "kimi_linear": "its delta attention (KDA) has convolutions and gates that are not described here",
     "longcat_flash": "some of its experts are identities without weights, which a list of experts cannot say",
     "minimax_m3_vl": "its text model selects blocks of keys, beside a vision tower: names are not known here",
@@ -16,7 +15,6 @@ REASONS: dict[str, str] = {
 ALIASES = {
     "gemma4_text": "gemma4",
     "gemma4_unified": "gemma4",
-    "glm5_next_text": "glm5_next",
     "minimax_m3_vl_text": "minimax_m3_vl",
     "nemotron_h_omni": "nemotron_h",
     "step3p5": "step3p7",

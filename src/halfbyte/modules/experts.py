@@ -16,10 +16,15 @@ def is_experts(module: nn.Module) -> bool:
 
 def check_plain(experts: Any, path: str) -> None:
     """Refuse an experts module that computes anything but down(act(gate) * up)."""
+    check_joined(experts, path)
+    if type(experts)._apply_gate is not _default_apply_gate:
+        raise UnsupportedError(f"{path}: {type(experts).__name__} joins gate and up in its own way")
+
+
+def check_joined(experts: Any, path: str) -> None:
+    """Refuse an experts module that computes anything but down(join(gate and up)), whatever way it joins them."""
     wanted = {"has_gate": True, "has_bias": False, "is_transposed": False, "is_concatenated": True}
     wanted["has_post_expert_norm"] = False
     for name, value in wanted.items():
         if getattr(experts, name, value) != value:
             raise UnsupportedError(f"{path}: {type(experts).__name__} has {name}={not value}, which is not supported")
-    if type(experts)._apply_gate is not _default_apply_gate:
-        raise UnsupportedError(f"{path}: {type(experts).__name__} joins gate and up in its own way")

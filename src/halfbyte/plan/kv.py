@@ -44,6 +44,8 @@ class KvStage:
 def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, last: bool) -> KvStage:
     """Cache bytes of the given layers; the last stage also caches the MTP layers when drafting is on."""
     drafts = draft_layers(arch, d) if last else 0
+    linear = sum(layer in arch.linear for layer in layers)
+    state, state_share = linear * state_bytes(arch, d), 1 / d.context if linear else 0.0
     if arch.mla is None:
         number = 2 if settled.kv_dtype == "bf16" else 1
         spread = d.dcp if d.facts.spreads_all_cache else 1
@@ -52,18 +54,17 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
             for heads in (arch.kv_heads, arch.sliding_kv_heads or arch.kv_heads)
         )
         sliding = sum(layer in arch.sliding for layer in layers)
-        linear = sum(layer in arch.linear for layer in layers)
         return KvStage(
             heads=(len(layers) - sliding - linear + drafts) * far,
             sliding=sliding * near,
             sliding_share=held_in_window(arch, d, settled, d.context) / d.context if sliding else 0.0,
-            state=linear * state_bytes(arch, d),
-            state_share=1 / d.context if linear else 0.0,
+            state=state,
+            state_share=state_share,
         )
-    indexed, count = 0, len(layers) + drafts
+    indexed, count = 0, len(layers) - linear + drafts
     if arch.indexer is not None:
         own = (
-            len(layers)
+            len(layers) - linear
             if d.facts.keeps_all_index_layers(d.version)
             else sum(arch.has_indexer(layer) for layer in layers)
         )
@@ -72,6 +73,8 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
     return KvStage(
         latent=count * d.facts.latent_bytes(arch, d.gpu, settled.kv_dtype) / d.dcp,
         index=index / (d.dcp if d.facts.spreads_all_cache else 1),
+        state=state,
+        state_share=state_share,
         overrun=count * d.facts.pool_overrun_bytes(arch, d.gpu, settled.kv_dtype),
     )
 

@@ -76,7 +76,7 @@ class StepWork:
         else:
             width = arch.heads / ranks.attention * (arch.head_dim + arch.value_width)
         seen = before if arch.indexer is None else min(before, arch.indexer.top_k)
-        far, near = arch.layers - len(arch.sliding), len(arch.sliding)
+        far, near = arch.layers - len(arch.sliding) - len(arch.linear), len(arch.sliding)
         flops = 2 * new * width * (far * seen + near * min(seen, arch.window))
         if arch.indexer is not None:
             flops += 2 * len(arch.indexers) * new * before * arch.indexer.heads * arch.indexer.width
@@ -104,6 +104,7 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
 
 
 def _compute_divisor(group: WeightGroup, others: float, attention: int) -> float:
-    if group.role in (Role.INDEXER, Role.ROUTER) or group.projection in ("q_a_proj", "kv_a_proj_with_mqa"):
+    on_each = group.role in (Role.INDEXER, Role.ROUTER, Role.HYPER_CONNECTION)
+    if on_each or group.projection in ("q_a_proj", "kv_a_proj_with_mqa"):
         return 1
     return attention if group.role in (Role.ATTENTION, Role.LINEAR_ATTENTION) else others

@@ -32,7 +32,7 @@ def mode_for(skeleton: Skeleton, length: int, eager_bytes: int, asked: str | Non
     config = skeleton.config
     sparse = sparse_attention(config.model_type) is not None
     possible: list[Mode] = ["eager"]
-    if sparse or skeleton.model._supports_sdpa:
+    if sparse or skeleton.takes_sdpa:
         possible.append("sparse" if sparse else "sdpa")
     if asked is None:
         long = score_bytes(config, length) > eager_bytes

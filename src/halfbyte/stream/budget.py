@@ -43,14 +43,14 @@ def weight_bytes(contents: Contents, dtype: torch.dtype) -> int:
     return largest
 
 
-def token_bytes(config: Any, dtype: torch.dtype) -> int:
-    """Temporaries of one token while its sequence goes through attention or an MLP."""
+def token_bytes(config: Any, dtype: torch.dtype, streams: int) -> int:
+    """Temporaries of one token while its sequence goes through attention or an MLP. streams: of the residual."""
     heads = int(config.num_attention_heads)
     head = (getattr(config, "qk_head_dim", None) or 0) + (getattr(config, "v_head_dim", None) or 0)
     head = head or 2 * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     attention = 4 * heads * head
     mlp = 3 * int(getattr(config, "intermediate_size", 0) or 0)
-    return (8 * int(config.hidden_size) + max(attention, mlp)) * dtype.itemsize
+    return (8 * streams * int(config.hidden_size) + max(attention, mlp)) * dtype.itemsize
 
 
 def divide(
@@ -74,7 +74,7 @@ def divide(
     scores = SCORE_COPIES * max(
         (size for size in map(partial(score_bytes, config), lengths) if size <= eager), default=0
     )
-    working = weight_bytes(contents, dtype) + longest * token_bytes(config, dtype) + scores
+    working = weight_bytes(contents, dtype) + longest * token_bytes(config, dtype, contents.roles.arch.streams) + scores
     ahead = AHEAD_BYTES[kind] if budget is None else min(AHEAD_BYTES[kind], budget // 16)
     on_device: list[Place] = []
     if kind == "cuda":

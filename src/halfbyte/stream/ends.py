@@ -45,7 +45,7 @@ class Ends:
                 )
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Embeddings [T, H] of one sequence, int64 [T]: only its tokens' rows are read.
+        """Hidden states of one sequence, int64 [T], before the first layer: only its tokens' rows are read.
 
         Raises UsageError for a token that the model does not have.
         """
@@ -57,12 +57,12 @@ class Ends:
             )
         wanted, place = np.unique(ids.cpu().numpy(), return_inverse=True)
         table = self._rows(self.embedding, wanted)
-        return table[torch.from_numpy(place.reshape(-1)).to(table.device)]
+        return self._skeleton.opened(table[torch.from_numpy(place.reshape(-1)).to(table.device)])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """float32 [n, V] of hidden states [n, H] after the last layer."""
+        """float32 [n, V] of hidden states after the last layer, [n, H] or as many streams side by side."""
         self._fill_norm()
-        x = self._skeleton.base.norm(hidden[None])
+        x = self._skeleton.base.norm(self._skeleton.closed(hidden[None]))
         if self._whole or self.head.format in QUANTIZED:
             if self._head is None:
                 self._head = self._weight(self.head)
@@ -73,7 +73,7 @@ class Ends:
         """float32 [n]: trace of the prediction's Fisher information behind the head, sum p |u|^2 - |sum p u|^2 over the
         head's rows u. Twice what a small random error of the normalised hidden state costs in KL divergence."""
         p = self.logits(hidden).softmax(-1)
-        squares, mean = torch.zeros(len(p), device=p.device), torch.zeros_like(hidden, dtype=torch.float32)
+        squares, mean = torch.zeros(len(p), device=p.device), p.new_zeros(len(p), self.head.shape[1])
         for rows, part in self._head_parts():
             squares += p[:, rows] @ part.float().square().sum(-1)
             mean += p[:, rows] @ part.float()

@@ -8,7 +8,7 @@ token, in memory as far as the budget goes, else in mapped files. A decoder laye
 3. shared expert and residual of each sequence
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -151,7 +151,7 @@ class Streamed:
             self._skeleton.dtype,
             device,
             own.lengths,
-            [hidden_bytes, hidden_bytes, hidden_bytes, selection_bytes],
+            [hidden_bytes, hidden_bytes, hidden_bytes * self._skeleton.streams, selection_bytes],
             self._options["budget"],
         )
         modes = [
@@ -215,9 +215,15 @@ class Streamed:
             self._observed = None
 
     def hidden(self, sequence: int) -> Tensor:
-        """[T, H] after the layers run so far; do not write into it."""
+        """[T, H] after the layers run so far, or [T, streams x H]; do not write into it."""
         assert self._stores is not None, "start() comes first"
         return self._stores.source.read(sequence)
+
+    @property
+    def join(self) -> Callable[[Tensor], Tensor]:
+        """How an expert makes its intermediate [n, I] of gate and up [n, 2I]: the same in all layers."""
+        join: Callable[[Tensor], Tensor] = self._skeleton.moe(self.moe_layers[0]).experts._apply_gate
+        return join
 
     @torch.no_grad()
     def logits(self, sequence: int, start: int, stop: int) -> Tensor:
@@ -262,7 +268,8 @@ class Streamed:
     def _selection_offsets(self, own: Sequences) -> list[int] | None:
         """Rows of the selection store: long sequences only, and only where layers share a selection."""
         indexers = self._contents.roles.indexers
-        if not indexers or len(indexers) == self.layers:
+        sparse = self._contents.roles.family.sparse_attention
+        if sparse is None or not sparse.shares or len(indexers) == self.layers:
             return None
         offsets = [0]
         for length in own.lengths:
@@ -272,22 +279,25 @@ class Streamed:
     def _make_stores(self, own: Sequences, selected: list[int] | None, places: Sequence[Place]) -> Stores:
         assert self._work is not None
         folder, device, dtype = self._work.folder, self._skeleton.device, self._skeleton.dtype
-        width = int(self.config.hidden_size)
+        streams = self._skeleton.streams
 
-        def rows(name: str, place: Place) -> Rows:
-            return Rows(own.offsets, width, dtype, place, device, folder / name)
+        def rows(name: str, place: Place, each: int = 1) -> Rows:
+            return Rows(own.offsets, each * int(self.config.hidden_size), dtype, place, device, folder / name)
 
         inputs, outputs = rows("rows-inputs", places[0]), rows("rows-outputs", places[1])
         two = self._options["work"] is not None and places[2] == "file"
-        first = rows("hidden-0", places[2])
-        second = rows("hidden-1", places[2]) if two else first
+        first = rows("hidden-0", places[2], streams)
+        second = rows("hidden-1", places[2], streams) if two else first
         if self.next_layer % 2 and two:
             first, second = second, first
         selection = None
         if selected is not None:
             topk = int(self.config.index_topk)
             selection = Rows(selected, topk, torch.int32, places[3], device, folder / "rows-selection")
-        return Stores(first, second, inputs, outputs, selection)
+        shares = None
+        if streams > 1:
+            shares = Rows(own.offsets, streams, dtype, places[0], device, folder / "rows-shares")
+        return Stores(first, second, inputs, outputs, selection, shares)
 
     def _keep(self, number: int, observer: Observer) -> None:
         """Write down that a layer is finished."""

@@ -72,7 +72,7 @@ class Asked:
 def run_expert(
     weights: ExpertWeights,
     scales: ActivationScales,
-    act: Callable[[Tensor], Tensor],
+    join: Callable[[Tensor], Tensor],
     rows: ExpertRows,
     inputs: Rows,
     outputs: Rows,
@@ -81,15 +81,15 @@ def run_expert(
 ) -> None:
     """Add one expert's weighted results to `outputs`.
 
-    together: rows multiplied at a time; None for each sequence alone. look: told `expert_input` and
+    join: gate and up [n, 2I] to the intermediate [n, I]. together: rows multiplied at a time; None for each sequence
+    alone. look: told `expert_input` and
     `expert_intermediate` of each part.
     """
     for part in rows.chunks(together):
         token = rows.token[part]
         x = inputs.gather(token)
         look("expert_input", x)
-        gate, up = linear(_rounded(x, scales.gate_up), weights.gate_up).chunk(2, dim=-1)
-        x = act(gate) * up
+        x = join(linear(_rounded(x, scales.gate_up), weights.gate_up))
         look("expert_intermediate", x)
         x = linear(_rounded(x, scales.down), weights.down)
         outputs.add(token, x * rows.weight[part, None])

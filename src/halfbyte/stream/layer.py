@@ -31,7 +31,8 @@ class Stores:
     """Rows of all sequences. source and target hold hidden states, the same store where a layer may overwrite them.
 
     inputs, outputs: of the experts. selection: of the last layer with an indexer, for the sequences that are longer
-    than it selects; None where no layer shares.
+    than it selects; None where no layer shares. shares: of each residual stream in the experts' outputs; None where
+    there is one stream.
     """
 
     source: Rows
@@ -39,6 +40,7 @@ class Stores:
     inputs: Rows
     outputs: Rows
     selection: Rows | None
+    shares: Rows | None
 
 
 class LayerRun:
@@ -127,7 +129,8 @@ class LayerRun:
             if routing is None:
                 residual, selection = self._skeleton.run(number, hidden, given)
             else:
-                residual, x, selection = self._skeleton.before_moe(number, hidden, given)
+                before = self._skeleton.before_moe(number, hidden, given)
+                residual, x, selection = before.residual, before.x, before.selection
         stores.target.write(residual.flatten(0, 1), first, last)
         if number in self._contents.roles.indexers:
             self._selected(number, group, stores, indexed.output if selection is None else selection, observer)
@@ -136,6 +139,9 @@ class LayerRun:
         stores.inputs.write(x.flatten(0, 1), first, last)
         index, weights = (part.view(*shape, -1) for part in self._skeleton.route(number, x))
         energy = residual.float().square().mean(-1)
+        if before.shares is not None and stores.shares is not None:
+            stores.shares.write(before.shares.flatten(0, 1), first, last)
+            energy = energy / before.shares.float().square().mean(-1)
         for i, sequence in enumerate(range(first, last + 1)):
             routing.put(sequence, index[i], weights[i], energy[i])
             observer.router(number, sequence, index[i])
@@ -169,7 +175,7 @@ class LayerRun:
         """Second pass."""
         layer = self._contents.layers[number]
         device, dtype = self._skeleton.device, self._skeleton.dtype
-        act = self._skeleton.moe(number).experts.act_fn
+        join = self._skeleton.moe(number).experts._apply_gate
         scales = ActivationScales()
         if self._simulate:
             scales = expert_activation_scales(layer, self._contents.checkpoint, device)
@@ -186,26 +192,26 @@ class LayerRun:
                         own = rows.between(*self._branches.rows(None))
                         rest = self._branched(number, weights, rows)
                     for due in asked.put(expert, weights, own, (expert, own, rest)):
-                        self._run_expert(number, due, scales, act, stores, observer)
+                        self._run_expert(number, due, scales, join, stores, observer)
             with clock.measure("compute"):
                 for due in asked.rest():
-                    self._run_expert(number, due, scales, act, stores, observer)
+                    self._run_expert(number, due, scales, join, stores, observer)
 
     def _run_expert(
         self,
         number: int,
         due: tuple[Any, ExpertWeights],
         scales: ActivationScales,
-        act: Any,
+        join: Any,
         stores: Stores,
         see: Observer,
     ) -> None:
         (expert, own, rest), weights = due
         together = device_rows(self._skeleton.device)
         look = looker(see, number, expert)
-        run_expert(weights, scales, act, own, stores.inputs, stores.outputs, together, look)
+        run_expert(weights, scales, join, own, stores.inputs, stores.outputs, together, look)
         for others, part in rest:
-            run_expert(others, scales, act, part, stores.inputs, stores.outputs, together)
+            run_expert(others, scales, join, part, stores.inputs, stores.outputs, together)
 
     def _branched(
         self, number: int, weights: ExpertWeights, rows: ExpertRows
@@ -230,8 +236,10 @@ class LayerRun:
             )
             with self._weights_of(one.branch):
                 output = self._skeleton.after_experts(number, x, index, weights, stores.outputs.read(first, last))
-            residual = stores.target.read(first, last)
-            stores.target.write(residual + output.flatten(0, 1), first, last)
+            residual, output = stores.target.read(first, last), output.flatten(0, 1)
+            if stores.shares is not None:
+                output = (stores.shares.read(first, last).unsqueeze(-1) * output.unsqueeze(-2)).flatten(1)
+            stores.target.write(residual + output, first, last)
 
 
 class _Indexed:

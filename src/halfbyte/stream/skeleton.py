@@ -7,19 +7,20 @@ over experts is transformers' own code as well; the parts that were computed els
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightRenaming, rename_source_key
+from transformers.core_model_loading import Concatenate, WeightConverter, WeightRenaming, rename_source_key
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.models.role_map import RoleMap
-from halfbyte.modules.experts import check_plain, is_experts
+from halfbyte.modules.experts import check_joined, is_experts
 
 Linears = dict[str, nn.Linear]
 """Name in the checkpoint -> module."""
@@ -32,26 +33,30 @@ class Skeleton:
         """Raises UnsupportedError for a model whose experts are not computed in the common way, CheckpointError for a
         config that makes no model."""
         self.config, self.dtype, self.device, self._roles = config, dtype, device, roles
+        self.streams = roles.arch.streams
         self.model: Any = self._built()
         self.base: Any = self.model.base_model
         self.layers: list[Any] = list(self.base.layers)
-        conversions = get_model_conversion_mapping(self.model, None, None)
+        known = self.base if isinstance(self.model, _Headed) else self.model  # to transformers
+        conversions = get_model_conversion_mapping(known, None, None)
         self._renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
+        self._joins = dict(_joins(conversions))
         self._wanted = self.model.state_dict()
-        self._float32 = tuple(self.model._get_dtype_plan(dtype))
+        self._lacking: dict[str, int] = {}  # parts of joined tensors that are still to come
+        self._float32 = tuple(known._get_dtype_plan(dtype))
+        self.takes_sdpa = bool(known._supports_sdpa)
         for number, layer in enumerate(self.layers):
             if is_experts(getattr(layer.mlp, "experts", layer.mlp)):
-                check_plain(layer.mlp.experts, f"{roles.layer_path(number)}.mlp.experts")
+                check_joined(layer.mlp.experts, f"{roles.layer_path(number)}.mlp.experts")
 
     def _built(self) -> Any:
         try:
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(
-                    self.config, dtype=self.dtype, attn_implementation="eager", experts_implementation="eager"
-                )
+                model = _causal(self.config, self.dtype)
             model.eval().requires_grad_(False)
             base = model.base_model
-            base.rotary_emb = type(base.rotary_emb)(config=self.config).to(self.device)
+            if hasattr(base, "rotary_emb"):
+                base.rotary_emb = type(base.rotary_emb)(config=self.config).to(self.device)
         except Exception as error:  # transformers trips over a config's numbers in as many ways as there are models
             raise CheckpointError(
                 f"config.json: makes no model: {type(error).__name__}: {' '.join(str(error).split())[:200]}",
@@ -60,9 +65,13 @@ class Skeleton:
         return model
 
     def target(self, name: str) -> str:
-        """A stored tensor's name in the model. Raises CheckpointError if the model has no such tensor."""
+        """A stored tensor's name in the model, or of the one that it is joined into. Raises CheckpointError if the
+        model has no such tensor."""
         own = self._roles.wrapping.inner(name)
         renamed, _ = rename_source_key(own, self._renamings, [], self.model.base_model_prefix, self._wanted)
+        if renamed not in self._wanted:
+            joined = (renamed.replace(part, join.whole) for part, join in self._joins.items() if part in renamed)
+            renamed = next(joined, renamed)
         if renamed not in self._wanted:
             raise CheckpointError(
                 f"{name}: the model has no such tensor", hint="config.json does not belong to these weights"
@@ -73,17 +82,28 @@ class Skeleton:
         """What transformers computes with: `dtype`, but float32 for what it never lowers."""
         return torch.float32 if any(name in target for name in self._float32) else self.dtype
 
-    def fill(self, entry: Entry, weight: Tensor) -> tuple[str, nn.Module]:
-        """Put one weight or bias into its module; returns the module's name in the checkpoint, and the module.
+    def fill(self, entry: Entry, weight: Tensor) -> tuple[str, nn.Module | None]:
+        """Put one weight or bias into its module; returns the module's name in the checkpoint, and the module; None
+        where the weight is a part of the module's.
 
         Raises CheckpointError for a wrong shape.
         """
         target = self.target(entry.name)
-        wanted = self._wanted[target]
-        if weight.shape != wanted.shape:
-            raise CheckpointError(f"{entry.name}: shape {list(weight.shape)}, the model wants {list(wanted.shape)}")
+        join = next((join for part, join in self._joins.items() if part in entry.name), None)
+        rows, *rest = self._wanted[target].shape or (1,)
+        wanted = self._wanted[target].shape if join is None else (rows // join.parts, *rest)
+        if weight.shape != wanted:
+            raise CheckpointError(f"{entry.name}: shape {list(weight.shape)}, the model wants {list(wanted)}")
         path, _, name = target.rpartition(".")
         module = self.model.get_submodule(path)
+        if join is not None:
+            if target not in self._lacking:
+                whole = weight.new_empty(self._wanted[target].shape)
+                module._parameters[name] = nn.Parameter(whole, requires_grad=False)
+                self._lacking[target] = join.parts
+            module._parameters[name].data[join.number * wanted[0] : (join.number + 1) * wanted[0]] = weight
+            self._lacking[target] -= 1
+            return entry.role.module, None
         if name in module._parameters:
             module._parameters[name] = nn.Parameter(weight, requires_grad=False)
         else:
@@ -94,46 +114,65 @@ class Skeleton:
         """Raise CheckpointError for a tensor that the files lack."""
         experts = getattr(self.layers[layer].mlp, "experts", None)
         routed = set() if experts is None else {id(tensor) for tensor in experts.parameters()}
+        lacking = {name for name, parts in self._lacking.items() if parts}
+        self._lacking.clear()
         for name, tensor in self.layers[layer].state_dict(keep_vars=True).items():
-            if tensor.device.type == "meta" and id(tensor) not in routed:
+            partly = any(whole.endswith(f".{layer}.{name}") for whole in lacking)
+            if partly or (tensor.device.type == "meta" and id(tensor) not in routed):
                 raise CheckpointError(f"{self._roles.layer_path(layer)}.{name}: missing", hint="complete the download")
 
     def empty(self, layer: int) -> None:
         self.layers[layer].to("meta")
 
     def run(self, layer: int, hidden: Tensor, selection: Any) -> tuple[Tensor, Any]:
-        """One decoder layer over [B, T, H]: its output, and the selection that it made or was given.
+        """One decoder layer over [B, T, streams x H]: its output, and the selection that it made or was given.
 
         selection: of the last layer with an indexer, in the form that the attention in use passes on.
         """
-        stage = _OnlyLayer(self.layers[layer], selection)
-        norm, kinds = self.base.norm, getattr(self.base.config, "layer_types", None)
-        self.base.layers, self.base.norm = nn.ModuleList([stage]), nn.Identity()
+        several = hidden.unflatten(-1, (self.streams, -1)) if self.streams > 1 else None
+        stage = _OnlyLayer(self.layers[layer], selection, several)
+        kinds = getattr(self.base.config, "layer_types", None)
+        ends = {name: nn.Identity() for name in ("norm", "hc_head")}
         if kinds is not None:  # by which the base model picks a mask for its first layer
             self.base.config.layer_types = [kinds[layer], *kinds[1:]]
         try:
-            output = self.base(inputs_embeds=hidden, use_cache=False).last_hidden_state
+            with _parts(self.base, layers=nn.ModuleList([stage]), **ends):
+                embedded = hidden if several is None else several[:, :, 0]
+                output = self.base(inputs_embeds=embedded, use_cache=False).last_hidden_state
         finally:
             if kinds is not None:
                 self.base.config.layer_types = kinds
-            self.base.layers, self.base.norm = nn.ModuleList(self.layers), norm
-        return output, stage.selection
+        return output if several is None else output.flatten(2), stage.selection
+
+    def opened(self, embedded: Tensor) -> Tensor:
+        """Embeddings [T, H] as the first layer takes them, [T, streams x H]."""
+        return embedded if self.streams == 1 else embedded.repeat(1, self.streams)
+
+    def closed(self, hidden: Tensor) -> Tensor:
+        """What the last layer gives, [1, T, streams x H], as the final norm takes it, [1, T, H]."""
+        if self.streams == 1:
+            return hidden
+        collapsed: Tensor = self.base.hc_head(hidden.unflatten(-1, (self.streams, -1)))
+        return collapsed
 
     def moe(self, layer: int) -> Any:
         """The layer's mixture-of-experts block."""
         return self.layers[layer].mlp
 
-    def before_moe(self, layer: int, hidden: Tensor, selection: Any) -> tuple[Tensor, Tensor, Any]:
-        """A layer up to its experts: residual [B, T, H], input of the block [B, T, H], selection."""
-        decoder, block = self.layers[layer], self.layers[layer].mlp
-        catcher = _Catcher()
-        decoder.mlp = catcher
+    def before_moe(self, layer: int, hidden: Tensor, selection: Any) -> "BeforeMoe":
+        """A layer up to its experts."""
+        decoder, catcher, shares = self.layers[layer], _Catcher(), list[Tensor]()
+        hook = None
+        if self.streams > 1:
+            hook = decoder.ffn_hc.register_forward_hook(lambda _, args, result: shares.append(result[0]))
         try:
-            residual, selection = self.run(layer, hidden, selection)
+            with _parts(decoder, mlp=catcher):
+                residual, selection = self.run(layer, hidden, selection)
         finally:
-            decoder.mlp = block
+            if hook is not None:
+                hook.remove()
         assert catcher.x is not None
-        return residual, catcher.x, selection
+        return BeforeMoe(residual, catcher.x, selection, shares[0].to(residual.dtype) if shares else None)
 
     def route(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """The router's choice for the block's input [B, T, H]: experts int64 [B*T, top_k] and weights [B*T, top_k]."""
@@ -151,15 +190,32 @@ class Skeleton:
         return result
 
 
-class _OnlyLayer(nn.Module):
-    """Stands in the list of layers, and brings the selection that an earlier layer made (IndexShare)."""
+@dataclass(frozen=True)
+class BeforeMoe:
+    """residual: [B, T, streams x H]. x: input of the block, [B, T, H]. selection: made or given. shares: of each stream
+    in the block's output, [B, T, streams]; None where there is one stream, which takes all of it."""
 
-    def __init__(self, layer: nn.Module, selection: Any) -> None:
+    residual: Tensor
+    x: Tensor
+    selection: Any
+    shares: Tensor | None
+
+
+class _OnlyLayer(nn.Module):
+    """Stands in the list of layers, and brings the selection that an earlier layer made (IndexShare).
+
+    streams: the hidden states of a model that keeps several, [B, T, streams, H], in place of what the base model makes
+    of the embeddings that it was called with.
+    """
+
+    def __init__(self, layer: nn.Module, selection: Any, streams: Tensor | None) -> None:
         super().__init__()
         self._layer = [layer]  # in a list: not a submodule, so that the model's names stay as they are
-        self.selection = selection
+        self.selection, self._streams = selection, streams
 
     def forward(self, hidden: Tensor, **kwargs: Any) -> Any:
+        if self._streams is not None:
+            hidden = self._streams
         if "prev_topk_indices" not in kwargs:
             return self._layer[0](hidden, **kwargs)
         result = self._layer[0](hidden, **(kwargs | {"prev_topk_indices": self.selection}))
@@ -194,6 +250,46 @@ class _Given(nn.Module):
 
     def forward(self, *_: Any) -> Any:
         return self.result
+
+
+class _Headed(nn.Module):
+    """A text model that transformers has no class with a head for, because it only knows it beside a tower."""
+
+    base_model_prefix = "model"
+
+    def __init__(self, base: Any, config: Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model = base
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, dtype=dtype)
+
+    @property
+    def base_model(self) -> Any:
+        return self.model
+
+
+class _Join(NamedTuple):
+    """A stored tensor is the number-th of several equal parts, one below the other, of a whole in the model."""
+
+    whole: str
+    number: int
+    parts: int
+
+
+def _joins(conversions: list[Any]) -> Iterator[tuple[str, _Join]]:
+    """Of what transformers joins along the rows, by the end of a stored name. Experts have a loader of their own."""
+    for entry in conversions:
+        if isinstance(entry, WeightConverter) and [type(step) for step in entry.operations] == [Concatenate]:
+            for number, part in enumerate(entry.source_patterns):
+                if "*" not in part and entry.operations[0].dim == 0:
+                    yield part, _Join(entry.target_patterns[0], number, len(entry.source_patterns))
+
+
+def _causal(config: Any, dtype: torch.dtype) -> Any:
+    """The language model with its head, by transformers' classes."""
+    plain = {"dtype": dtype, "attn_implementation": "eager", "experts_implementation": "eager"}
+    if type(config) in AutoModelForCausalLM._model_mapping:
+        return AutoModelForCausalLM.from_config(config, **plain)
+    return _Headed(AutoModel.from_config(config, **plain), config, dtype)
 
 
 @contextmanager

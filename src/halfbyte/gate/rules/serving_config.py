@@ -40,7 +40,7 @@ def config_keys(facts: Facts) -> Iterator[Found]:
     "prefers indexer_types: they must say the same as each other and as the files.",
 )
 def indexer_schedule(facts: Facts) -> Iterator[Found]:
-    if facts.roles is None or facts.roles.arch.indexer is None:
+    if facts.roles is None or facts.roles.family.sparse_attention is None:
         return
     stated = facts.roles.indexers
     derived_config = {key: value for key, value in text_config_of(facts.config).items() if key != "indexer_types"}

@@ -16,6 +16,7 @@ from halfbyte.quantize.rounding.settings import Settings
 from halfbyte.quantize.rounding.tokens import Tokens
 
 Activation = Callable[[Tensor], Tensor]
+"""Gate and up [n, 2I] to the intermediate [n, I], as the model's own experts join them."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ def _hessian(seen: Sequence[tuple[float, Tokens]], settings: Settings, name: str
 
 
 def _intermediate(x: Tensor, gate_up: Tensor, act: Activation) -> Tensor:
-    gate, up = linear(x.float(), gate_up).chunk(2, dim=-1)
-    return act(gate) * up
+    return act(linear(x.float(), gate_up))
 
 
 def _output(x: Tensor, gate_up: Tensor, down: Tensor, act: Activation) -> Tensor:

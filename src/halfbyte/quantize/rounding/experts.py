@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.activations import ACT2FN
 
 from halfbyte import __version__
 from halfbyte.calibrate.coverage import Coverage
@@ -18,7 +17,6 @@ from halfbyte.checkpoint.resume import DamagedError, fingerprint_of, read_state,
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import output_error, write_whole
 from halfbyte.data.documents import Documents
-from halfbyte.errors import UnsupportedError
 from halfbyte.evidence.calibration import DataUsed
 from halfbyte.formats.modelopt import Algorithm
 from halfbyte.progress import Progress
@@ -81,7 +79,7 @@ def _round_experts(task: Task, work: Path, store: RoundedExperts, progress: Prog
     with Streamed.open(
         task.src, device=bounds.device, memory_budget=bounds.memory_budget, work=work, progress=progress
     ) as model:
-        lengths, act = [len(ids) for ids in sequences], _activation(model.config)
+        lengths, act = [len(ids) for ids in sequences], model.join
         rounder = Rounder(model.num_experts, task.layers, lengths, act, settings, store, weights)
         hidden, width = int(model.config.hidden_size), model.roles.arch.expert_width
         rounder.side_by_side = experts_at_a_time(bounds.device, hidden, width, bounds.memory_budget)
@@ -140,13 +138,6 @@ def _finished_layers(work: Path, key: str, progress: Progress) -> int:
         pass
     remove_file(work / STATE)
     return 0
-
-
-def _activation(config: Any) -> Any:
-    name = getattr(config, "hidden_act", None)
-    if name not in ACT2FN:
-        raise UnsupportedError(f"hidden_act {name!r}: not an activation that can be computed")
-    return ACT2FN[name]
 
 
 def _key(src: Checkpoint, data: str, layers: set[int], bounds: DataBounds, settings: Settings) -> str:
