@@ -32,6 +32,23 @@ class Indexer:
 
 
 @dataclass(frozen=True)
+class BlockSelection:
+    """Attention to some blocks of keys only: heads that score and their width, keys of a block, blocks selected, layers
+    that do so. One key a token and layer is kept for the scores."""
+
+    heads: int
+    width: int
+    block: int
+    top_k: int
+    layers: frozenset[int]
+
+    @property
+    def tokens(self) -> int:
+        """Keys that are attended to."""
+        return self.block * self.top_k
+
+
+@dataclass(frozen=True)
 class LinearAttention:
     """Gated delta net: heads and their widths for keys and values, and taps of its convolution."""
 
@@ -89,6 +106,7 @@ class Architecture:
     max_context: int
     mla: Mla | None = None
     indexer: Indexer | None = None
+    selection: BlockSelection | None = None
     attention_bias: bool = False
     qk_norm: str = ""
     router_bias: bool = False

@@ -141,6 +141,18 @@ def pooled_indexer(arch: Architecture) -> Iterator[Described]:
         yield Described(f"self_attn.indexer.index_kpool_compress_{part}", Role.INDEXER, shape)
 
 
+def vision_bytes(config: Config, text_hidden: int) -> int:
+    """BF16 bytes of tower and merger, by their matrices, from the keys of `vision_config`."""
+    vision = config.get("vision_config")
+    if not isinstance(vision, dict) or "depth" not in vision:
+        return 0
+    hidden, wide = positive(vision, "hidden_size"), positive(vision, "intermediate_size")
+    out, merged = positive(vision, "out_hidden_size"), positive(vision, "projection_intermediate_size", 10240)
+    patches = positive(vision, "spatial_merge_size", 2) ** 2
+    merger = out * (out + 3 * merged + patches * hidden)
+    return 2 * (positive(vision, "depth") * (4 * hidden * hidden + 3 * hidden * wide) + merger)
+
+
 FAMILY = Family(
     model_type="glm5_next",
     aliases=("glm5_next_text",),
@@ -157,6 +169,7 @@ FAMILY = Family(
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/glm5_next")),
     },
     answers=GlmFormat,
+    vision_bytes=vision_bytes,
     only_wrapped=True,
     wrapping=Wrapping({"model.": "model.language_model."}, ("model.visual.",)),
 )

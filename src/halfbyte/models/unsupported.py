@@ -8,14 +8,12 @@ REASONS: dict[str, str] = {
     "leave no whole kernel tiles under tensor parallelism",
     "kimi_linear": "its delta attention (KDA) has convolutions and gates that are not described here",
     "longcat_flash": "some of its experts are identities without weights, which a list of experts cannot say",
-    "minimax_m3_vl": "its text model selects blocks of keys, beside a vision tower: names are not known here",
     "nemotron_h": "its layers are Mamba, attention or experts, one each, and its experts have no gate_proj",
     "step3p7": "its attention has a gate of its own (g_proj) and it lies beside a vision tower",
 }
 ALIASES = {
     "gemma4_text": "gemma4",
     "gemma4_unified": "gemma4",
-    "minimax_m3_vl_text": "minimax_m3_vl",
     "nemotron_h_omni": "nemotron_h",
     "step3p5": "step3p7",
 }

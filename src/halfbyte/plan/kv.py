@@ -1,7 +1,8 @@
 """The KV cache: bytes of a token on one rank, by pipeline stage, and tokens of a pool.
 
 Latent attention keeps `latent` numbers per layer on every tensor-parallel rank; an indexer layer adds its key and one
-float32 scale (128 + 4 bytes); grouped-query attention keeps K and V of the rank's heads. Decode context parallelism
+float32 scale (128 + 4 bytes); grouped-query attention keeps K and V of the rank's heads, and where it selects blocks
+one BF16 key for that (SGLang at 01b5f57, minimax_m3.py). Decode context parallelism
 spreads tokens over ranks: of everything or of the latent only, by engine.
 """
 
@@ -54,7 +55,10 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
             for heads in (arch.kv_heads, arch.sliding_kv_heads or arch.kv_heads)
         )
         sliding = sum(layer in arch.sliding for layer in layers)
+        chosen = arch.selection
+        selecting = 0 if chosen is None else sum(layer in chosen.layers for layer in layers) * chosen.width
         return KvStage(
+            index=2 * selecting / spread,
             heads=(len(layers) - sliding - linear + drafts) * far,
             sliding=sliding * near,
             sliding_share=held_in_window(arch, d, settled, d.context) / d.context if sliding else 0.0,

@@ -61,7 +61,11 @@ class StepWork:
         stage = kv_stage(self.arch, self.plan.deployment, self.plan.limits, range(self.arch.layers), last=True)
         seen = context if self.arch.indexer is None else min(context, self.arch.indexer.top_k)
         window = min(context, self.arch.window)
-        return stage.latent * seen + stage.index * context + stage.heads * context + stage.sliding * window
+        heads = stage.heads * context
+        if self.arch.selection is not None:
+            share = len(self.arch.selection.layers) / self.arch.layers
+            heads *= 1 - share + share * min(1.0, self.arch.selection.tokens / context)
+        return stage.latent * seen + stage.index * context + heads + stage.sliding * window
 
     def attention_flops(self, new: float, context: float) -> float:
         """Attention and indexer FLOPs on a rank of `new` tokens at the end of a context of `context` tokens.
@@ -78,6 +82,10 @@ class StepWork:
         seen = before if arch.indexer is None else min(before, arch.indexer.top_k)
         far, near = arch.layers - len(arch.sliding) - len(arch.linear), len(arch.sliding)
         flops = 2 * new * width * (far * seen + near * min(seen, arch.window))
+        if arch.selection is not None:
+            few = len(arch.selection.layers)
+            flops -= 2 * new * width * few * max(seen - arch.selection.tokens, 0)
+            flops += 2 * few * new * before * arch.selection.heads * arch.selection.width
         if arch.indexer is not None:
             flops += 2 * len(arch.indexers) * new * before * arch.indexer.heads * arch.indexer.width
         return flops

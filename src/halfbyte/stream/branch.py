@@ -89,11 +89,16 @@ def _shifted(group: Group, by: int) -> Group:
 @contextmanager
 def swapped(linears: Linears, others: Mapping[str, Tensor]) -> Iterator[None]:
     """Other weights in some linears for a while."""
-    own = {name: linears[name]._parameters["weight"] for name in others}
+    modules = {id(linears[name].module): linears[name].module for name in others}
+    own = {key: module._parameters["weight"] for key, module in modules.items()}
     for name, weight in others.items():
-        linears[name]._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
+        module, rows = linears[name].module, linears[name].rows
+        if rows is not None:
+            part, weight = weight, module.weight.clone()
+            weight[rows] = part
+        module._parameters["weight"] = nn.Parameter(weight, requires_grad=False)
     try:
         yield
     finally:
-        for name, parameter in own.items():
-            linears[name]._parameters["weight"] = parameter
+        for key, parameter in own.items():
+            modules[key]._parameters["weight"] = parameter

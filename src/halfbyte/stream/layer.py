@@ -18,7 +18,7 @@ from halfbyte.stream.experts import Asked, device_rows, looker, run_expert
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.routing import ExpertRows, Routing
 from halfbyte.stream.rows import Rows
-from halfbyte.stream.skeleton import Linears, Skeleton, rounds_its_input, watched
+from halfbyte.stream.skeleton import Linear, Linears, Skeleton, rounds_its_input, watched
 from halfbyte.stream.state import Group
 from halfbyte.stream.stats import Clock
 from halfbyte.stream.weights import ActivationScales, ExpertWeights, Loader, decoded, expert_activation_scales
@@ -89,11 +89,12 @@ class LayerRun:
             with clock.measure("copy" if self._skeleton.device.type == "cpu" else "compute"):
                 for entry, raw in zip(parcel, raws, strict=True):
                     dtype = self._skeleton.dtype_of(self._skeleton.target(entry.name))
-                    name, module = self._skeleton.fill(entry, decoded(entry, raw, dtype))
-                    if isinstance(module, nn.Linear):
-                        linears[name] = module
-                        if self._simulate and entry.format == NVFP4:
-                            handle = rounds_its_input(module, _needed_scale(entry, raw))
+                    filled = self._skeleton.fill(entry, decoded(entry, raw, dtype))
+                    if isinstance(filled.module, nn.Linear):
+                        linears[filled.name] = Linear(filled.module, filled.rows)
+                        first = filled.rows is None or filled.rows.start == 0  # the others read the same input
+                        if self._simulate and entry.format == NVFP4 and first:
+                            handle = rounds_its_input(filled.module, _needed_scale(entry, raw))
                             stack.callback(handle.remove)
             self._loader.give_back(ticket)
         self._skeleton.check_filled(number)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM
-from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, get_model_conversion_mapping
 from transformers.core_model_loading import Concatenate, WeightConverter, WeightRenaming, rename_source_key
 
 from halfbyte.checkpoint.inventory import Entry
@@ -22,8 +22,29 @@ from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.models.role_map import RoleMap
 from halfbyte.modules.experts import check_joined, is_experts
 
-Linears = dict[str, nn.Linear]
-"""Name in the checkpoint -> module."""
+
+@dataclass(frozen=True)
+class Linear:
+    """A linear of the checkpoint: a module of transformers' model, or some of its rows where it joins several."""
+
+    module: nn.Linear
+    rows: slice | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        return self.module.weight if self.rows is None else self.module.weight[self.rows]
+
+
+Linears = dict[str, Linear]
+"""By name in the checkpoint."""
+
+
+class Filled(NamedTuple):
+    """Where a weight went. name: of its module in the checkpoint. rows: which of the module's, None for all."""
+
+    name: str
+    module: nn.Module
+    rows: slice | None
 
 
 class Skeleton:
@@ -39,6 +60,8 @@ class Skeleton:
         self.layers: list[Any] = list(self.base.layers)
         known = self.base if isinstance(self.model, _Headed) else self.model  # to transformers
         conversions = get_model_conversion_mapping(known, None, None)
+        if roles.family.only_wrapped:  # transformers knows the published names of the model beside its towers
+            conversions = [*conversions, *(get_checkpoint_conversion_mapping(roles.family.model_type) or ())]
         self._renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
         self._joins = dict(_joins(conversions))
         self._wanted = self.model.state_dict()
@@ -82,12 +105,8 @@ class Skeleton:
         """What transformers computes with: `dtype`, but float32 for what it never lowers."""
         return torch.float32 if any(name in target for name in self._float32) else self.dtype
 
-    def fill(self, entry: Entry, weight: Tensor) -> tuple[str, nn.Module | None]:
-        """Put one weight or bias into its module; returns the module's name in the checkpoint, and the module; None
-        where the weight is a part of the module's.
-
-        Raises CheckpointError for a wrong shape.
-        """
+    def fill(self, entry: Entry, weight: Tensor) -> Filled:
+        """Put one weight or bias into its module. Raises CheckpointError for a wrong shape."""
         target = self.target(entry.name)
         join = next((join for part, join in self._joins.items() if part in entry.name), None)
         rows, *rest = self._wanted[target].shape or (1,)
@@ -101,14 +120,15 @@ class Skeleton:
                 whole = weight.new_empty(self._wanted[target].shape)
                 module._parameters[name] = nn.Parameter(whole, requires_grad=False)
                 self._lacking[target] = join.parts
-            module._parameters[name].data[join.number * wanted[0] : (join.number + 1) * wanted[0]] = weight
+            own = slice(join.number * wanted[0], (join.number + 1) * wanted[0])
+            module._parameters[name].data[own] = weight
             self._lacking[target] -= 1
-            return entry.role.module, None
+            return Filled(entry.role.module, module, own)
         if name in module._parameters:
             module._parameters[name] = nn.Parameter(weight, requires_grad=False)
         else:
             module._buffers[name] = weight
-        return entry.role.module, module
+        return Filled(entry.role.module, module, None)
 
     def check_filled(self, layer: int) -> None:
         """Raise CheckpointError for a tensor that the files lack."""
@@ -281,7 +301,8 @@ def _joins(conversions: list[Any]) -> Iterator[tuple[str, _Join]]:
         if isinstance(entry, WeightConverter) and [type(step) for step in entry.operations] == [Concatenate]:
             for number, part in enumerate(entry.source_patterns):
                 if "*" not in part and entry.operations[0].dim == 0:
-                    yield part, _Join(entry.target_patterns[0], number, len(entry.source_patterns))
+                    whole = entry.target_patterns[0].replace("\\", "")
+                    yield part.replace("\\", ""), _Join(whole, number, len(entry.source_patterns))
 
 
 def _causal(config: Any, dtype: torch.dtype) -> Any:
@@ -309,8 +330,8 @@ def _parts(block: nn.Module, **parts: nn.Module) -> Iterator[None]:
 def watched(linears: Linears, look: Callable[[str, Tensor], None]) -> Iterator[None]:
     """Call `look(name, input)` whenever one of the linears runs."""
     handles = [
-        module.register_forward_pre_hook(lambda _, args, name=name: look(name, args[0]))
-        for name, module in linears.items()
+        linear.module.register_forward_pre_hook(lambda _, args, name=name: look(name, args[0]))
+        for name, linear in linears.items()
     ]
     try:
         yield
