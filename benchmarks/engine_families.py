@@ -60,6 +60,48 @@ KIMI = {
     "v_head_dim": 128,
     "vocab_size": VOCABULARY,
 }
+ERNIE = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": 768,
+    "max_position_embeddings": 2048,
+    "moe_intermediate_size": 256,
+    "moe_k": 4,
+    "moe_layer_end_index": 3,
+    "moe_num_experts": 16,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCABULARY,
+}
+HUNYUAN = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": 256,
+    "max_position_embeddings": 2048,
+    "moe_intermediate_size": [256] * 3,
+    "moe_topk": [4] * 3,
+    "num_attention_heads": 4,
+    "num_experts": 16,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 2,
+    "num_shared_expert": [1] * 3,
+    "vocab_size": VOCABULARY,
+}
+MIMO = {
+    "hidden_size": HIDDEN,
+    "hybrid_layer_pattern": [0, 1, 1, 1],
+    "intermediate_size": 768,
+    "max_position_embeddings": 2048,
+    "moe_intermediate_size": 256,
+    "moe_layer_freq": [0, 1, 1, 1],
+    "n_routed_experts": 16,
+    "num_attention_heads": 8,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "swa_num_attention_heads": 8,
+    "swa_num_key_value_heads": 4,
+    "vocab_size": VOCABULARY,
+}
 VISION = {
     "deepstack_visual_indexes": [],
     "depth": 2,
@@ -178,7 +220,63 @@ def kimi_k25() -> tuple[dict[str, Any], Tensors]:
     return config, tensors_of(text, False, wrapped(config)) | projector
 
 
-MADE = {"qwen3_next": qwen3_next, "qwen3_5_moe": qwen3_5_moe, "kimi_k2": kimi_k2, "kimi_k25": kimi_k25}
+def ernie4_5_moe() -> tuple[dict[str, Any], Tensors]:
+    config = text_config("ERNIE-4.5-21B-A3B", ERNIE)
+    return config, tensors_of(config, one_centred=False)
+
+
+def hunyuan_v1_moe() -> tuple[dict[str, Any], Tensors]:
+    config = text_config("Hunyuan-A13B", HUNYUAN)
+    return config | {"rope_scaling": {"alpha": 1000.0, "factor": 1.0, "type": "dynamic"}}, tensors_of(config, False)
+
+
+def mimo_v2_flash() -> tuple[dict[str, Any], Tensors]:
+    config = text_config("MiMo-V2-Flash-BF16", MIMO)
+    return config, tensors_of(config, one_centred=False)
+
+
+def qwen3_vl_moe() -> tuple[dict[str, Any], Tensors]:
+    """The text model of Qwen3-VL beside a tower, its experts one by one."""
+    import ml_dtypes
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    text = text_config("Qwen3-30B-A3B", QWEN) | {"model_type": "qwen3_vl_moe_text"}
+    text["rope_parameters"] = ROPE | {"mrope_section": [24, 20, 20], "partial_rotary_factor": 1.0}
+    vision = VISION | {"deepstack_visual_indexes": [0], "model_type": "qwen3_vl_moe"}
+    with torch.device("meta"):
+        whole = AutoModelForImageTextToText.from_config(
+            AutoConfig.for_model("qwen3_vl_moe", text_config=dict(text), vision_config=dict(vision))
+        )
+    config = {
+        "architectures": ["Qwen3VLMoeForConditionalGeneration"],
+        "image_token_id": VOCABULARY - 1,
+        "model_type": "qwen3_vl_moe",
+        "text_config": text,
+        "tie_word_embeddings": False,
+        "video_token_id": VOCABULARY - 2,
+        "vision_config": vision,
+        "vision_end_token_id": VOCABULARY - 3,
+        "vision_start_token_id": VOCABULARY - 4,
+    }
+    tower = {name: tensor for name, tensor in whole.state_dict().items() if name.startswith("model.visual.")}
+    random = np.random.default_rng(1)
+    return config, tensors_of(text | {"model_type": "qwen3_moe"}, False, wrapped(config)) | {
+        name: (0.02 * random.standard_normal(tuple(tensor.shape))).astype(ml_dtypes.bfloat16)
+        for name, tensor in tower.items()
+    }
+
+
+MADE = {
+    "ernie4_5_moe": ernie4_5_moe,
+    "hunyuan_v1_moe": hunyuan_v1_moe,
+    "mimo_v2_flash": mimo_v2_flash,
+    "qwen3_vl_moe": qwen3_vl_moe,
+    "qwen3_next": qwen3_next,
+    "qwen3_5_moe": qwen3_5_moe,
+    "kimi_k2": kimi_k2,
+    "kimi_k25": kimi_k25,
+}
 
 
 def wrapped(config: dict[str, Any]) -> Callable[[str], str]:
