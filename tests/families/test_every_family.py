@@ -6,6 +6,7 @@ quantized, verified, gated, planned, compared, streamed, exported and talked to,
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -114,6 +115,25 @@ def test_gate_lets_it_through(model_type: str) -> None:
         run("gate", quantized(model_type), "--engine", "vllm", "--depth", "full", "--format", "json")["decision"]
         == "pass"
     )
+
+
+TIED = [name for name, chosen in SETS.items() if CONFIGS[chosen].get("tie_word_embeddings")]
+
+
+@pytest.mark.parametrize("model_type", TIED)
+def test_a_head_that_is_the_embedding_is_in_the_list(model_type: str, tmp_path: Path) -> None:
+    """No file holds it, vLLM asks about it all the same, and stops without the entry."""
+    shutil.copytree(quantized(model_type), tmp_path / "copy")
+    for name in ("config.json", "hf_quant_config.json"):
+        document = json.loads((tmp_path / "copy" / name).read_text())
+        block = document.get("quantization_config", document.get("quantization"))
+        key = "ignore" if "ignore" in block else "exclude_modules"
+        assert "lm_head" in block[key]
+        block[key].remove("lm_head")
+        (tmp_path / "copy" / name).write_text(json.dumps(document))
+    words = ("--engine", "vllm", "--format", "json")
+    findings = run("gate", tmp_path / "copy", *words, code=1)["findings"]
+    assert any("lm_head is stored unquantized but lm_head is not excluded" in found["message"] for found in findings)
 
 
 @pytest.mark.parametrize("model_type", SETS)

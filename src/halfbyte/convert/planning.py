@@ -11,7 +11,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.convert.options import Layout
 from halfbyte.disk import read_regular
-from halfbyte.engines.exclusions import exclusion_entries
+from halfbyte.engines.exclusions import exclusion_entries, tied_head
 from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.formats import compressed_tensors, modelopt
 from halfbyte.formats.catalogue import NVFP4
@@ -154,6 +154,9 @@ def _ignored(entries: list[Entry], roles: RoleMap, layout: Layout) -> list[str]:
     """ModelOpt's entries may be patterns; compressed-tensors takes whole paths."""
     linears = [entry for entry in entries if len(entry.shape) == 2 and entry.role.role is not Role.NORM]
     kept = [entry.role.module for entry in linears if not is_nvfp4(entry.form)]
+    head = tied_head(roles, kept)
+    if head is not None:
+        kept.append(head.module)
     if layout == "modelopt":
         return exclusion_entries(kept, [entry.role.module for entry in linears if is_nvfp4(entry.form)], roles)
     embeddings = {entry.role.module for entry in linears if entry.role.role is Role.EMBEDDING}

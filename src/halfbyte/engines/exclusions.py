@@ -46,6 +46,18 @@ def exclusion_entries(kept: Iterable[str], quantized: Iterable[str], roles: Role
     return sorted(entries, key=_natural)
 
 
+def tied_head(roles: RoleMap, modules: Iterable[str]) -> TensorRole | None:
+    """The output head that no file holds because it is the embedding: vLLM builds it and asks the list about it.
+
+    modules: all that the checkpoint has. Run: vLLM 0.26.0, ERNIE 4.5 and Hunyuan, which without an entry stop in
+    Marlin's preparation of packed weights.
+    """
+    module = roles.wrapping.outer("lm_head.weight").removesuffix(".weight")
+    if not roles.arch.tied_embeddings or module in set(modules):
+        return None
+    return TensorRole(Role.LM_HEAD, module, "weight")
+
+
 def _holds_the_layers(path: str, roles: RoleMap) -> bool:
     return f"{roles.layers_path}.".startswith(f"{path}.")
 

@@ -25,6 +25,7 @@ class Sglang(Engine):
     run_names = MappingProxyType(dict.fromkeys(("q_a_proj", "kv_a_proj_with_mqa"), "fused_qkv_a_proj_with_mqa"))
     packs_mtp = False  # DeepseekModelNextN sets quant_config=None for modelopt_fp4
     folds_shared = True  # ModelOptFp4Config.can_fuse_shared_expert: vetoed by an entry that contains `shared_expert`
+    asks_tied_head = False  # not known
     config_indexer_types = True
     weight_only_from = (8, 0)
     profiles = False

@@ -30,6 +30,7 @@ class Vllm(Engine):
     run_names = MappingProxyType(dict.fromkeys(("q_a_proj", "kv_a_proj_with_mqa"), "fused_qkv_a_proj"))
     packs_mtp = True
     folds_shared = False
+    asks_tied_head = True  # run, 0.26.0: Marlin then prepares the embedding as packed weights and stops
     config_indexer_types = False
     weight_only_from = (7, 5)  # get_min_capability
     profiles = True

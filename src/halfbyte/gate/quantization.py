@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
-from halfbyte.engines.exclusions import contradictions, looked_up
+from halfbyte.engines.exclusions import contradictions, looked_up, tied_head
 from halfbyte.formats.catalogue import QUANTIZED
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.compressed import misread
@@ -44,6 +44,9 @@ def misread_exclusions(facts: Facts, entries: Sequence[str]) -> Iterator[tuple[s
     linears = _representatives([some.first for some in facts.linears])
     for name in facts.engines:
         asked = [item for item in linears if looked_up(ENGINES[name], item[0], facts.roles.family)]
+        head = tied_head(facts.roles, (some.first.role.module for some in facts.linears))
+        if head is not None and ENGINES[name].asks_tied_head:
+            asked.append((head, False))
         for found in contradictions(entries, asked, [name]):
             yield str(found), found.module
 

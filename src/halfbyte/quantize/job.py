@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.engines.exclusions import contradictions, exclusion_entries
+from halfbyte.engines.exclusions import contradictions, exclusion_entries, tied_head
 from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import F32, NVFP4, NVFP4_COMPRESSED
@@ -150,8 +150,12 @@ def _exclusions(
     """The ignore list, proved against both engines' matching rules."""
     quantized = [linear.role.module for linear in linears if linear.quantize]
     left = [linear.role.module for linear in linears if not linear.quantize]
-    exclusions = exclusion_entries(left, quantized, roles)
     asked = [(linear.role, linear.quantize) for linear in linears if linear.role.role is not Role.EMBEDDING]
+    head = tied_head(roles, left + quantized)
+    if head is not None:
+        left.append(head.module)
+        asked.append((head, False))
+    exclusions = exclusion_entries(left, quantized, roles)
     problems = contradictions(exclusions, asked)
     if problems and not force:
         raise RecipeError(
