@@ -88,7 +88,9 @@ FAMILY = Family(
         "vllm": Support(
             file="ernie45_moe",
             asks_router=False,
-            router_known=Known("read", "vLLM at 0028a75, ernie45_moe.py: the router is built with quant_config=None"),
+            router_known=Known(
+                "run", "vLLM 0.26.0 on one H100; ernie45_moe.py: the router is built with quant_config=None"
+            ),
         ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/ernie4_5_moe")),
     },

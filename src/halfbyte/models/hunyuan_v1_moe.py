@@ -84,7 +84,9 @@ FAMILY = Family(
         "vllm": Support(
             file="hunyuan_v1",
             asks_router=False,
-            router_known=Known("read", "vLLM at 00f8d44, hunyuan_v1.py: the router is built with quant_config=None"),
+            router_known=Known(
+                "run", "vLLM 0.26.0 on one H100; hunyuan_v1.py: the router is built with quant_config=None"
+            ),
         ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/hunyuan_v1_moe")),
     },

@@ -126,7 +126,7 @@ FAMILY = Family(
         "vllm": Support(
             file="mimo_v2_flash",
             asks_router=False,
-            router_known=Known("read", "vLLM at 01ed47b, mimo_v2_flash.py: the router is a plain torch linear"),
+            router_known=Known("run", "vLLM 0.26.0 on one H100; mimo_v2_flash.py: the router is a plain torch linear"),
         ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/mimo_v2_flash")),
     },

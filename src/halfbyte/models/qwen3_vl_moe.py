@@ -16,7 +16,9 @@ FAMILY = qwen3_moe.FAMILY.but(
     aliases=("qwen3_vl_moe_text",),
     computed_as="qwen3_moe",
     engines={
-        "vllm": Support(file="qwen3_vl_moe", asks_router=True, router_known=Known("read", f"vLLM 0.26.0, {_ROUTER}")),
+        "vllm": Support(
+            file="qwen3_vl_moe", asks_router=True, router_known=Known("run", f"vLLM 0.26.0 on one H100, {_ROUTER}")
+        ),
     },
     llama_cpp=None,
     only_wrapped=True,
