@@ -47,8 +47,8 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 bench: .venv/ready .venv-peers/ready
-	$(BIN)/python benchmarks/encode.py
-	$(BIN)/python benchmarks/quantize.py
+	$(BIN)/python -m benchmarks.quantize.encode
+	$(BIN)/python -m benchmarks.quantize.quantize
 
 # ModelOpt and compressed-tensors need an older transformers, so the peers live in an environment of their own.
 golden: .venv-peers/ready

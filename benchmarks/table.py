@@ -46,9 +46,17 @@ def record(name: str, row: dict[str, Any]) -> None:
 
 def command() -> str:
     """What was typed to make this row, from the repository's root: no path of the machine in it."""
-    script = Path(sys.argv[0]).resolve()
-    shown = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
-    return shlex.join(["python", str(shown), *sys.argv[1:]]).replace(f"{ROOT}/", "")
+    return shlex.join(["python", "-m", _module(), *sys.argv[1:]]).replace(f"{ROOT}/", "")
+
+
+def again(*arguments: str) -> list[str]:
+    """The running benchmark once more, in a process of its own; it starts in the repository's root, as this one did."""
+    return [sys.executable, "-m", _module(), *arguments]
+
+
+def _module() -> str:
+    """Of the script that runs: `benchmarks.gate.gate`."""
+    return ".".join(Path(sys.argv[0]).resolve().relative_to(ROOT).with_suffix("").parts)
 
 
 def peer(script: str, *arguments: str) -> dict[str, Any] | None:

@@ -34,8 +34,8 @@ def test_it_is_short() -> None:
 
 
 def test_its_figures_are_those_of_the_results() -> None:
-    """`benchmarks/readme.py` writes the table; here it is held against the rows, and shown to notice a change."""
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks/readme.py")
+    """`benchmarks/front/readme.py` writes the table; here it is held against the rows, and shown to notice a change."""
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks/front/readme.py")
     assert spec is not None
     assert spec.loader is not None
     readme = importlib.util.module_from_spec(spec)

@@ -26,3 +26,30 @@ def test_what_a_benchmark_imports_of_the_package_is_there(file: Path) -> None:
         for name in node.names:
             inner = f"{node.module}.{name.name}"
             assert hasattr(module, name.name) or importlib.util.find_spec(inner) is not None, inner
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
+def test_what_a_benchmark_imports_of_another_is_there(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmarks."):
+            assert node.module is not None
+            other = ROOT / Path(*node.module.split(".")).with_suffix(".py")
+            assert {name.name for name in node.names} <= _defined(ast.parse(other.read_text("utf-8")))
+
+
+def _defined(module: ast.Module) -> set[str]:
+    """What stands at the top of a module, imports included."""
+    found: set[str] = set()
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(name.asname or name.name).partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {inner.id for target in targets for inner in ast.walk(target) if isinstance(inner, ast.Name)}
+    return found
+
+
+def test_benchmarks_lie_in_a_folder_of_their_verb() -> None:
+    assert [path.name for path in (ROOT / "benchmarks").glob("*.py")] == ["table.py"]

@@ -139,7 +139,7 @@ def test_false_passes_stay_at_five_percent(n: int, accuracy: float, flips: float
     ("n", "accuracy", "clustered"), [(100, 0.8, False), (500, 0.5, False), (500, 0.8, True), (1000, 0.95, False)]
 )
 def test_intervals_cover_what_they_say(n: int, accuracy: float, clustered: bool) -> None:
-    """A fast version of benchmarks/evaluate_calibration.py: 95 % intervals of a known difference."""
+    """A fast version of benchmarks/evaluate/evaluate_calibration.py: 95 % intervals of a known difference."""
     draw, runs, loss, covered = np.random.default_rng(17), 1500, 0.04, 0
     labels = [str(i // 10) for i in range(n)] if clustered else None
     for _ in range(runs):

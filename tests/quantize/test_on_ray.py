@@ -106,7 +106,8 @@ def test_what_cannot_be(source: Path, tmp_path: Path) -> None:
         quantize(source, out, ray="127.0.0.1:1")
 
 
-@pytest.mark.parametrize("model", ["small", pytest.param("tiny-glm", marks=pytest.mark.slow)])
+@pytest.mark.slow  # two machines that import torch: over a minute on two cores
+@pytest.mark.parametrize("model", ["small", "tiny-glm"])
 def test_scales_of_shares_are_those_of_all(model: str, source: Path, two: Any, tmp_path: Path) -> None:
     """Two machines, half of the documents each: all counts are the same, all values to the last bits of a product."""
     data = tmp_path / "data.jsonl"

@@ -20,13 +20,15 @@ FLOOR = E2M1_MAX * 2.0**-6
 
 ROUNDING_ERROR = 0.008
 """Squared error of activations in NVFP4 relative to their squares, between floor and ceiling: 0.0083 to 0.0091 for
-blocks of normal, Laplace, Student-t and gated normal values (`benchmarks/activation_outliers.py`), rounded down."""
+blocks of normal, Laplace, Student-t and gated normal values, rounded down; as is printed by
+`benchmarks/calibrate/activation_outliers.py`.
+"""
 
 ADDED_ERROR = (0.0022, 0.011, 0.031, 0.031, 1.0)
 """What a block loses beyond that, relative to its squares, in each octave below the floor; the last one vanishes.
 
-The most of all kinds of blocks in `benchmarks/activation_outliers.py`, rounded up. The fourth octave, where the scale
-is always 2**-9, costs less than the third and counts as much.
+The most of all kinds of blocks in `benchmarks/calibrate/activation_outliers.py`, rounded up. The fourth octave, where
+the scale is always 2**-9, costs less than the third and counts as much.
 """
 
 

@@ -2,7 +2,7 @@
 
 Item counts: GPQA diamond 198; SciCode 338 sub-problems of its 80 problems; IFBench 294 in its published answers; AA-LCR
 100; tau2 telecom's base split 114. Accuracies of glm-5.2: FP8 as published on the card of GLM-5.2-NVFP4. Those of tiny:
-BF16, `benchmarks/rounding_tasks.py`.
+BF16, `benchmarks/quantize/rounding_tasks.py`.
 """
 
 import json
