@@ -36,10 +36,12 @@ def timed(*command: str, cwd: Path | None = None) -> tuple[float, str]:
 
 
 def alone(env: Path, *packages: str) -> tuple[float, float]:
-    """Seconds to install packages into an environment of their own, and its megabytes, pip left out."""
+    """Seconds to install packages into an environment of their own, and its megabytes without pip (torch is not
+    imported without setuptools, which stays beside it)."""
     seconds = timed(sys.executable, "-m", "venv", str(env))[0]
     seconds += timed(str(env / "bin/pip"), "install", "-q", *packages)[0]
-    timed(str(env / "bin/pip"), "uninstall", "-q", "-y", "pip", "setuptools")
+    left = [] if any(package.startswith("torch==") for package in packages) else ["setuptools"]
+    timed(str(env / "bin/pip"), "uninstall", "-q", "-y", "pip", *left)
     files = (one for one in env.rglob("*") if one.is_file() and not one.is_symlink())
     return seconds, sum(one.stat().st_size for one in files) / 1e6
 
