@@ -23,7 +23,7 @@ PEERS = {
     "llmcompressor": ("llmcompressor", "benchmarks/peers/requirements-llmcompressor.txt"),
 }
 """Distribution -> what a user imports of it, and where its version is pinned."""
-NEEDED = {"transformers": (), "nvidia-modelopt": ("torch", "requests"), "llmcompressor": ("torch",)}
+NEEDED = {"transformers": (), "nvidia-modelopt": ("torch", "transformers", "requests"), "llmcompressor": ("torch",)}
 """Of the same file: what its import needs and pip does not bring, or not in this version."""
 
 

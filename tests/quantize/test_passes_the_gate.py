@@ -27,8 +27,13 @@ FAMILIES = (
     "GLM-4.5-Air",
     "GLM-4.7-Flash",
     "Qwen3-30B-A3B",
+    "Qwen3-Next-80B-A3B",
+    "Qwen3.5-35B-A3B-text",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",
+    "ERNIE-4.5-21B-A3B",
+    "Hunyuan-A13B",
+    "MiMo-V2-Flash-BF16",
 )
 RECIPES: tuple[Any, ...] = (
     "nvfp4-routed-experts",
