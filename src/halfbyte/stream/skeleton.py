@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForCausalLM
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, get_model_conversion_mapping
-from transformers.core_model_loading import Concatenate, WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.models.role_map import RoleMap
 from halfbyte.modules.experts import check_joined, is_experts
+from halfbyte.stream.causal import causal, conversions_of, joins, known_to_transformers
 
 
 @dataclass(frozen=True)
@@ -58,12 +57,9 @@ class Skeleton:
         self.model: Any = self._built()
         self.base: Any = self.model.base_model
         self.layers: list[Any] = list(self.base.layers)
-        known = self.base if isinstance(self.model, _Headed) else self.model  # to transformers
-        conversions = get_model_conversion_mapping(known, None, None)
-        if roles.family.only_wrapped:  # transformers knows the published names of the model beside its towers
-            conversions = [*conversions, *(get_checkpoint_conversion_mapping(roles.family.model_type) or ())]
+        known, conversions = known_to_transformers(self.model), conversions_of(self.model, roles.family)
         self._renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
-        self._joins = dict(_joins(conversions))
+        self._joins = dict(joins(conversions))
         self._wanted = self.model.state_dict()
         self._lacking: dict[str, int] = {}  # parts of joined tensors that are still to come
         self._float32 = tuple(known._get_dtype_plan(dtype))
@@ -75,7 +71,7 @@ class Skeleton:
     def _built(self) -> Any:
         try:
             with torch.device("meta"):
-                model = _causal(self.config, self.dtype)
+                model = causal(self.config, self.dtype)
             model.eval().requires_grad_(False)
             base = model.base_model
             if hasattr(base, "rotary_emb"):
@@ -270,47 +266,6 @@ class _Given(nn.Module):
 
     def forward(self, *_: Any) -> Any:
         return self.result
-
-
-class _Headed(nn.Module):
-    """A text model that transformers has no class with a head for, because it only knows it beside a tower."""
-
-    base_model_prefix = "model"
-
-    def __init__(self, base: Any, config: Any, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = base
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False, dtype=dtype)
-
-    @property
-    def base_model(self) -> Any:
-        return self.model
-
-
-class _Join(NamedTuple):
-    """A stored tensor is the number-th of several equal parts, one below the other, of a whole in the model."""
-
-    whole: str
-    number: int
-    parts: int
-
-
-def _joins(conversions: list[Any]) -> Iterator[tuple[str, _Join]]:
-    """Of what transformers joins along the rows, by the end of a stored name. Experts have a loader of their own."""
-    for entry in conversions:
-        if isinstance(entry, WeightConverter) and [type(step) for step in entry.operations] == [Concatenate]:
-            for number, part in enumerate(entry.source_patterns):
-                if "*" not in part and entry.operations[0].dim == 0:
-                    whole = entry.target_patterns[0].replace("\\", "")
-                    yield part.replace("\\", ""), _Join(whole, number, len(entry.source_patterns))
-
-
-def _causal(config: Any, dtype: torch.dtype) -> Any:
-    """The language model with its head, by transformers' classes."""
-    plain = {"dtype": dtype, "attn_implementation": "eager", "experts_implementation": "eager"}
-    if type(config) in AutoModelForCausalLM._model_mapping:
-        return AutoModelForCausalLM.from_config(config, **plain)
-    return _Headed(AutoModel.from_config(config, **plain), config, dtype)
 
 
 @contextmanager
