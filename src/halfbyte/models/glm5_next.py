@@ -166,7 +166,7 @@ FAMILY = Family(
             asks_router=False,
             router_known=Known("read", "SGLang at 0096f82, glm5_next.py: its MoE is deepseek_v2.py's"),
         ),
-        "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/glm5_next")),
+        "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/glm5_next")),
     },
     answers=GlmFormat,
     vision_bytes=vision_bytes,

@@ -128,6 +128,6 @@ FAMILY = Family(
             asks_router=False,
             router_known=Known("run", "vLLM 0.26.0 on one H100; mimo_v2_flash.py: the router is a plain torch linear"),
         ),
-        "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/mimo_v2_flash")),
+        "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/mimo_v2_flash")),
     },
 )
