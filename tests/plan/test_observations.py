@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_posted_logs() -> None:
-    program = ROOT / "benchmarks" / "plan_accuracy.py"
-    done = subprocess.run([sys.executable, str(program), "--json"], capture_output=True, text=True, check=False)
+    words = [sys.executable, "-m", "benchmarks.plan.plan_accuracy", "--json"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     assert report["checkpoint bytes"]["median_percent"] <= 0.5
     assert report["weights per GPU (GiB)"]["median_percent"] <= 2
