@@ -11,7 +11,6 @@ Correctness comes first: every variant against the reference back end, relative 
 """
 
 import argparse
-import json
 import sys
 import types
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.table import ROOT, show
+from benchmarks.table import ROOT, record, show
 
 # The layer needs no transformers: this stands in for the package's __init__, which registers the loader there.
 package = types.ModuleType("halfbyte.runtime")
@@ -233,7 +232,7 @@ def on_gpu(sizes: list[int]) -> None:
         torch.cuda.empty_cache()
     title = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, ms"
     show(title, columns, rows)
-    print(json.dumps({"device": title, "rows": data}))
+    record("runtime_moe", {"device": title, "rows": data})
 
 
 def smoke() -> None:

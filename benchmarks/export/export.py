@@ -5,16 +5,13 @@
 --llama-cpp: llama.cpp's source folder (`vendor/` of llama-cpp-python's source package). --llama-python: an
 interpreter with torch and transformers, for the converter. Without them only Halfbyte is measured. Every run starts
 with the source out of the page cache and ends when the output is synced. Both outputs are verified against the
-checkpoint before a number is printed. The last line on stdout is the JSON row that is appended to
-benchmarks/results/export.jsonl.
+checkpoint before a number is printed.
 """
 
 import argparse
 import json
 import mmap
 import os
-import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,18 +19,17 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.table import record
 from halfbyte import __version__
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.export import verify_gguf
 from halfbyte.models.splitting import ONE_DIGIT
 
-ROOT = Path(__file__).resolve().parents[2]
 HIDDEN, WIDTH, EXPERTS, VOCAB = 2048, 768, 64, 8192
 PIECE = 8 << 20
 LAYER_BYTES = EXPERTS * 3 * HIDDEN * WIDTH * 9 // 16
@@ -211,12 +207,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         row = measure(arguments, Path(folder))
-    results = ROOT / "benchmarks/results"
-    results.mkdir(exist_ok=True)
-    with open(results / "export.jsonl", "a") as file:
-        file.write(json.dumps(row) + "\n")
     show(row)
-    print(json.dumps(row))
+    record("export", row)
 
 
 def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
@@ -246,13 +238,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     size = (scratch / "halfbyte.gguf").stat().st_size
     disk = Disk(*(statistics.median(side) for side in zip(*rates, strict=True)))
     return {
-        "benchmark": "export",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
         "version": __version__,
-        "command": f"python -m benchmarks.export.export --gigabytes {arguments.gigabytes} --runs {arguments.runs}",
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
         "model": f"qwen3_moe H {HIDDEN} I {WIDTH} E {EXPERTS}",
         "bytes": size,
         "disk_gb_s": {name: round(rate, 3) for name, rate in disk._asdict().items()},
@@ -284,15 +270,6 @@ def show(row: dict[str, Any]) -> None:
             f"{run['share_of_min_read_write']:>14.0%}{run['share_of_copy']:>9.0%}"
             f"{run['peak_rss_bytes'] / 1e9:>8.2f} GB"
         )
-
-
-def _commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    return subprocess.run(
-        [git, "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.table import ROOT, record
+
 VOCABULARY, HIDDEN, TOKENS = 4096, 512, 200
 QWEN = {
     "hidden_size": HIDDEN,
@@ -346,6 +347,8 @@ def run(out: Path, name: str, given: list[str]) -> None:
     wanted = np.load(out / f"{name}.npy")[: len(rows)]
     mean, median = kl(out / f"{name}.npy", found)
     same = (wanted.argmax(-1) == found.argmax(-1)).mean()
+    figures = {"kl_mean": mean, "kl_median": median, "top1": float(same), "load_seconds": seconds}
+    record("engine_families", {"checkpoint": name, "arguments": given} | figures)
     print(f"{name}: KL mean {mean:.2e}, median {median:.2e}, top-1 {same:.1%}, loaded in {seconds:.0f} s")
 
 
