@@ -11,9 +11,11 @@ from small import FAMILIES, runnable_changes, small_config
 from typer.testing import CliRunner
 
 from halfbyte.cli.main import app
-from halfbyte.errors import RecipeError, UnknownTensorError
-from halfbyte.models import roles_of
+from halfbyte.errors import CheckpointError, RecipeError, UnknownTensorError
+from halfbyte.models import architecture_of, roles_of
 from halfbyte.recipes.recipe import Recipe
+
+from .configs import config
 
 LATENT = [name for name in FAMILIES if "kv_lora_rank" in small_config(name)]
 LAYERS = range(5)
@@ -189,3 +191,18 @@ def test_recipes_name_only_linears_of_the_model(tmp_path: Path) -> None:
     assert "o_proj" in error["hint"]
     with pytest.raises(RecipeError, match="one format"):
         Recipe.parsed('{"version": 1, "name": "a", "roles": {"routed_expert": {"down_proj": "nvfp4"}}}', "a")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_nextn_predict_layers": 10**9},
+        {"hybrid_layer_pattern": [[0]] * 48},
+        {"hybrid_layer_pattern": 1},
+        {"moe_layer_freq": ["a"] * 48},
+        {"moe_layer_freq": [1] * 47},
+    ],
+)
+def test_lists_of_layers_and_their_number_are_bounded(change: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=next(iter(change))):
+        architecture_of(config("MiMo-V2-Flash-BF16") | change)

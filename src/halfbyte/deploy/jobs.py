@@ -34,8 +34,8 @@ def jobs(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
     for one in served:
         here, source = f"{WORK}/{one.name}", f"{WORK}/{one.name}-source"
         made = f"{WORK}/{one.name}-next"
-        compare = ["compare", source, here, "--data", f"{WORK}/data.jsonl", "--work", f"{WORK}/work/compare"]
-        evaluate = ["evaluate", "--suite", f"{WORK}/suite.jsonl", "--work", f"{WORK}/work/evaluate"]
+        compare = ["compare", source, here, "--data", f"{WORK}/data.jsonl", "--work", f"{WORK}/runs/compare"]
+        evaluate = ["evaluate", "--suite", f"{WORK}/suite.jsonl", "--work", f"{WORK}/runs/evaluate"]
         evaluate += ["--candidate", f"http://{door_name(one)}:80/v1#{one.name}"]
         yield _job(platform, one, "quantize", ["quantize", source, made], parts=PARTS)
         yield _job(platform, one, "finish", ["quantize", source, made, "--finish"])

@@ -57,8 +57,8 @@ class Engine(ABC):
     algorithms: names of `quant_algo` that it takes. run_names: the linears that it calls otherwise.
     packs_mtp: whether an MTP layer may be packed. folds_shared: whether a kept shared expert is fused into packed
     experts unless an exclusion names it. asks_tied_head: whether it asks about the head where that is the embedding.
-    config_indexer_types: whether `indexer_types` decides which layers carry an
-    indexer. weight_only_from: least compute capability of its weight-only NVFP4 kernels.
+    config_indexer_types: whether `indexer_types` decides which layers carry an indexer. weight_only_from: least compute
+    capability of its weight-only NVFP4 kernels.
     profiles: whether the pool is what a measured forward pass leaves of the fraction (else the fraction is for weights
     and cache alone). sampler_copies: float32 [rows, vocabulary] arrays alive at once. moe_chunk: tokens that Triton and
     Marlin expert kernels take at once. spreads_all_cache: whether decode context parallelism divides indexer keys and

@@ -1,8 +1,8 @@
 """Hunyuan-A13B: grouped queries with norms behind the rotary embedding, experts and one shared MLP in every layer, a
 float32 router `wg`.
 
-Sources: transformers 5.23 `models/hunyuan_v1_moe`; vLLM at 00f8d44, hunyuan_v1.py; the sizes of the published model
-from its README and config.json as quoted in public configurations.
+Sources: transformers 5.23 `models/hunyuan_v1_moe`; vLLM at 00f8d44, hunyuan_v1.py. No published
+config.json was read: the sizes in the tests give 80.4 billion parameters, where its README says 80.
 """
 
 from collections.abc import Iterator

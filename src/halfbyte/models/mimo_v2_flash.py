@@ -8,17 +8,16 @@ vLLM at 01ed47b, mimo_v2_flash.py, and at 037951a, mimo_v2_mtp.py.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.errors import UnsupportedError
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
-from halfbyte.models.config_values import Config, natural, per_layer, positive
+from halfbyte.models.config_values import Config, per_layer, positive
 from halfbyte.models.family import Described, Family, Known, Support
 from halfbyte.models.roles import Role
 
 MTP_LAYERS = 3
-"""The technical report's number of prediction layers."""
+"""As many are explained where they are found. How many are published was not read, so none is missed."""
 
 
 def read(config: Config) -> Architecture:
@@ -32,11 +31,12 @@ def read(config: Config) -> Architecture:
     width, sliding = positive(config, "moe_intermediate_size"), sliding_layers(config, layers)
     window = {"layer_types": [f"{'sliding' if i in sliding else 'full'}_attention" for i in range(layers)]}
     keys = positive(config, "num_key_value_heads")
+    announced = reading.announced_mtp(config, "num_nextn_predict_layers")
     return Architecture(
         model_type=config["model_type"],
         layers=layers,
-        mtp_layers=natural(config, "num_nextn_predict_layers", 0),
-        mtp_announced=natural(config, "num_nextn_predict_layers", MTP_LAYERS),
+        mtp_layers=announced,
+        mtp_announced=MTP_LAYERS if config.get("num_nextn_predict_layers") is None else announced,
         dense=dense_layers(config, layers),
         indexers=frozenset(),
         **reading.sizes(config | window, layers),
@@ -58,7 +58,7 @@ def sliding_layers(config: Config, layers: int) -> frozenset[int]:
     if config.get("layer_types") is not None:
         kinds = per_layer(config, "layer_types", ("full_attention", "sliding_attention"), layers)
         return frozenset(i for i in range(layers) if kinds[i] == "sliding_attention")
-    pattern = _numbers(config, "hybrid_layer_pattern", layers)
+    pattern = reading.flags(config, "hybrid_layer_pattern", layers)
     if pattern is not None:
         return frozenset(i for i in range(layers) if pattern[i])
     return frozenset(i for i in range(layers) if i and (i + 1) % 6)
@@ -69,15 +69,8 @@ def dense_layers(config: Config, layers: int) -> frozenset[int]:
     listed = reading.listed_dense(config, layers)
     if listed is not None:
         return listed
-    sparse = _numbers(config, "moe_layer_freq", layers)
+    sparse = reading.flags(config, "moe_layer_freq", layers)
     return frozenset({0}) if sparse is None else frozenset(i for i in range(layers) if not sparse[i])
-
-
-def _numbers(config: Config, key: str, layers: int) -> Any:
-    value = config.get(key)
-    if value is not None and (not isinstance(value, list) or len(value) < layers or {*value} - {0, 1}):
-        raise CheckpointError(f"config.json: {key} is no list of 0 and 1 for each of {layers} layers")
-    return value
 
 
 def tensors(arch: Architecture) -> Iterator[Described]:
@@ -109,11 +102,11 @@ def attention(arch: Architecture, number: int) -> Iterator[Described]:
 
 
 def mtp(arch: Architecture, number: int) -> Iterator[Described]:
-    hidden, windowed = arch.hidden, replace(arch, sliding=arch.sliding | {number}, sinks=arch.sinks | {number})
+    hidden, sinks = arch.hidden, arch.sinks | {number} if arch.sinks else arch.sinks
     yield Described("eh_proj.weight", Role.MTP, (hidden, 2 * hidden), "eh_proj")
     for name in ("enorm", "hnorm", "input_layernorm", "pre_mlp_layernorm", "final_layernorm"):
         yield Described(f"{name}.weight", Role.NORM, (hidden,))
-    yield from attention(windowed if arch.sinks else replace(windowed, sinks=frozenset()), number)
+    yield from attention(replace(arch, sliding=arch.sliding | {number}, sinks=sinks), number)
     yield from blocks.dense_mlp(arch)
 
 

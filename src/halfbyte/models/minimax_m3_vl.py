@@ -7,9 +7,7 @@ meets them (`mtp.`), are not described.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
-from halfbyte.errors import CheckpointError
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture, BlockSelection
 from halfbyte.models.config_values import Config, per_layer, positive
@@ -23,7 +21,7 @@ def read(config: Config) -> Architecture:
     layers, width = reading.layer_count(config), positive(config, "intermediate_size")
     dense = reading.listed_dense(config, layers)
     if dense is None:
-        sparse = _numbers(config, "moe_layer_freq", layers)
+        sparse = reading.flags(config, "moe_layer_freq", layers)
         dense = frozenset() if sparse is None else frozenset(i for i in range(layers) if not sparse[i])
     stated = {key: value for key, value in config.items() if key != "layer_types"}
     return Architecture(
@@ -52,7 +50,7 @@ def selection(config: Config, layers: int) -> BlockSelection | None:
         kinds = per_layer(config, "layer_types", _KINDS, layers)
         chosen = frozenset(i for i in range(layers) if kinds[i] == "minimax_m3_sparse")
     else:
-        numbers = _numbers(nested, "sparse_attention_freq", layers) or [0] * layers
+        numbers = reading.flags(nested, "sparse_attention_freq", layers) or [0] * layers
         chosen = frozenset(i for i in range(layers) if numbers[i])
     if not chosen:
         return None
@@ -65,15 +63,6 @@ def selection(config: Config, layers: int) -> BlockSelection | None:
     sizes = config | {flat: nested[key] for flat, key in names.items() if key in nested}
     heads, width, block, top_k = (positive(sizes, key) for key in names)
     return BlockSelection(heads, width, block, top_k, chosen)
-
-
-def _numbers(stated: Config, key: str, layers: int) -> Any:
-    value = stated.get(key)
-    if value is not None and (
-        not isinstance(value, list) or len(value) < layers or any(n not in (0, 1) for n in value)
-    ):
-        raise CheckpointError(f"config.json: {key} is no list of 0 and 1 for each of {layers} layers")
-    return value
 
 
 def tensors(arch: Architecture) -> Iterator[Described]:

@@ -84,6 +84,16 @@ def rope_parameters(config: Config) -> Config:
     return rope
 
 
+def flags(config: Config, key: str, layers: int) -> list[int] | None:
+    """A list of 0 and 1 with an entry for each decoder layer, None where it is not stated."""
+    value = config.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) < layers or any(entry not in (0, 1) for entry in value[:layers]):
+        raise CheckpointError(f"config.json: {key} is no list of 0 and 1 for each of {layers} layers")
+    return value
+
+
 def listed_dense(config: Config, layers: int) -> frozenset[int] | None:
     """Decoder layers with an ordinary MLP, by `mlp_layer_types`; None without it."""
     if config.get("mlp_layer_types") is None:
