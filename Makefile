@@ -1,15 +1,16 @@
 # `make demo` has a light environment of its own, .venv-demo, without torch; everything else runs in .venv. Each is made
-# on first use from pyproject.toml and the lock file of its own; by uv where it is installed, by pip where not.
+# on first use from a lock file of its own; by uv where it is installed, by pip where not.
 PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2> /dev/null)
 
+# The pip that Python brings may be years old, and then takes minutes to read an index.
 ifdef UV
 make_venv = uv venv -q --clear --python $(PYTHON) $(1)
 install = VIRTUAL_ENV=$(1) uv pip install -q
 else
-make_venv = $(PYTHON) -m venv $(1)
-install = $(1)/bin/python -m pip install -q
+make_venv = $(PYTHON) -m venv $(1) && $(1)/bin/python -m pip install -q --upgrade pip
+install = $(1)/bin/python -m pip install -q --no-compile
 endif
 
 # The site, build/site: pages of docs/ and a reference made from the code.
@@ -55,15 +56,15 @@ golden: .venv-peers/ready
 	.venv-peers/bin/python tests/golden/record.py vectors
 	.venv-peers/bin/python tests/golden/record.py tiny-glm --checkpoint examples/tiny-glm
 
+# Both lock files are whole (tests/documents/test_locks.py), so nothing is left to resolve.
 .venv-demo/ready: pyproject.toml constraints-demo.txt
 	$(call make_venv,.venv-demo)
-	$(call install,.venv-demo) -c constraints-demo.txt -e ".[local,report]"
+	$(call install,.venv-demo) --no-deps -r constraints-demo.txt -e .
 	touch $@
 
 .venv/ready: pyproject.toml constraints.txt
 	$(call make_venv,.venv)
-	$(call install,.venv) -c constraints.txt "torch==2.13.0"
-	$(call install,.venv) -c constraints.txt -e ".[dev]"
+	$(call install,.venv) --no-deps -r constraints.txt -e .
 	touch $@
 
 .venv-peers/ready: benchmarks/peers/requirements.txt
