@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 UV := $(shell command -v uv 2> /dev/null)
 
+# What is imported is compiled at its first import: all of it takes longer to compile than to install.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The pip that Python brings may be years old, and then takes minutes to read an index.
 ifdef UV
 make_venv = uv venv -q --clear --python $(PYTHON) $(1)
