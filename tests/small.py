@@ -47,9 +47,16 @@ SMALL = {
     "swa_num_key_value_heads": 4,
     "swa_head_dim": 16,
     "swa_v_head_dim": 16,
+    "o_groups": 2,
+    "o_lora_rank": 16,
 }
 
-NUMPY = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32), "F16": np.dtype(np.float16)}
+NUMPY = {
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "I64": np.dtype(np.int64),
+}
 
 FAMILIES = (
     "GLM-5.2",
@@ -71,6 +78,9 @@ def small_config(name: str) -> dict[str, Any]:
         config["indexer_types"] = ["full", "full", "full", "shared", "shared"]
     if "mlp_layer_types" in config:
         config["mlp_layer_types"] = ["dense"] * 3 + ["sparse"] * 2
+    if "compress_ratios" in config:
+        config |= {"compress_ratios": [0, 4, 128, 4, 4, 0], "num_hash_layers": 2, "num_key_value_heads": 1}
+        config |= {"qk_rope_head_dim": 8, "sliding_window": 8}
     if isinstance(config.get("moe_topk"), list):
         config |= {"moe_topk": [2] * 5, "intermediate_size": config["moe_intermediate_size"]}
     return config
@@ -93,11 +103,15 @@ def runnable_changes(name: str) -> dict[str, Any]:
 def small_tensors(name: str, seed: int = 0, **changes: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Config and seeded random weights of a small model of the family. changes: of the config."""
     config, random = small_config(name) | changes, np.random.default_rng(seed)
-    tensors = {
-        tensor: (random.standard_normal(shape) * 0.05).astype(NUMPY[dtype])
-        for tensor, (dtype, shape) in headers_for(config, variant(name)).items()
-    }
-    return config, tensors
+    headers = headers_for(config, variant(name))
+    return config, {tensor: drawn(random, config, *header) for tensor, header in headers.items()}
+
+
+def drawn(random: np.random.Generator, config: dict[str, Any], dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Random weights; of whole numbers, a choice of different experts for each row."""
+    if dtype != "I64":
+        return (random.standard_normal(shape) * 0.05).astype(NUMPY[dtype])
+    return random.permuted(np.tile(np.arange(config["n_routed_experts"]), (shape[0], 1)), axis=1)[:, : shape[1]]
 
 
 def write_checkpoint(

@@ -27,6 +27,7 @@ SETS = (
     "ERNIE-4.5-21B-A3B",
     "Hunyuan-A13B",
     "MiMo-V2-Flash-BF16",
+    "DeepSeek-V4-Flash-BF16",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",
 )

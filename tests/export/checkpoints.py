@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from families.headers import Variant, headers_for  # noqa: E402
-from small import NUMPY, small_config, write_checkpoint  # noqa: E402
+from small import drawn, small_config, write_checkpoint  # noqa: E402
 
 from halfbyte.api import quantize  # noqa: E402
 from halfbyte.models import BY_NAME as KNOWN  # noqa: E402
@@ -84,10 +84,8 @@ def checkpoint_with(folder: Path, name: str, changes: dict[str, Any], more: dict
     if config["model_type"] == "hunyuan_v1_moe":  # transformers reads one width for experts and shared MLP
         config["intermediate_size"] = config["moe_intermediate_size"]
     random = np.random.default_rng(7)
-    tensors = {
-        tensor: (random.standard_normal(shape) * 0.05).astype(NUMPY[dtype])
-        for tensor, (dtype, shape) in headers_for(config, Variant()).items()
-    }
+    headers = headers_for(config, Variant())
+    tensors = {tensor: drawn(random, config, *header) for tensor, header in headers.items()}
     write_checkpoint(folder, config, tensors | more, tokenizer=False)
     known = KNOWN[config["model_type"]].llama_cpp
     vocabulary = None if known is None else known.vocabulary

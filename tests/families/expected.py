@@ -10,7 +10,7 @@ from math import ceil
 from .configs import CONFIGS, Config
 from .headers import Variant, variant
 
-DTYPE_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "U8": 1}
+DTYPE_BYTES = {"BF16": 2, "F32": 4, "F8_E4M3": 1, "U8": 1, "I8": 1, "F8_E8M0": 1, "I64": 8}
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class _Part:
     """A group of tensors with one role, occurring `copies` times.
 
     `matrices` are the quantizable weights as (rows, columns, how many); `plain` and `plain_tensors` count the
-    elements and tensors beside them, of which `f32` elements are stored in float32. `stored` replaces the number of
-    tensors that hold the matrices when experts are fused.
+    elements and tensors beside them, of which `f32` elements are stored in float32 and `i64` as whole
+    numbers. `stored` replaces the number of tensors that hold the matrices when experts are fused.
     """
 
     role: str
@@ -39,6 +39,7 @@ class _Part:
     plain: int = 0
     plain_tensors: int = 0
     f32: int = 0
+    i64: int = 0
     stored: int | None = None
 
     def parameters(self) -> int:
@@ -52,10 +53,13 @@ class _Part:
 
     def bytes(self, storage: Variant) -> int:
         """Stored bytes in all copies."""
-        total = 2 * self.plain + 2 * self.f32
+        total = 2 * self.plain + 2 * self.f32 + 6 * self.i64
         for rows, columns, n in self.matrices:
-            if storage.fp8:
-                total += n * (rows * columns + 4 * ceil(rows / 128) * ceil(columns / 128))
+            if storage.mxfp4 and self.role == "routed_expert":
+                total += n * (rows * columns // 2 + rows * columns // 32)
+            elif storage.fp8:
+                scale = 1 if storage.mxfp4 else 4
+                total += n * (rows * columns + scale * ceil(rows / 128) * ceil(columns / 128))
             elif self._nvfp4(storage):
                 total += n * (rows * columns * 9 // 16 + 8)
             else:
@@ -270,7 +274,63 @@ def _mimo(c: Config) -> list[_Part]:
     ]
 
 
-_ALONE = {"ernie4_5_moe": _ernie, "hunyuan_v1_moe": _hunyuan, "mimo_v2_flash": _mimo}
+def _deepseek_v4(c: Config) -> list[_Part]:
+    """DeepSeek-V4: window, compressed keys with and without an indexer, streams, experts by token in three layers."""
+    h, layers, experts, width = (
+        c["hidden_size"],
+        c["num_hidden_layers"],
+        c["n_routed_experts"],
+        c["moe_intermediate_size"],
+    )
+    heads, d, q, streams = c["num_attention_heads"], c["head_dim"], c["q_lora_rank"], c["hc_mult"]
+    groups, rank, ratios, hashed = c["o_groups"], c["o_lora_rank"], c["compress_ratios"], c["num_hash_layers"]
+    mixing, table, chosen = (2 + streams) * streams, c["vocab_size"] * h, c["vocab_size"] * c["num_experts_per_tok"]
+    inner, head_mix = c["index_head_dim"], streams * streams * h + streams + 1
+    streamed = mixing * streams * h + mixing + 3
+    sparse, heavy = ratios[:layers].count(4), ratios[:layers].count(128)
+    linears = (
+        (q, h, 1),
+        (heads * d, q, 1),
+        (d, h, 1),
+        (groups * rank, heads * d // groups, 1),
+        (h, groups * rank, 1),
+    )
+
+    def compressor(role: str, copies: int, ratio: int, own: int, over: int) -> _Part:
+        places = ratio * over * own
+        return _Part(role, False, copies, plain=2 * over * own * h + own + places, plain_tensors=4, f32=places)
+
+    def router(mtp: bool, copies: int) -> _Part:
+        return _Part("router", mtp, copies, plain=experts * h + experts, plain_tensors=2, f32=experts)
+
+    parts = [
+        _Part("embedding", False, 1, plain=table, plain_tensors=1),
+        _Part("lm_head", False, 1, plain=table, plain_tensors=1),
+        _Part("norm", False, 1, plain=h, plain_tensors=1),
+        _Part("hyper_connection", False, 1, plain=head_mix, plain_tensors=3, f32=head_mix),
+        compressor("attention", sparse, 4, d, 2),
+        compressor("attention", heavy, 128, d, 1),
+        compressor("indexer", sparse, 4, inner, 2),
+        _Part("indexer", False, sparse, ((c["index_n_heads"] * inner, q, 1),), c["index_n_heads"] * h, 1),
+        _Part("router", False, hashed, plain=experts * h + chosen, plain_tensors=2, i64=chosen),
+        router(False, layers - hashed),
+        router(True, 1),
+        _Part("mtp", True, 1, ((h, h, 2),)),
+        _Part("norm", True, 3, plain=h, plain_tensors=1),
+        _Part("hyper_connection", True, 1, plain=head_mix, plain_tensors=3, f32=head_mix),
+    ]
+    for mtp, copies in ((False, layers), (True, 1)):
+        parts += [
+            _Part("norm", mtp, 2 * copies, plain=h, plain_tensors=1),
+            _Part("attention", mtp, copies, linears, plain=q + d + heads, plain_tensors=3, f32=heads),
+            _Part("hyper_connection", mtp, 2 * copies, plain=streamed, plain_tensors=3, f32=streamed),
+            _Part("shared_expert", mtp, copies, _mlp(h, width)),
+            _expert_part(h, width, experts, copies, mtp, False),
+        ]
+    return parts
+
+
+_ALONE = {"deepseek_v4": _deepseek_v4, "ernie4_5_moe": _ernie, "hunyuan_v1_moe": _hunyuan, "mimo_v2_flash": _mimo}
 """Those with one set, as published."""
 
 
@@ -325,6 +385,9 @@ PUBLISHED: dict[str, Published] = {
         "header dumps of DeepSeek-V3 and R1", tensors=91_991, bytes=688_574_839_360, elements=684_531_386_000
     ),
     "DeepSeek-V3.2": Published(f"{_HUB} (V3.2-Exp and Speciale)", elements=685_396_921_376),
+    "DeepSeek-V4-Flash": Published(
+        "tensor list of the checkpoint in a public model report", tensors=69_187, elements=158_069_433_298
+    ),
     "GLM-4.7": Published(_HUB, elements=358_337_791_296),
     "GLM-4.7-Flash": Published("pinned inventory of the published index in a public loader's tests", tensors=9_703),
     "GLM-4.5-Air": Published(_HUB, elements=110_468_824_832),

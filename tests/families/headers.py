@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from halfbyte.models import FAMILIES, architecture_of
+from halfbyte.models import FAMILIES, architecture_of, roles_of
 from halfbyte.models.family import Described
 from halfbyte.models.roles import Role
 
@@ -29,6 +29,7 @@ class Variant:
     fp8: bool = False
     nvfp4: bool = False
     fused: bool = False
+    mxfp4: bool = False
     mtp: bool = True
 
 
@@ -36,6 +37,7 @@ class Variant:
 _VARIANTS: dict[str, Variant] = {
     "GLM-5.2-FP8": Variant(fp8=True),
     "GLM-5.2-NVFP4": Variant(nvfp4=True),
+    "DeepSeek-V4-Flash": Variant(fp8=True, mxfp4=True),
     "GLM-5.2-fused": Variant(fused=True, mtp=False),
     "GLM-5.2-fused-mtp": Variant(fused=True),
     "DeepSeek-V3": Variant(fp8=True),
@@ -48,7 +50,7 @@ _VARIANTS: dict[str, Variant] = {
     "Mixtral-8x7B-v0.1-fused": Variant(fused=True),
     "Mixtral-8x22B-v0.1-fused": Variant(fused=True),
 }
-PLAIN = ("weights_proj", "eh_proj", "gate")
+PLAIN = ("weights_proj", "eh_proj", "gate", "compressor_wkv", "compressor_wgate")
 """Linears that no published checkpoint quantizes."""
 
 
@@ -69,7 +71,15 @@ class _Writer:
         """One tensor of the list under its own name; linears in the variant's format."""
         label = (str(tensor.role), tensor.mtp)
         is_linear = len(tensor.shape) == 2 and tensor.projection is not None and tensor.projection not in PLAIN
-        if is_linear and self.variant.fp8:
+        if is_linear and self.variant.mxfp4:
+            (rows, columns), owner = tensor.shape, name.removesuffix("weight")
+            if label[0] == "routed_expert":
+                self.tensor(name, (rows, columns // 2), label, "I8")
+                self.tensor(f"{owner}scale", (rows, columns // 32), label, "F8_E8M0")
+            else:
+                self.tensor(name, tensor.shape, label, "F8_E4M3")
+                self.tensor(f"{owner}scale", (-(-rows // 128), -(-columns // 128)), label, "F8_E8M0")
+        elif is_linear and self.variant.fp8:
             rows, columns = tensor.shape
             self.tensor(name, tensor.shape, label, "F8_E4M3")
             self.tensor(f"{name}_scale_inv", (-(-rows // 128), -(-columns // 128)), label, "F32")
@@ -115,7 +125,7 @@ def _build(name: str) -> _Writer:
 
 
 def _write(cfg: Config, stored: Variant) -> _Writer:
-    out, arch = _Writer(stored), architecture_of(cfg)
+    out, arch, spelled = _Writer(stored), architecture_of(cfg), roles_of(cfg).wrapping.outer
     last = arch.layers + (arch.mtp_layers if stored.mtp else 0)
     together: list[Described] = []
     for tensor in FAMILIES[arch.model_type].tensors(arch):
@@ -123,11 +133,11 @@ def _write(cfg: Config, stored: Variant) -> _Writer:
             continue
         if together and (tensor.layer != together[0].layer or (tensor.role is not together[0].role)):
             for one, name in _stored(together, stored):
-                out.add(one, name)
+                out.add(one, spelled(name))
             together = []
         together.append(tensor)
     for one, name in _stored(together, stored):
-        out.add(one, name)
+        out.add(one, spelled(name))
     return out
 
 

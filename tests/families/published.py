@@ -1,8 +1,9 @@
 """The tensors of published checkpoints as listed in public reports of their headers: names, shapes, dtypes; no weights.
 
-A line is `name shape dtype`; `A-B` in a name stands for each number from A to B. b, f, 8: BF16, F32, F8_E4M3. What is
-listed as `name*` also has the block scales of FP8 beside it (`weight_scale_inv`, one for 128 x 128; float32, or bf16
-where the line ends in `8b`).
+A line is `name shape dtype`; `A-B` in a name stands for each number from A to B, `A-B/2` for every second. b, f, 8, i,
+q: BF16, F32, F8_E4M3, I8, I64. What is listed as `name*` also has the block scales of FP8 beside it
+(`weight_scale_inv`, one for 128 x 128; float32, or bf16 where the line ends in `8b`); as `name+` DeepSeek-V4's (`scale`,
+F8_E8M0; of I8 one for 32 numbers, which are 16 bytes).
 """
 
 import re
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 
-DTYPES = {"b": "BF16", "f": "F32", "8": "F8_E4M3"}
-RANGE = re.compile(r"(?<=\.)(\d+)-(\d+)(?=\.)")
+DTYPES = {"b": "BF16", "f": "F32", "8": "F8_E4M3", "i": "I8", "q": "I64"}
+RANGE = re.compile(r"(?<=\.)(\d+)-(\d+)(?:/(\d+))?(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,27 @@ class Line:
     dtype: str
 
     def names(self, few: bool = False) -> Iterator[str]:
-        pieces = RANGE.split(self.pattern)
-        ranges = [range(int(a), int(b) + 1) for a, b in zip(pieces[1::3], pieces[2::3], strict=True)]
-        for numbers in product(*[[found[0], found[-1]] if few else found for found in ranges]):
+        for numbers in product(*[[found[0], found[-1]] if few else found for found in self.ranges]):
             rest = iter(numbers)
             yield RANGE.sub(lambda _: str(next(rest)), self.pattern)  # noqa: B023
 
     @property
+    def ranges(self) -> list[range]:
+        return [range(int(a), int(b) + 1, int(step or 1)) for a, b, step in RANGE.findall(self.pattern)]
+
+    @property
     def count(self) -> int:
-        pieces = RANGE.split(self.pattern)
-        return prod(int(b) - int(a) + 1 for a, b in zip(pieces[1::3], pieces[2::3], strict=True))
+        return prod(map(len, self.ranges))
 
 
 def lines(text: str) -> Iterator[Line]:
     for line in text.strip().splitlines():
         name, shape, dtype = line.split()
         sides = tuple(map(int, shape.split("x")))
-        yield Line(name.rstrip("*"), sides, DTYPES[dtype[0]])
+        yield Line(name.rstrip("*+"), sides, DTYPES[dtype[0]])
+        if name.endswith("+"):
+            scales = (sides[0], sides[1] // 16) if dtype == "i" else (ceil(sides[0] / 128), ceil(sides[1] / 128))
+            yield Line(f"{name.removesuffix('weight+')}scale", scales, "F8_E8M0")
         if name.endswith("*"):
             blocks = (ceil(sides[0] / 128), ceil(sides[1] / 128))
             yield Line(name[:-1] + "_scale_inv", blocks, "BF16" if dtype == "8b" else "F32")
@@ -260,6 +265,67 @@ model.layers.46.shared_head.norm.weight 4096 b
 model.norm.weight 4096 b
 """
 
+_V4_LAYER = """
+@.attn.attn_sink 64 f
+@.attn.kv_norm.weight 512 b
+@.attn.q_norm.weight 1024 b
+@.attn.wkv.weight+ 512x4096 8
+@.attn.wo_a.weight+ 8192x4096 8
+@.attn.wo_b.weight+ 4096x8192 8
+@.attn.wq_a.weight+ 1024x4096 8
+@.attn.wq_b.weight+ 32768x1024 8
+@.attn_norm.weight 4096 b
+@.ffn.experts.0-255.w1.weight+ 2048x2048 i
+@.ffn.experts.0-255.w2.weight+ 4096x1024 i
+@.ffn.experts.0-255.w3.weight+ 2048x2048 i
+@.ffn.gate.weight 256x4096 b
+@.ffn.shared_experts.w1.weight+ 2048x4096 8
+@.ffn.shared_experts.w2.weight+ 4096x2048 8
+@.ffn.shared_experts.w3.weight+ 2048x4096 8
+@.ffn_norm.weight 4096 b
+@.hc_attn_base 24 f
+@.hc_attn_fn 24x16384 f
+@.hc_attn_scale 3 f
+@.hc_ffn_base 24 f
+@.hc_ffn_fn 24x16384 f
+@.hc_ffn_scale 3 f
+"""
+
+DEEPSEEK_V4 = f"""
+embed.weight 129280x4096 b
+head.weight 129280x4096 b
+hc_head_base 4 f
+hc_head_fn 4x16384 f
+hc_head_scale 1 f
+{_V4_LAYER.replace("@", "layers.0-42").strip()}
+layers.0-2.ffn.gate.tid2eid 129280x6 q
+layers.2-42/2.attn.compressor.ape 4x1024 f
+layers.2-42/2.attn.compressor.wgate.weight 1024x4096 b
+layers.2-42/2.attn.compressor.wkv.weight 1024x4096 b
+layers.2-42/2.attn.indexer.compressor.ape 4x256 f
+layers.2-42/2.attn.indexer.compressor.norm.weight 128 b
+layers.2-42/2.attn.indexer.compressor.wgate.weight 256x4096 b
+layers.2-42/2.attn.indexer.compressor.wkv.weight 256x4096 b
+layers.2-42/2.attn.indexer.weights_proj.weight 64x4096 b
+layers.2-42/2.attn.indexer.wq_b.weight+ 8192x1024 8
+layers.2-42.attn.compressor.norm.weight 512 b
+layers.3-41/2.attn.compressor.ape 128x512 f
+layers.3-41/2.attn.compressor.wgate.weight 512x4096 b
+layers.3-41/2.attn.compressor.wkv.weight 512x4096 b
+layers.3-42.ffn.gate.bias 256 f
+{_V4_LAYER.replace("@", "mtp.0").strip()}
+mtp.0.e_proj.weight+ 4096x4096 8
+mtp.0.enorm.weight 4096 b
+mtp.0.ffn.gate.bias 256 f
+mtp.0.h_proj.weight+ 4096x4096 8
+mtp.0.hc_head_base 4 f
+mtp.0.hc_head_fn 4x16384 f
+mtp.0.hc_head_scale 1 f
+mtp.0.hnorm.weight 4096 b
+mtp.0.norm.weight 4096 b
+norm.weight 4096 b
+"""
+
 _KIMI_BUFFERS = "model.layers.0-60.self_attn.rotary_emb.inv_freq 56 b\n"
 
 PUBLISHED = {
@@ -276,6 +342,7 @@ PUBLISHED = {
     "Qwen3-30B-A3B": Published("Qwen3-30B-A3B", 18_867, _qwen3("", "b")),
     "Qwen3-30B-A3B-FP8": Published("Qwen3-30B-A3B", 37_491, _qwen3("*", "8b")),
     "Mixtral-8x7B": Published("Mixtral-8x7B-v0.1", 995, MIXTRAL),
+    "DeepSeek-V4-Flash": Published("DeepSeek-V4-Flash", 69_187, DEEPSEEK_V4),
     "GLM-4.5-Air": Published("GLM-4.5-Air", 18_329, GLM_45_AIR),
 }
 """V3.2's total, GLM-4.5-Air's and Mixtral's are those of the lines themselves; the others are the reports'."""

@@ -12,14 +12,14 @@ from .expected import DTYPE_BYTES, PUBLISHED, expected
 from .headers import ROLES, header_set, role_set
 
 RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text())
-SCALES = (".weight_scale_inv", ".weight_scale", ".weight_scale_2", ".input_scale")
+SCALES = (".scale", ".weight_scale_inv", ".weight_scale", ".weight_scale_2", ".input_scale")
 
 
 def _parameters(name: str, dtype: str, shape: tuple[int, ...]) -> int:
     """Logical weights of one stored tensor."""
     if name.endswith(SCALES):
         return 0
-    return prod(shape) * (2 if dtype == "U8" else 1)
+    return prod(shape) * (2 if dtype in ("U8", "I8") else 1)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

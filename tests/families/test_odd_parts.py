@@ -11,7 +11,7 @@ from small import FAMILIES, runnable_changes, small_config
 from typer.testing import CliRunner
 
 from halfbyte.cli.main import app
-from halfbyte.errors import CheckpointError, RecipeError, UnknownTensorError
+from halfbyte.errors import CheckpointError, RecipeError, UnknownTensorError, UnsupportedError
 from halfbyte.models import architecture_of, roles_of
 from halfbyte.recipes.recipe import Recipe
 
@@ -206,3 +206,44 @@ def test_recipes_name_only_linears_of_the_model(tmp_path: Path) -> None:
 def test_lists_of_layers_and_their_number_are_bounded(change: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=next(iter(change))):
         architecture_of(config("MiMo-V2-Flash-BF16") | change)
+
+
+V4 = "DeepSeek-V4-Flash-BF16"
+
+
+def test_transformers_spelling_of_compressed_attention_is_the_published_one() -> None:
+    published = config(V4)
+    kinds = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+    ratios = published["compress_ratios"]
+    saved = {key: value for key, value in published.items() if key not in ("compress_ratios", "num_hash_layers")} | {
+        "layer_types": [kinds[ratio] for ratio in ratios[:43]],
+        "compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 128},
+        "mlp_layer_types": ["hash_moe"] * 3 + ["moe"] * 40,
+    }
+    assert architecture_of(saved) == architecture_of(published)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"compress_ratios": [0, 4]}, "compress_ratios is no list"),
+        ({"compress_ratios": [3] * 44}, "compress_ratios is no list"),
+        ({"compress_ratios": ["a"] * 44}, "compress_ratios is no list"),
+        ({"compress_ratios": None, "layer_types": ["full_attention"] * 43}, "layer_types.0. is 'full_attention'"),
+        ({"mlp_layer_types": ["moe"] * 42}, "mlp_layer_types has 42 entries"),
+        (
+            {"compress_rates": {"heavily_compressed_attention": -1}, "compress_ratios": None},
+            "wanted a positive integer",
+        ),
+    ],
+)
+def test_lists_of_compressed_attention_are_checked(change: dict[str, Any], said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        architecture_of(config(V4) | change)
+
+
+def test_what_is_not_described_of_deepseek_v4_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="dspark_target_layer_ids"):
+        architecture_of(config(V4) | {"dspark_target_layer_ids": [40, 41, 42]})
+    with pytest.raises(UnsupportedError, match="attention_bias"):
+        architecture_of(config(V4) | {"attention_bias": True})

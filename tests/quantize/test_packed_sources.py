@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
+from families.headers import headers_for, variant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_tensors, write_checkpoint
@@ -55,10 +56,28 @@ def mxfp4(weight: npt.NDArray[np.float32]) -> Arrays:
     return {"weight_packed": codes, "weight_scale": np.full((len(weight), weight.shape[1] // 32), 120, np.uint8)}
 
 
+def named(parts: Arrays, numbers: type) -> Arrays:
+    """As DeepSeek-V4 calls and types them: `weight` and `scale`, the scales powers of two."""
+    weight, scale = parts.values()
+    powers = scale.astype(np.float32) if scale.dtype == np.float32 else np.exp2(scale.astype(np.float32) - 127)
+    return {"weight": weight.view(numbers), "scale": powers.astype(ml_dtypes.float8_e8m0fnu)}
+
+
+def powers_of_two(weight: npt.NDArray[np.float32]) -> Arrays:
+    return named(fp8_block(weight), E4M3)
+
+
+def mxfp4_as_weight(weight: npt.NDArray[np.float32]) -> Arrays:
+    return named(mxfp4(weight), np.int8)
+
+
+V4_BLOCK = {"quant_method": "fp8", "weight_block_size": [128, 128], "scale_fmt": "ue8m0"}
 PACKINGS: dict[str, tuple[Callable[[npt.NDArray[np.float32]], Arrays], dict[str, Any], str]] = {
     "fp8-block": (fp8_block, {"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8-block"),
     "fp8-rows": (fp8_rows, {"quant_method": "compressed-tensors", "format": "float-quantized"}, "fp8"),
     "int4": (int4, {"quant_method": "compressed-tensors", "format": "pack-quantized"}, "int4-group"),
+    "fp8-block-e8m0": (powers_of_two, V4_BLOCK, "fp8-block"),
+    "mxfp4-weight": (mxfp4_as_weight, V4_BLOCK, "mxfp4"),
     "mxfp4": (mxfp4, {"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized"}, "mxfp4"),
 }
 
@@ -108,7 +127,7 @@ def tensors_of(folder: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 
 @pytest.mark.parametrize("rounding", ["max", "sweep"])
-@pytest.mark.parametrize("packing", ["fp8-block", "fp8-rows", "int4"])
+@pytest.mark.parametrize("packing", ["fp8-block", "fp8-block-e8m0", "fp8-rows", "int4"])
 def test_the_same_bytes_as_from_its_decoding(packing: str, rounding: Any, tmp_path: Path) -> None:
     packed = source(tmp_path / "packed", packing)
     plain = decoded(packed, tmp_path / "plain")
@@ -123,16 +142,56 @@ def test_the_same_bytes_as_from_its_decoding(packing: str, rounding: Any, tmp_pa
         assert ours[name] == (dtype, shape, content), name
 
 
-def test_mxfp4_keeps_its_codes(tmp_path: Path) -> None:
-    packed = source(tmp_path / "packed", "mxfp4")
+@pytest.mark.parametrize("packing", ["mxfp4", "mxfp4-weight"])
+def test_mxfp4_keeps_its_codes(packing: str, tmp_path: Path) -> None:
+    packed = source(tmp_path / "packed", packing)
     quantize(packed, tmp_path / "out", recipe="nvfp4-mlp")
     theirs, ours = tensors_of(packed), tensors_of(tmp_path / "out")
-    kept = [name for name in theirs if name.endswith("weight_packed") and ours[name.replace("_packed", "")][0] == "U8"]
+    packings = ("U8", "I8")
+    kept = [name for name in theirs if theirs[name][0] in packings and ours.get(bare(name), ("",))[0] == "U8"]
+    kept = [name for name in kept if name.endswith(("weight_packed", "weight"))]
     assert len(kept) > 20
     for name in kept:
-        assert ours[name.replace("_packed", "")][2] == theirs[name][2]
+        assert ours[bare(name)][2] == theirs[name][2]
     rows = json.loads((tmp_path / "out/halfbyte.json").read_text())["tensors"]
     assert {(row["relative_error"], row["clamped_blocks"]) for row in rows.values()} == {(0.0, 0)}
+    assert verify(packed, tmp_path / "out").ok
+
+
+def bare(name: str) -> str:
+    return name.replace("_packed", "")
+
+
+def test_deepseek_v4_as_it_is_published(tmp_path: Path) -> None:
+    """FP8 tiles with scales that are powers of two beside MXFP4 experts, a table of experts by token, its own names."""
+    config, tensors = small_tensors("DeepSeek-V4-Flash-BF16", 5, hidden_size=128, moe_intermediate_size=64)
+    stored: Arrays = {}
+    for name, (dtype, _) in headers_for(config, variant("DeepSeek-V4-Flash")).items():
+        owner = name.rpartition(".")[0]
+        if name in tensors and dtype in ("I8", "F8_E4M3"):
+            pack = mxfp4_as_weight if dtype == "I8" else powers_of_two
+            stored |= {f"{owner}.{part}": value for part, value in pack(tensors[name].astype(np.float32)).items()}
+        elif name in tensors:
+            stored[name] = tensors[name]
+    config["quantization_config"] = V4_BLOCK
+    packed = write_checkpoint(tmp_path / "packed", config, stored)
+    assert {group["format"] for group in inspect(packed).groups} == {
+        "bf16",
+        "f32",
+        "i64",
+        "fp8-block-e8m0",
+        "mxfp4-weight",
+    }
+    quantize(packed, tmp_path / "out")
+    theirs, ours = tensors_of(packed), tensors_of(tmp_path / "out")
+    assert ours["layers.0.ffn.gate.tid2eid"] == theirs["layers.0.ffn.gate.tid2eid"]
+    experts = [
+        name for name in theirs if ".experts." in name and name.endswith("weight") and not name.startswith("mtp")
+    ]
+    assert len(experts) == 5 * 4 * 3
+    for name in experts:
+        assert ours[name][2] == theirs[name][2]
+    assert ours["layers.1.attn.wo_a.weight"][0] == ours["mtp.0.ffn.experts.3.w2.weight"][0] == "BF16"
     assert verify(packed, tmp_path / "out").ok
 
 

@@ -34,6 +34,7 @@ FAMILIES = (
     "ERNIE-4.5-21B-A3B",
     "Hunyuan-A13B",
     "MiMo-V2-Flash-BF16",
+    "DeepSeek-V4-Flash-BF16",
 )
 RECIPES: tuple[Any, ...] = (
     "nvfp4-routed-experts",
@@ -46,6 +47,8 @@ RECIPES: tuple[Any, ...] = (
     {"dense_mlp": {"down_proj": "nvfp4"}, "routed_expert": "nvfp4"},
     {"attention": {"q_proj": "nvfp4"}},
 )
+
+NUMBERS = ("BF16", "F16", "F32")
 
 Checkpoint = tuple[Path, dict[str, Any], dict[str, np.ndarray]]
 
@@ -99,8 +102,8 @@ def _dtypes(chosen: random.Random, name: str, changes: dict[str, Any]) -> dict[s
     kinds = [NUMPY["BF16"], NUMPY["F16"], NUMPY["F32"]]
     config = small_config(name) | changes
     found = {}
-    for tensor, (_, shape) in headers_for(config, variant(name)).items():
-        if chosen.random() < 0.3:
+    for tensor, (dtype, shape) in headers_for(config, variant(name)).items():
+        if dtype in NUMBERS and chosen.random() < 0.3:
             noise = np.random.default_rng(chosen.randrange(2**32)).standard_normal(shape)
             found[tensor] = (noise * 0.05).astype(chosen.choice(kinds))
     return found

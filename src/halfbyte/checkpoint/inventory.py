@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnknownTensorError
 from halfbyte.formats.catalogue import LINEAR_PARTS, NUMBER_PARTS, SCALE_PARTS, format_called, recognised
-from halfbyte.formats.storage import SCALE, WEIGHT, StorageFormat
+from halfbyte.formats.storage import BARE_SCALE, SCALE, WEIGHT, StorageFormat
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 
@@ -220,7 +220,7 @@ def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
     if first not in NUMBER_PARTS:
         if len(parts) > 1 or SCALE in parts:
             raise CheckpointError(f"{role.module}: has {', '.join(parts)} but no weight")
-        if first in SCALE_PARTS:
+        if first in SCALE_PARTS and first != BARE_SCALE:
             raise CheckpointError(f"{tensor.name}: a scale without its weight")
         return Entry(role, tensor.dtype.lower(), tensor.shape, tensor.bytes, parts)
     layout = tuple([(part, tensor.dtype, tensor.shape) for part, tensor in parts.items()])

@@ -1,4 +1,4 @@
-"""vLLM's faults with NVFP4 checkpoints. Run: 0.26.0 on one H100 (docs/engines.md 12)."""
+"""vLLM's faults with NVFP4 checkpoints. Run: 0.26.0 on one H100 (docs/engines.md 12), but where it says read."""
 
 from halfbyte.engines.faults import Fault
 from halfbyte.models.family import Known
@@ -25,5 +25,13 @@ FAULTS = (
         shows=lambda loaded, file: file == "glm4_moe" and loaded.routed_scale != 1 and loaded.dtype == "float16",
         seen=RUN,
         known=WAS_RUN,
+    ),
+    Fault(
+        name="fp8-attention",
+        what="DeepSeek-V4's attention is multiplied by wo_a in FP8 alone, and stops at a wo_a in 16 bits",
+        helps="transformers",
+        shows=lambda loaded, file: file == "deepseek_v4" and loaded.packed_experts,
+        seen=(0, 33),
+        known=Known("read", "vLLM at 0101ca2, models/deepseek_v4/attention.py: wo_a.weight_scale_inv"),
     ),
 )

@@ -4,11 +4,12 @@
 |---|---|---|---|
 | bf16, f16, f32 and the other dtypes | those of the dtype | yes | floats |
 | fp8-block | N*K + 4 * ceil(N/128) * ceil(K/128) | yes | yes |
+| fp8-block-e8m0 | N*K + ceil(N/128) * ceil(K/128) | yes | yes |
 | fp8 | N*K + 4 | yes | yes |
 | nvfp4 | N*K/2 + N*K/16 + 8 | yes | yes |
 | nvfp4-w4a16 | N*K/2 + N*K/16 + 4 | as nvfp4 | as nvfp4 |
 | nvfp4-ct | N*K/2 + N*K/16 + 8 | yes | yes |
-| mxfp4 | N*K/2 + N*K/32 | yes | yes |
+| mxfp4, mxfp4-weight | N*K/2 + N*K/32 | yes | yes |
 | int4, int4-gG | N*K/2 + 2*N*K/G + 8 | yes | yes |
 | int4-zp, int4-gG-zp | the same + N*K/(2*G) | yes | yes |
 """
@@ -18,6 +19,7 @@ from halfbyte.formats import fp8, fp8_block, int4, mxfp4, turned
 from halfbyte.formats.dtypes import BF16 as BF16_DTYPE
 from halfbyte.formats.dtypes import F16 as F16_DTYPE
 from halfbyte.formats.dtypes import F32 as F32_DTYPE
+from halfbyte.formats.dtypes import I32, I64
 from halfbyte.formats.nvfp4 import compressed
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.plain import PLAIN
@@ -25,8 +27,10 @@ from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.formats.storage import WEIGHT, Parts, StorageFormat
 
 BF16, F16, F32 = (dtype.lower() for dtype in (BF16_DTYPE, F16_DTYPE, F32_DTYPE))
+WHOLE = tuple(dtype.lower() for dtype in (I32, I64))
+"""Of numbers that are no weights."""
 NVFP4, NVFP4_WEIGHT_ONLY, NVFP4_COMPRESSED = nvfp4.FORMAT.name, nvfp4.WEIGHT_ONLY.name, compressed.FORMAT.name
-FP8, FP8_BLOCK = fp8.FORMAT.name, fp8_block.FORMAT.name
+FP8, FP8_BLOCK, FP8_BLOCK_POWERS = fp8.FORMAT.name, fp8_block.FORMAT.name, fp8_block.POWERS.name
 MXFP4, INT4, INT4_ZERO_POINTS = mxfp4.FORMAT.name, int4.FORMAT.name, int4.WITH_ZERO_POINTS.name
 """Names of formats, for those who ask for one by name; `bf16` and the like are dtypes in small letters."""
 
@@ -35,8 +39,10 @@ SCALED: tuple[StorageFormat, ...] = (
     nvfp4.WEIGHT_ONLY,
     compressed.FORMAT,
     fp8_block.FORMAT,
+    fp8_block.POWERS,
     fp8.FORMAT,
     mxfp4.FORMAT,
+    mxfp4.UNDER_WEIGHT,
     int4.FORMAT,
     int4.WITH_ZERO_POINTS,
 )

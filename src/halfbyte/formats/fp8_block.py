@@ -5,7 +5,8 @@
 | `weight` | F8_E4M3 | [N, K] |
 | `weight_scale_inv` | F32 | [ceil(N/128), ceil(K/128)]; it multiplies, whatever its name says |
 
-compressed-tensors (strategy `block`) calls the scales `weight_scale`, mostly BF16.
+compressed-tensors (strategy `block`) calls the scales `weight_scale`, mostly BF16. DeepSeek-V4 calls them `scale`, and
+publishes them as powers of two (F8_E8M0), of its base models as F32.
 Sources: DeepSeek-V3 `inference/kernel.py`, `weight_dequant`; `weight_block_size` [128, 128] in config.json;
 compressed-tensors 0.20 `quantization/lifecycle/forward.py`.
 """
@@ -15,9 +16,10 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from halfbyte.errors import CheckpointError
-from halfbyte.formats.dtypes import F8_E4M3
+from halfbyte.formats.dtypes import F8_E4M3, F8_E8M0
 from halfbyte.formats.quantization_block import COMPRESSED_TENSORS, QuantizationBlock
 from halfbyte.formats.storage import (
+    BARE_SCALE,
     SCALE,
     WEIGHT,
     Operand,
@@ -41,20 +43,29 @@ E4M3_MAX = 448
 
 
 class Fp8Block(StorageFormat):
-    scales = (SCALE_INV, SCALE)
+    """powers: whether the scales are powers of two, in a byte each."""
+
+    scales = (SCALE_INV, SCALE, BARE_SCALE)
+    kind = "fp8-block"
     operand: Operand = "fp8"
     row_step = TILE
 
+    def __init__(self, name: str, powers: bool = False) -> None:
+        super().__init__(name)
+        self._powers = powers
+
     def recognises(self, parts: Parts) -> bool:
-        if parts[WEIGHT].dtype != F8_E4M3 or parts.keys() not in ({WEIGHT, SCALE_INV}, {WEIGHT, SCALE}):
+        if parts[WEIGHT].dtype != F8_E4M3 or parts.keys() not in [{WEIGHT, scale} for scale in self.scales]:
+            return False
+        if (_scale(parts)[1].dtype == F8_E8M0) is not self._powers:
             return False
         shape, scale = parts[WEIGHT].shape, _scale(parts)[1].shape
-        return SCALE_INV in parts or (scale == tuple(map(_tiles, shape)) != (shape[0], 1))
+        return SCALE not in parts or (scale == tuple(map(_tiles, shape)) != (shape[0], 1))
 
     def declared(self, block: QuantizationBlock) -> bool:
         if block.method == COMPRESSED_TENSORS:
-            return any(weights.get("strategy") == "block" for _, weights in block.parts("weights"))
-        return bool(block.method == "fp8")
+            return not self._powers and any(weights.get("strategy") == "block" for _, weights in block.parts("weights"))
+        return bool(block.method == "fp8" and not self._powers)
 
     def logical_shape(self, parts: Parts) -> tuple[int, ...]:
         shape, scale = parts[WEIGHT].shape, _scale(parts)[1]
@@ -65,7 +76,7 @@ class Fp8Block(StorageFormat):
 
     def bytes(self, shape: tuple[int, ...]) -> int:
         rows, columns = prod(shape[:-1]), shape[-1]
-        return rows * columns + 4 * _tiles(rows) * _tiles(columns)
+        return rows * columns + (1 if self._powers else 4) * _tiles(rows) * _tiles(columns)
 
     def rows(self, parts: Parts, first: int, stop: int) -> dict[str, Span]:
         name, scale = _scale(parts)
@@ -107,7 +118,7 @@ class Fp8Block(StorageFormat):
 
 def _scale(parts: Parts) -> tuple[str, Stored]:
     """What the scales are called here, and they."""
-    name = SCALE_INV if SCALE_INV in parts else SCALE
+    name = next(name for name in FORMAT.scales if name in parts)
     return name, parts[name]
 
 
@@ -116,3 +127,4 @@ def _tiles(side: int) -> int:
 
 
 FORMAT = Fp8Block("fp8-block")
+POWERS = Fp8Block("fp8-block-e8m0", powers=True)

@@ -5,7 +5,8 @@
 | `weight_packed` | U8 | [N, K/2], low nibble first |
 | `weight_scale` | U8 (or F8_E8M0) | [N, K/32]; 2^(byte - 127), 255 is NaN |
 
-Source: OCP Microscaling Formats (MX) v1.0; parts as compressed-tensors 0.12 writes them (`mxfp4-pack-quantized`).
+DeepSeek-V4 calls them `weight` (I8) and `scale` (F8_E8M0). Sources: OCP Microscaling Formats (MX) v1.0; parts as
+compressed-tensors 0.12 writes them (`mxfp4-pack-quantized`), and as stand in DeepSeek-V4-Flash.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,9 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from halfbyte.errors import CheckpointError, NonFiniteError, UnsupportedError
-from halfbyte.formats.dtypes import F8_E8M0, U8
+from halfbyte.formats.dtypes import F8_E8M0, I8, U8
 from halfbyte.formats.quantization_block import QuantizationBlock
-from halfbyte.formats.storage import SCALE, Operand, Parts, Span, StorageFormat, whole_rows
+from halfbyte.formats.storage import BARE_SCALE, SCALE, WEIGHT, Operand, Parts, Span, StorageFormat, whole_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,18 +32,25 @@ PACKED = "weight_packed"
 
 
 class Mxfp4(StorageFormat):
-    numbers = PACKED
-    scales = (SCALE,)
+    """numbers, scale: what codes and scales are called. dtypes: of the codes."""
+
+    kind = "mxfp4"
     operand: Operand = "fp4"
 
+    def __init__(self, name: str, numbers: str, scale: str, dtypes: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self.numbers, self.scales, self.scale, self._dtypes = numbers, (scale,), scale, dtypes
+
     def declared(self, block: QuantizationBlock) -> bool:
-        return bool(block.method == "mxfp4")
+        return bool(block.method == self.name)
 
     def recognises(self, parts: Parts) -> bool:
-        return parts.keys() == {PACKED, SCALE} and parts[PACKED].dtype == U8 and parts[SCALE].dtype in (U8, F8_E8M0)
+        if parts.keys() != {self.numbers, self.scale} or parts[self.numbers].dtype not in self._dtypes:
+            return False
+        return parts[self.scale].dtype in (U8, F8_E8M0)
 
     def logical_shape(self, parts: Parts) -> tuple[int, ...]:
-        packed, scale = parts[PACKED], parts[SCALE]
+        packed, scale = parts[self.numbers], parts[self.scale]
         shape = (*packed.shape[:-1], 2 * packed.shape[-1]) if packed.shape else ()
         wanted = (*shape[:-1], shape[-1] // BLOCK_SIZE) if shape else ()
         if len(shape) != 2 or shape[-1] % BLOCK_SIZE or scale.shape != wanted:
@@ -57,15 +65,15 @@ class Mxfp4(StorageFormat):
         return elements // 2 + elements // BLOCK_SIZE
 
     def rows(self, parts: Parts, first: int, stop: int) -> dict[str, Span]:
-        return {part: whole_rows(parts[part], first, stop) for part in (PACKED, SCALE)}
+        return {part: whole_rows(parts[part], first, stop) for part in (self.numbers, self.scale)}
 
     def decode(self, parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "npt.NDArray[np.float32]":
         from halfbyte.formats.decoding import blocks_of_mxfp4
 
-        if (raw[SCALE] == NAN).any():
-            raise NonFiniteError(f"{parts[SCALE].name}: a block scale is NaN")
-        rows = parts[PACKED].shape[0]
-        return blocks_of_mxfp4(raw[PACKED].reshape(rows, -1), raw[SCALE].reshape(rows, -1))
+        if (raw[self.scale] == NAN).any():
+            raise NonFiniteError(f"{parts[self.scale].name}: a block scale is NaN")
+        rows = parts[self.numbers].shape[0]
+        return blocks_of_mxfp4(raw[self.numbers].reshape(rows, -1), raw[self.scale].reshape(rows, -1))
 
     def rounded(self, weights: "Sequence[npt.NDArray[Any]]") -> "list[npt.NDArray[np.float32]]":
         """A block's scale is 2^(floor(log2 amax) - 2); codes are the nearest, ties to even, at most 6 (OCP MX).
@@ -92,14 +100,16 @@ class Mxfp4(StorageFormat):
 
         from halfbyte.formats.nvfp4.format import SIGNED_E2M1
 
-        exponents = raw[SCALE].view(parts[SCALE].shape).int()
+        exponents = raw[self.scale].view(parts[self.scale].shape).int()
         if bool((exponents == NAN).any()):
-            raise CheckpointError(f"{parts[SCALE].name}: a block scale is NaN")
-        codes = raw[PACKED].view(parts[PACKED].shape)
+            raise CheckpointError(f"{parts[self.scale].name}: a block scale is NaN")
+        codes = raw[self.numbers].view(parts[self.numbers].shape)
         values = torch.tensor(SIGNED_E2M1, dtype=torch.float32, device=codes.device)
         numbers = values[torch.stack([codes & 0xF, codes >> 4], -1).view(len(codes), -1).int()]
         blocks = numbers.view(len(codes), -1, BLOCK_SIZE)
         return torch.ldexp(blocks, exponents.unsqueeze(-1) - BIAS).view(len(codes), -1).to(dtype)
 
 
-FORMAT = Mxfp4("mxfp4")
+FORMAT = Mxfp4("mxfp4", PACKED, SCALE, (U8,))
+UNDER_WEIGHT = Mxfp4("mxfp4-weight", WEIGHT, BARE_SCALE, (I8, U8))
+"""As DeepSeek-V4 is published."""

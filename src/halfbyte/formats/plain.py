@@ -45,7 +45,9 @@ class Plain(StorageFormat):
     def decode_torch(self, parts: Parts, raw: "Mapping[str, torch.Tensor]", dtype: "torch.dtype") -> "torch.Tensor":
         ((_, values),) = typed_torch(parts, raw).items()
         if not values.is_floating_point():
-            raise self._no_weight(parts)
+            if WEIGHT in parts:
+                raise self._no_weight(parts)
+            return values.clone()  # a table of numbers, such as which experts a token goes to
         return values.to(dtype, copy=True)
 
     def rounded(self, weights: "Sequence[npt.NDArray[Any]]") -> "list[npt.NDArray[np.float32]]":

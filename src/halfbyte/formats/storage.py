@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 Operand = Literal["bf16", "fp8", "fp4"]
 """The type in which a GEMM multiplies."""
 
-WEIGHT, SCALE = "weight", "weight_scale"
-"""Parts that several formats have."""
+WEIGHT, SCALE, BARE_SCALE = "weight", "weight_scale", "scale"
+"""Parts that several formats have. The last is DeepSeek-V4's, and of other modules a parameter of that name."""
 
 
 class Stored(Protocol):

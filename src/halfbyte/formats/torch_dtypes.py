@@ -9,5 +9,8 @@ TORCH_DTYPES = {
     dtypes.F16: torch.float16,
     dtypes.F32: torch.float32,
     dtypes.F8_E4M3: torch.float8_e4m3fn,
+    dtypes.F8_E8M0: torch.float8_e8m0fnu,
     dtypes.U8: torch.uint8,
+    dtypes.I32: torch.int32,
+    dtypes.I64: torch.int64,
 }

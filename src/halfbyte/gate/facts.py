@@ -15,7 +15,7 @@ from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.evidence.dossier import Dossier
-from halfbyte.formats.catalogue import NVFP4
+from halfbyte.formats.catalogue import NVFP4, WHOLE
 from halfbyte.formats.modelopt import WEIGHT_ONLY, WITH_ACTIVATIONS
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.compressed import as_modelopt, is_compressed
@@ -23,7 +23,7 @@ from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import Role
+from halfbyte.models.roles import TABLE, Role
 from halfbyte.progress import Progress
 from halfbyte.recipes.policy import Depth, Policy
 
@@ -115,9 +115,11 @@ class Facts:
 
     @cached_property
     def formats(self) -> "Counter[tuple[Role, bool, str]]":
-        """Logical tensors by role, MTP flag and format."""
+        """Logical tensors by role, MTP flag and format, tables aside."""
         found: Counter[tuple[Role, bool, str]] = Counter()
         for entry, count, _ in self.alike:
+            if entry.role.part == TABLE and entry.format in WHOLE:
+                continue
             found[entry.role.role, entry.role.mtp, entry.format] += count
         return found
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.models import (
     deepseek_v3,
+    deepseek_v4,
     deepseek_v32,
     ernie4_5_moe,
     glm4_moe,
@@ -41,6 +42,7 @@ _MODULES = (
     glm_moe_dsa,
     deepseek_v3,
     deepseek_v32,
+    deepseek_v4,
     glm4_moe,
     glm4_moe_lite,
     qwen3_moe,
@@ -120,7 +122,9 @@ def roles_of(config: Config) -> RoleMap:
         raise _unknown(config["model_type"], "a known mixture-of-experts family", known)
     family, _ = family_of(config)
     alone = not is_wrapped(config)
-    wrapping = UNWRAPPED if alone else _wrapping_of(config)
+    wrapping = _wrapping_of(config)
+    if alone and not family.named_so_alone:
+        wrapping = UNWRAPPED
     if family.paper_only or wrapping is None or (alone and family.only_wrapped):
         why = f": {family.paper_only}" if family.paper_only else ""
         raise UnsupportedError(

@@ -49,6 +49,26 @@ class BlockSelection:
 
 
 @dataclass(frozen=True)
+class CompressedAttention:
+    """Attention to a window of keys and to compressed ones (DeepSeek-V4). One head is keys and values at once.
+
+    q_rank: of the queries. groups, rank: of the output's first projection. ratios: keys that become one, for each
+    layer, MTP layers last; 0 where there are none but the window's. sparse: the ratio whose layers select by an
+    indexer, and whose compressed keys each reach over two groups of keys.
+    """
+
+    q_rank: int
+    groups: int
+    rank: int
+    ratios: tuple[int, ...]
+    sparse: int
+
+    def width(self, layer: int, own: int) -> int:
+        """Of what a key gives to compressed ones `own` wide."""
+        return 2 * own if self.ratios[layer] == self.sparse else own
+
+
+@dataclass(frozen=True)
 class LinearAttention:
     """Gated delta net: heads and their widths for keys and values, and taps of its convolution."""
 
@@ -85,6 +105,7 @@ class Architecture:
     value_dim: width of a value's head, 0 where it is head_dim. sliding_kv_heads: of layers with a window, 0 where they
     have kv_heads. sinks: layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
     streams: of the residual, more than one with hyper-connections. index_pool: keys that the indexer scores as one.
+    hash_routed: layers whose tokens go to experts by their number.
     """
 
     model_type: str
@@ -107,6 +128,7 @@ class Architecture:
     mla: Mla | None = None
     indexer: Indexer | None = None
     selection: BlockSelection | None = None
+    compressed: CompressedAttention | None = None
     attention_bias: bool = False
     qk_norm: str = ""
     router_bias: bool = False
@@ -126,6 +148,7 @@ class Architecture:
     mtp_dense: bool = False
     streams: int = 1
     index_pool: int = 1
+    hash_routed: frozenset[int] = frozenset()
 
     @property
     def moe_layers(self) -> int:

@@ -123,8 +123,10 @@ class Family:
     writes, told whether the prompt left it thinking; None where its markup is not known.
     paper_only: why no more than a plan on paper is made of it; empty for a family whose tensors are explained.
     wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
-    only_wrapped: there are no others; the text model by itself is another family's. turned_stacks: its stacks of
-    experts may have their inputs run down, [E, in, out], instead of across.
+    only_wrapped: there are no others; the text model by itself is another family's. named_so_alone: a text model by
+    itself has the names of `wrapping` too. mxfp4_beside_fp8: what its config.json calls FP8 has experts in MXFP4,
+    unless `expert_dtype` says fp8. turned_stacks: its stacks of experts may have their inputs run down, [E, in, out],
+    instead of across.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -144,6 +146,8 @@ class Family:
     vision_bytes: Callable[[Config, int], int] | None = None
     wrapping: Wrapping | None = None
     only_wrapped: bool = False
+    named_so_alone: bool = False
+    mxfp4_beside_fp8: bool = False
     turned_stacks: bool = False
 
     @property

@@ -37,7 +37,13 @@ CACHE_SCALES = ("k_scale", "v_scale")
 PARTS = LINEAR_PARTS | {"bias", *CACHE_SCALES}
 """What may follow a linear's path: its tensors in any of the formats we read, and the scales of a quantized cache."""
 
-SHARED_SCALE = (("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("q_proj", "k_proj", "v_proj"))
+TABLE = "tid2eid"
+"""Of whole numbers, and no weight: the experts of each token, where they are not chosen by the router's scores."""
+
+CORRECTION = ("e_score_correction_bias", "bias")
+"""What the bias by which a router chooses experts is called."""
+
+SHARED_SCALE = (("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa", "kv_proj"), ("q_proj", "k_proj", "v_proj"))
 """Linears that engines fuse into one GEMM with one global scale: quantized, they must share `weight_scale_2`."""
 
 

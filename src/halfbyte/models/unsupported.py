@@ -1,8 +1,6 @@
 """Families that people ask for and that are not read, each with the reason. Read in transformers 5.23's models."""
 
 REASONS: dict[str, str] = {
-    "deepseek_v4": "its experts are published in FP4 under names of its own, its attention compresses keys by learned "
-    "gates and its residuals are mixed by hyper-connections: none of that is described here",
     "ernie4_5_vl_moe": "it has two sets of experts, for text and for pictures, of different widths",
     "gemma4": "its layers have a dense MLP beside the experts, in a text model beside other towers; experts 704 wide "
     "leave no whole kernel tiles under tensor parallelism",

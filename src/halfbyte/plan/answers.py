@@ -52,9 +52,9 @@ def max_context(model: PlannedModel, plan: MemoryPlan, concurrency: int | None =
 
 
 def sequence_bytes(model: PlannedModel, plan: MemoryPlan, tokens: int) -> float:
-    """KV bytes of one sequence of `tokens` tokens, whose sliding layers hold no more than their window."""
+    """KV bytes of one sequence of `tokens` tokens; sliding layers hold no more than their window, states stay."""
     held = held_in_window(model.arch, plan.deployment, plan.limits, tokens)
-    return (plan.kv.latent + plan.kv.index + plan.kv.heads) * tokens + plan.kv.sliding * held
+    return (plan.kv.latent + plan.kv.index + plan.kv.heads) * tokens + plan.kv.sliding * held + plan.kv.state
 
 
 def largest_chunk(model: PlannedModel, d: Deployment) -> int:

@@ -13,7 +13,7 @@ from halfbyte.plan.weight_groups import WeightGroup
 from halfbyte.plan.weights import divisor
 
 PACKED = ("nvfp4", "nvfp4-w4a16")
-TILED = "fp8-block"
+TILED = ("fp8-block", "fp8-block-e8m0")
 
 
 class CutGroup(NamedTuple):
@@ -29,7 +29,7 @@ def cuts(groups: Sequence[WeightGroup], arch: Architecture, d: Deployment) -> It
     seen = set()
     for group in groups:
         expert = group.role is Role.ROUTED_EXPERT
-        packed = group.format in PACKED or (group.format == TILED and expert)
+        packed = group.format in PACKED or (group.format in TILED and expert)
         if not packed or group.projection not in ROW_PARALLEL or (group.mtp and not d.mtp_tokens):
             continue
         ranks = d.layout.expert_width if expert else divisor(group, arch, d.layout)
@@ -42,7 +42,7 @@ def cuts(groups: Sequence[WeightGroup], arch: Architecture, d: Deployment) -> It
 def check_cuts(groups: Sequence[WeightGroup], arch: Architecture, d: Deployment) -> None:
     """Raise UsageError where a rank would get a part of a block of scales, with the layouts that keep it whole."""
     for role, storage, cut in cuts(groups, arch, d):
-        if storage == TILED:
+        if storage in TILED:
             if cut.splits_a_tile and not d.facts.takes_cut_tiles(d.gpu):
                 what = f"which cuts a tile of {FP8_TILE}: {d.facts.title} {d.facts.read} refuses that"
                 raise UsageError(f"{role} in FP8 blocks: {cut}, {what}", hint=_hint(role, cut, FP8_TILE, d))

@@ -2,15 +2,17 @@
 
 Latent attention keeps `latent` numbers per layer on every tensor-parallel rank; an indexer layer adds its key and one
 float32 scale (128 + 4 bytes); grouped-query attention keeps K and V of the rank's heads, and where it selects blocks
-one BF16 key for that (SGLang at 01b5f57, minimax_m3.py). Decode context parallelism
-spreads tokens over ranks: of everything or of the latent only, by engine.
+one BF16 key for that (SGLang at 01b5f57, minimax_m3.py). DeepSeek-V4 keeps one head, keys and values at once: of a
+window, and of each `ratio` tokens of the context, with what the next of them is being made of. Decode context
+parallelism spreads tokens over ranks: of everything or of the latent only, by engine.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from halfbyte.engines.engine import INDEX_SCALE_BYTES, PAGE_TOKENS
 from halfbyte.engines.server import Limits
-from halfbyte.models.architecture import Architecture
+from halfbyte.models.architecture import Architecture, CompressedAttention
 from halfbyte.plan.deployment import Deployment, draft_layers
 
 
@@ -45,6 +47,9 @@ class KvStage:
 def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, last: bool) -> KvStage:
     """Cache bytes of the given layers; the last stage also caches the MTP layers when drafting is on."""
     drafts = draft_layers(arch, d) if last else 0
+    if arch.compressed is not None:
+        held = [*layers, *range(arch.layers, arch.layers + drafts)]
+        return _compressed_stage(arch, arch.compressed, d, settled, held)
     linear = sum(layer in arch.linear for layer in layers)
     state, state_share = linear * state_bytes(arch, d), 1 / d.context if linear else 0.0
     if arch.mla is None:
@@ -83,6 +88,32 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
     )
 
 
+def _compressed_stage(
+    arch: Architecture, parts: CompressedAttention, d: Deployment, settled: Limits, layers: Sequence[int]
+) -> KvStage:
+    """The same on every rank. In FP8 a key takes a byte for each number that is not rotated, two for each of the 64
+    that are, a scale for 64 and a byte more (vLLM at 0101ca2, `fp8_ds_mla`). What a compressed key is being made of:
+    values and gates in float32 (`CompressorStateCache` there)."""
+    assert arch.indexer is not None
+    head, turned = arch.head_dim, 64
+    key = 2 * head if settled.kv_dtype == "bf16" else head + turned + (head - turned) // 64 + 1
+    squeezed = [parts.ratios[layer] for layer in layers if parts.ratios[layer]]
+    sparse = [layer for layer in layers if parts.ratios[layer] == parts.sparse]
+    unfinished = 0
+    for layer in layers:
+        for own in (head, arch.indexer.width) if layer in sparse else (head,):
+            width = parts.width(layer, own)
+            unfinished += 2 * 4 * parts.ratios[layer] * (width // own) * width
+    return KvStage(
+        latent=sum(key / ratio for ratio in squeezed),
+        index=len(sparse) * (arch.indexer.width + INDEX_SCALE_BYTES) / parts.sparse,
+        sliding=len(layers) * key,
+        sliding_share=held_in_window(arch, d, settled, d.context) / d.context,
+        state=unfinished,
+        state_share=1 / d.context,
+    )
+
+
 def state_bytes(arch: Architecture, d: Deployment) -> float:
     """Of one linear-attention layer and sequence on one rank: the convolution's last inputs and the heads' matrices, in
     16 bits (vLLM 0.26.0 `gated_delta_net_state_dtype`, with `--mamba-cache-dtype auto`)."""
@@ -94,7 +125,10 @@ def state_bytes(arch: Architecture, d: Deployment) -> float:
 
 
 def held_in_window(arch: Architecture, d: Deployment, settled: Limits, context: float) -> float:
-    """Tokens that a sliding layer's cache holds of a sequence of `context` tokens."""
+    """Tokens that a sliding layer's cache holds of a sequence of `context` tokens. DeepSeek-V4's windows are taken to
+    hold what they need; the share of the pool that SGLang gives them was not read."""
+    if arch.compressed is not None:
+        return min(context, arch.window - 1 + settled.chunk)
     return d.facts.held_in_window(d.version, arch.window, settled.chunk, context)
 
 

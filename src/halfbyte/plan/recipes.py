@@ -15,6 +15,7 @@ from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import (
     BF16,
     FP8_BLOCK,
+    FP8_BLOCK_POWERS,
     INT4,
     INT4_ZERO_POINTS,
     MXFP4,
@@ -34,7 +35,7 @@ from halfbyte.recipes.recipe import Recipe
 
 MLPS = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP)
 UNQUANTIZED = BF16
-KEPT_PROJECTIONS = ("weights_proj", "eh_proj")
+KEPT_PROJECTIONS = ("weights_proj", "eh_proj", "compressor_wkv", "compressor_wgate")
 """Matrices that the published FP8 checkpoints leave in BF16 although their role is quantized."""
 
 
@@ -58,6 +59,8 @@ def _table(storage: str, *roles: Role) -> dict[Role, str]:
     return dict.fromkeys(roles, storage)
 
 
+FP8_AND_MXFP4 = "fp8-and-mxfp4-experts"
+
 PAPER_RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -66,6 +69,12 @@ PAPER_RECIPES = {
         PaperRecipe("nvfp4-all", _table(NVFP4, *MLPS, Role.ATTENTION)),
         PaperRecipe("nvfp4-experts-and-mtp", _table(NVFP4, Role.ROUTED_EXPERT), mtp=True),
         PaperRecipe("mxfp4-experts", _table(MXFP4, Role.ROUTED_EXPERT), mtp=True),
+        PaperRecipe(
+            FP8_AND_MXFP4,
+            _table(MXFP4, Role.ROUTED_EXPERT)
+            | _table(FP8_BLOCK_POWERS, Role.SHARED_EXPERT, Role.ATTENTION, Role.INDEXER, Role.MTP),
+            mtp=True,
+        ),
         PaperRecipe("int4-experts", _table(INT4, Role.ROUTED_EXPERT)),
         PaperRecipe("int4-experts-asymmetric", _table(INT4_ZERO_POINTS, Role.ROUTED_EXPERT)),
     )
@@ -119,6 +128,9 @@ def recipe_of_config(config: dict[str, Any]) -> str:
             f"quantization_config of method {method[:40]!r} {algorithm[:40]!r} is not one of the paper recipes",
             hint=said("name one with {recipe}: {known}", known=", ".join(sorted([*PAPER_RECIPES, *Recipe.shipped()]))),
         )
+    family, text = family_of(config)
+    if form.name == FP8_BLOCK and family.mxfp4_beside_fp8 and text.get("expert_dtype") != "fp8":
+        return FP8_AND_MXFP4
     if form.name in PUBLISHED:
         return PUBLISHED[form.name]
     return _nvfp4_recipe(block.exclusions.value if block.exclusions is not None else [], form.name)

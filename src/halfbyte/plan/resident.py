@@ -35,6 +35,10 @@ def resident_terms(d: Deployment, weights: StageWeights, kv: KvStage, kv_tokens:
         formula = f"{kv_tokens} tokens x {kv.sliding:g} B x {kv.sliding_share:.3f} of them held"
         size = kv_tokens * kv.sliding * kv.sliding_share
         found.append(Term("KV cache: sliding layers", SERVING, size, formula, SLIDING_SOURCE))
+    if kv.state:
+        held = kv_tokens * kv.state_share
+        formula = f"{held:.1f} sequences of the context asked for x {kv.state:g} B"
+        found.append(Term("KV cache: state of a sequence", SERVING, held * kv.state, formula, CACHE))
     if kv.index:
         formula = f"{kv_tokens} tokens x {kv.index:g} B"
         found.append(Term("KV cache: indexer keys", SERVING, kv_tokens * kv.index, formula, CACHE))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from halfbyte.formats.catalogue import format_called
-from halfbyte.models.architecture import Architecture
+from halfbyte.models.architecture import Architecture, CompressedAttention
 from halfbyte.models.roles import Role
 from halfbyte.plan.hardware import Gpu, Operand
 from halfbyte.plan.kv import kv_stage
@@ -59,6 +59,8 @@ class StepWork:
         sliding layer reads its window.
         """
         stage = kv_stage(self.arch, self.plan.deployment, self.plan.limits, range(self.arch.layers), last=True)
+        if self.arch.compressed is not None:
+            return self._compressed_read_bytes(self.arch.compressed, context)
         seen = context if self.arch.indexer is None else min(context, self.arch.indexer.top_k)
         window = min(context, self.arch.window)
         heads = stage.heads * context
@@ -67,6 +69,18 @@ class StepWork:
             heads *= 1 - share + share * min(1.0, self.arch.selection.tokens / context)
         return stage.latent * seen + stage.index * context + heads + stage.sliding * window
 
+    def _compressed_read_bytes(self, parts: CompressedAttention, context: float) -> float:
+        """A window's keys in every layer, the compressed ones, of which sparse layers see top_k, and their index."""
+        stage = kv_stage(self.arch, self.plan.deployment, self.plan.limits, range(self.arch.layers), last=False)
+        assert self.arch.indexer is not None
+        key = stage.sliding / self.arch.layers
+        seen = sum(
+            min(context / ratio, self.arch.indexer.top_k) if ratio == parts.sparse else context / ratio
+            for ratio in parts.ratios[: self.arch.layers]
+            if ratio
+        )
+        return key * (seen + self.arch.layers * min(context, self.arch.window)) + stage.index * context
+
     def attention_flops(self, new: float, context: float) -> float:
         """Attention and indexer FLOPs on a rank of `new` tokens at the end of a context of `context` tokens.
 
@@ -74,6 +88,8 @@ class StepWork:
         shared by the ranks, indexer heads are not.
         """
         arch, ranks = self.arch, self.plan.deployment.layout
+        if arch.compressed is not None:
+            return self._compressed_flops(arch.compressed, new, context)
         before = context - new / 2  # mean number of earlier tokens
         if arch.mla is not None:
             width = arch.heads / ranks.attention * (2 * arch.mla.kv_rank + arch.mla.rope)
@@ -89,6 +105,19 @@ class StepWork:
         if arch.indexer is not None:
             flops += 2 * len(arch.indexers) * new * before * arch.indexer.heads * arch.indexer.width
         return flops
+
+    def _compressed_flops(self, parts: CompressedAttention, new: float, context: float) -> float:
+        """Attention is spread over ranks by heads; an indexer scores every compressed key of its layer."""
+        arch, before = self.arch, context - new / 2
+        assert arch.indexer is not None
+        seen, scored = arch.layers * min(before, arch.window), 0.0
+        for ratio in parts.ratios[: arch.layers]:
+            if ratio:
+                keys = before / ratio
+                scored += keys if ratio == parts.sparse else 0
+                seen += min(keys, arch.indexer.top_k) if ratio == parts.sparse else keys
+        heads = arch.heads / self.plan.deployment.layout.attention
+        return 2 * new * (2 * heads * arch.head_dim * seen + arch.indexer.heads * arch.indexer.width * scored)
 
 
 def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan) -> StepWork:

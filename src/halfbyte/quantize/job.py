@@ -15,7 +15,7 @@ from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import F32, NVFP4, NVFP4_COMPRESSED
 from halfbyte.models import roles_of, text_config_of
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import Role
+from halfbyte.models.roles import CORRECTION, Role
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard, lay_out
 from halfbyte.quantize.linears import Linear, check_complete, check_quantizable, split
@@ -135,7 +135,8 @@ def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[
     if roles.arch.tied_embeddings and "lm_head.weight" in source.tensors:
         found.append(TIED_HEAD)
     for entry in entries:
-        if entry.role.part == "e_score_correction_bias" and entry.format != F32 and roles.arch.shared_width:
+        corrects = entry.role.role is Role.ROUTER and entry.role.part in CORRECTION
+        if corrects and entry.format != F32 and roles.arch.shared_width:
             found.append(f"{entry.name} is {entry.format}: engines expect float32, rounding it reorders top-k")
             break
     return found

@@ -28,7 +28,7 @@ _MAGNITUDES = 0x77
 
 
 def is_mxfp4(source: Source) -> TypeGuard[Packed]:
-    return isinstance(source, Packed) and source.form is mxfp4.FORMAT
+    return isinstance(source, Packed) and isinstance(source.form, mxfp4.Mxfp4)
 
 
 def all_mxfp4(group: Sequence[Linear]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.checkpoint.packed import Source
+from halfbyte.checkpoint.packed import Packed, Source
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import ShardWriter
 from halfbyte.formats import mxfp4
@@ -17,7 +17,6 @@ from halfbyte.formats.nvfp4 import kernels
 from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.reference import Encoded, scale_2_of
-from halfbyte.formats.storage import SCALE
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.linears import Linear
@@ -115,10 +114,7 @@ class Worker:
     def _exponent(self, source: Source) -> int | None:
         """The largest of an MXFP4 matrix's scales, as a power of two; None for one of zeros."""
         assert is_mxfp4(source)
-        found = [
-            largest_exponent(raw[mxfp4.PACKED].reshape(-1, source.shape[1] // 2), _by_block(raw, source.shape[1]))
-            for _, raw in self._reader.raw_rows(source)
-        ]
+        found = [largest_exponent(*_codes_and_scales(raw, source)) for _, raw in self._reader.raw_rows(source)]
         return max((exponent for exponent in found if exponent is not None), default=None)
 
     def _translate(self, linear: Linear, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
@@ -132,9 +128,7 @@ class Worker:
         ):
             codes, scales = (view.reshape(len(rows), -1) for view in self._output.views(rows.size))
             sums = encoder.encode_into(rows, codes, scales)
-            found = translate(
-                raw[mxfp4.PACKED].reshape(codes.shape), _by_block(raw, columns), encoder.scale_2, codes, scales
-            )
+            found = translate(*_codes_and_scales(raw, source), encoder.scale_2, codes, scales)
             decoded = np.empty(rows.size, np.float32)
             kernels.decode(codes.reshape(-1), scales.reshape(-1), encoder.scale_2, decoded)
             error = rows.reshape(-1).astype(np.float64) - decoded
@@ -174,6 +168,9 @@ class Worker:
             out.write(memoryview(np.float32(value).tobytes()), shard.offsets[f"{module}.{part}"])
 
 
-def _by_block(raw: dict[str, npt.NDArray[np.uint8]], columns: int) -> npt.NDArray[np.uint8]:
-    """E8M0 scales [n, K/32] of the rows at hand."""
-    return raw[SCALE].reshape(-1, columns // mxfp4.BLOCK_SIZE)
+def _codes_and_scales(
+    raw: dict[str, npt.NDArray[np.uint8]], source: Packed
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Codes [n, K/2] and E8M0 scales [n, K/32] of an MXFP4 matrix's rows at hand."""
+    columns, (scale,) = source.shape[1], source.form.scales
+    return raw[source.form.numbers].reshape(-1, columns // 2), raw[scale].reshape(-1, columns // mxfp4.BLOCK_SIZE)

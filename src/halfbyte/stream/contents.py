@@ -35,11 +35,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Contents:
-    """A checkpoint opened for a pass. outside: embedding, final norm and head by role."""
+    """A checkpoint opened for a pass. outside: embedding, final norm and head by role. mixer: what makes one residual
+    stream of several before that norm."""
 
     checkpoint: Checkpoint
     roles: RoleMap
     outside: dict[Role, Entry]
+    mixer: list[Entry]
     layers: list[Layer]
 
     @classmethod
@@ -49,14 +51,16 @@ class Contents:
         Raises CheckpointError for missing layers and experts, UnknownTensorError, UnsupportedError (family).
         """
         roles = roles_of(_with_expert_count(checkpoint.config, model_config))
-        outside: dict[Role, Entry] = {}
+        outside, mixer = dict[Role, Entry](), list[Entry]()
         layers = [Layer() for _ in range(roles.layers)]
         routed: list[dict[tuple[int, str], Entry]] = [{} for _ in range(roles.layers)]
         for entry in inventory(checkpoint.tensors, roles):
             role = entry.role
             if role.mtp or role.part in CACHE_SCALES or role.role is Role.TOWER:
                 continue
-            if role.layer is None:
+            if role.layer is None and role.role is Role.HYPER_CONNECTION:
+                mixer.append(entry)
+            elif role.layer is None:
                 outside[role.role] = entry
             elif role.role is Role.ROUTED_EXPERT:
                 for expert, projection, matrix in _matrices(entry, roles):
@@ -68,7 +72,7 @@ class Contents:
                 raise CheckpointError(f"{roles.layer_path(number)} is missing", hint="complete the download")
             if roles.is_moe(number):
                 layer.experts = [_expert(routed[number], number, e, roles) for e in range(roles.num_experts)]
-        return cls(checkpoint, roles, outside, layers)
+        return cls(checkpoint, roles, outside, mixer, layers)
 
     def parcels(self, first_layer: int, plain_bytes: int) -> "list[list[Entry]]":
         """All entries from a layer on, in reading order: a layer's plain ones by `plain_bytes`, then single experts."""

@@ -92,11 +92,13 @@ class Ends:
 
     def _fill_norm(self) -> None:
         if self._skeleton.base.norm.weight.device.type == "meta":
-            self._skeleton.fill(self.norm, self._weight(self.norm))
+            for entry in (self.norm, *self._contents.mixer):
+                self._skeleton.fill(entry, self._weight(entry))
+            self._skeleton.check_closed()
 
     def _weight(self, entry: Entry) -> Tensor:
         raw = read_now(self._contents.checkpoint, entry, self._skeleton.device)
-        return decoded(entry, raw, self._skeleton.dtype)
+        return decoded(entry, raw, self._skeleton.dtype_of(self._skeleton.target(entry.name)))
 
     def _rows(self, entry: Entry, numbers: npt.NDArray[np.int64]) -> Tensor:
         """Rows of a plain matrix, by ascending number."""

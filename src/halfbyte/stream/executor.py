@@ -186,6 +186,7 @@ class Streamed:
             Branches(branches, groups, len(sequences), alone.offsets[-1]),
             scratch if device.type == "cpu" else None,
             self._options["activations"] == "a4-sim",
+            sequences,
         )
 
     @torch.no_grad()

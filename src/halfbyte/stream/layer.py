@@ -1,6 +1,6 @@
 """One decoder layer over all sequences: the three passes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +54,12 @@ class LayerRun:
         branches: Branches,
         scratch_bytes: int | None,
         simulate: bool,
+        tokens: Sequence[Tensor],
     ) -> None:
-        """scratch_bytes: of the sparse attention. simulate: round the inputs of NVFP4 linears (a4-sim)."""
+        """scratch_bytes: of the sparse attention. simulate: round the inputs of NVFP4 linears (a4-sim). tokens: of the
+        model's own sequences, int64 [T] each; a branch's have the same."""
         self._contents, self._skeleton, self._loader = contents, skeleton, loader
+        self._tokens = tokens
         self._branches, self._scratch_bytes, self._simulate = branches, scratch_bytes, simulate
         self._modes = sorted({one.group.mode for one in branches.own})
         self._linears: Linears = {}
@@ -125,12 +128,12 @@ class LayerRun:
         first, last, shape = group.first, group.last, (group.count, group.length)
         observer.sequences(number, first, last)
         hidden = stores.source.read(origin.first, origin.last).view(*shape, -1)
-        given = self._selection(number, one, stores)
+        given, ids = self._selection(number, one, stores), self._ids(number, group)
         with _Indexed(self._skeleton.layers[number]) as indexed:
             if routing is None:
-                residual, selection = self._skeleton.run(number, hidden, given)
+                residual, selection = self._skeleton.run(number, hidden, given, None)
             else:
-                before = self._skeleton.before_moe(number, hidden, given)
+                before = self._skeleton.before_moe(number, hidden, given, ids)
                 residual, x, selection = before.residual, before.x, before.selection
         stores.target.write(residual.flatten(0, 1), first, last)
         if number in self._contents.roles.indexers:
@@ -138,7 +141,7 @@ class LayerRun:
         if routing is None:
             return
         stores.inputs.write(x.flatten(0, 1), first, last)
-        index, weights = (part.view(*shape, -1) for part in self._skeleton.route(number, x))
+        index, weights = (part.view(*shape, -1) for part in self._skeleton.route(number, x, ids))
         energy = residual.float().square().mean(-1)
         if before.shares is not None and stores.shares is not None:
             stores.shares.write(before.shares.flatten(0, 1), first, last)
@@ -147,6 +150,13 @@ class LayerRun:
             routing.put(sequence, index[i], weights[i], energy[i])
             observer.router(number, sequence, index[i])
             observer.moe_input(number, sequence, x[i], energy[i])
+
+    def _ids(self, number: int, group: Group) -> Tensor | None:
+        """Tokens [B, T] of a group, where the layer chooses experts by them."""
+        if number not in self._contents.roles.arch.hash_routed:
+            return None
+        each = [self._tokens[i % len(self._tokens)] for i in range(group.first, group.last + 1)]
+        return torch.stack(each).to(self._skeleton.device)
 
     def _selection(self, number: int, one: Running, stores: Stores) -> Any:
         """What a layer that shares a selection is given. A branch has one of its own from its first indexer on."""

@@ -76,6 +76,7 @@ class Skeleton:
             base = model.base_model
             if hasattr(base, "rotary_emb"):
                 base.rotary_emb = type(base.rotary_emb)(config=self.config).to(self.device)
+                _share(base.rotary_emb, base.layers)
         except Exception as error:  # transformers trips over a config's numbers in as many ways as there are models
             raise CheckpointError(
                 f"config.json: makes no model: {type(error).__name__}: {' '.join(str(error).split())[:200]}",
@@ -86,7 +87,7 @@ class Skeleton:
     def target(self, name: str) -> str:
         """A stored tensor's name in the model, or of the one that it is joined into. Raises CheckpointError if the
         model has no such tensor."""
-        own = self._roles.wrapping.inner(name)
+        own = name if self._roles.family.named_so_alone else self._roles.wrapping.inner(name)
         renamed, _ = rename_source_key(own, self._renamings, [], self.model.base_model_prefix, self._wanted)
         if renamed not in self._wanted:
             joined = (renamed.replace(part, join.whole) for part, join in self._joins.items() if part in renamed)
@@ -137,16 +138,23 @@ class Skeleton:
             if partly or (tensor.device.type == "meta" and id(tensor) not in routed):
                 raise CheckpointError(f"{self._roles.layer_path(layer)}.{name}: missing", hint="complete the download")
 
+    def check_closed(self) -> None:
+        """The same for what mixes the streams behind the last layer."""
+        for name, tensor in getattr(self.base, "hc_head", nn.Identity()).state_dict(keep_vars=True).items():
+            if tensor.device.type == "meta":
+                raise CheckpointError(f"hc_head.{name}: missing", hint="complete the download")
+
     def empty(self, layer: int) -> None:
         self.layers[layer].to("meta")
 
-    def run(self, layer: int, hidden: Tensor, selection: Any) -> tuple[Tensor, Any]:
+    def run(self, layer: int, hidden: Tensor, selection: Any, ids: Tensor | None) -> tuple[Tensor, Any]:
         """One decoder layer over [B, T, streams x H]: its output, and the selection that it made or was given.
 
-        selection: of the last layer with an indexer, in the form that the attention in use passes on.
+        selection: of the last layer with an indexer, in the form that the attention in use passes on. ids: [B, T], for
+        layers that choose experts by them.
         """
         several = hidden.unflatten(-1, (self.streams, -1)) if self.streams > 1 else None
-        stage = _OnlyLayer(self.layers[layer], selection, several)
+        stage = _OnlyLayer(self.layers[layer], selection, several, ids)
         kinds = getattr(self.base.config, "layer_types", None)
         ends = {name: nn.Identity() for name in ("norm", "hc_head")}
         if kinds is not None:  # by which the base model picks a mask for its first layer
@@ -175,7 +183,7 @@ class Skeleton:
         """The layer's mixture-of-experts block."""
         return self.layers[layer].mlp
 
-    def before_moe(self, layer: int, hidden: Tensor, selection: Any) -> "BeforeMoe":
+    def before_moe(self, layer: int, hidden: Tensor, selection: Any, ids: Tensor | None) -> "BeforeMoe":
         """A layer up to its experts."""
         decoder, catcher, shares = self.layers[layer], _Catcher(), list[Tensor]()
         hook = None
@@ -183,18 +191,19 @@ class Skeleton:
             hook = decoder.ffn_hc.register_forward_hook(lambda _, args, result: shares.append(result[0]))
         try:
             with _parts(decoder, mlp=catcher):
-                residual, selection = self.run(layer, hidden, selection)
+                residual, selection = self.run(layer, hidden, selection, ids)
         finally:
             if hook is not None:
                 hook.remove()
         assert catcher.x is not None
         return BeforeMoe(residual, catcher.x, selection, shares[0].to(residual.dtype) if shares else None)
 
-    def route(self, layer: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    def route(self, layer: int, x: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """The router's choice for the block's input [B, T, H]: experts int64 [B*T, top_k] and weights [B*T, top_k]."""
+        by_token = {} if ids is None else {"input_ids": ids}
         catcher = _Catcher()
         with _parts(self.moe(layer), experts=catcher, shared_experts=_Nothing(), shared_expert=_Nothing()):
-            self.moe(layer)(x)
+            self.moe(layer)(x, **by_token)
         index, weights = catcher.rest
         return index, weights
 
@@ -221,17 +230,19 @@ class _OnlyLayer(nn.Module):
     """Stands in the list of layers, and brings the selection that an earlier layer made (IndexShare).
 
     streams: the hidden states of a model that keeps several, [B, T, streams, H], in place of what the base model makes
-    of the embeddings that it was called with.
+    of the embeddings that it was called with. ids: which it was not called with.
     """
 
-    def __init__(self, layer: nn.Module, selection: Any, streams: Tensor | None) -> None:
+    def __init__(self, layer: nn.Module, selection: Any, streams: Tensor | None, ids: Tensor | None) -> None:
         super().__init__()
         self._layer = [layer]  # in a list: not a submodule, so that the model's names stay as they are
-        self.selection, self._streams = selection, streams
+        self.selection, self._streams, self._ids = selection, streams, ids
 
     def forward(self, hidden: Tensor, **kwargs: Any) -> Any:
         if self._streams is not None:
             hidden = self._streams
+        if self._ids is not None:
+            kwargs["input_ids"] = self._ids
         if "prev_topk_indices" not in kwargs:
             return self._layer[0](hidden, **kwargs)
         result = self._layer[0](hidden, **(kwargs | {"prev_topk_indices": self.selection}))
@@ -247,7 +258,7 @@ class _Catcher(nn.Module):
         self.x: Tensor | None = None
         self.rest: tuple[Tensor, ...] = ()
 
-    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *rest: Tensor, **_: Any) -> Tensor:
         self.x, self.rest = x, rest
         return torch.full_like(x, -0.0)
 
@@ -266,6 +277,14 @@ class _Given(nn.Module):
 
     def forward(self, *_: Any) -> Any:
         return self.result
+
+
+def _share(rotary: nn.Module, layers: nn.Module) -> None:
+    """Put the model's rotary tables in the place of a layer's own, as no part of what is filled and emptied."""
+    for module in list(layers.modules()):
+        for name in [name for name, child in module.named_children() if type(child) is type(rotary)]:
+            del module._modules[name]
+            object.__setattr__(module, name, rotary)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.quantization import read_as_packed
 from halfbyte.gate.registry import rule
-from halfbyte.models.roles import Role
+from halfbyte.models.roles import CORRECTION, Role
 
 OUTPUT = "o_proj"
 LINEAR_ROLES = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP, Role.ATTENTION)
@@ -112,11 +112,12 @@ def mixed_experts(facts: Facts) -> Iterator[Found]:
 @rule(
     "selective.router-bias",
     "deny",
-    "`e_score_correction_bias` decides which experts a token visits; rounded to 16 bits it reorders the top-k.",
+    "The router's `e_score_correction_bias` (in DeepSeek-V4 `bias`) decides which experts a token visits; rounded to "
+    "16 bits it reorders the top-k.",
 )
 def router_bias(facts: Facts) -> Iterator[Found]:
     for entry, *_ in facts.alike:
-        if entry.role.part == "e_score_correction_bias" and entry.format != F32:
+        if entry.role.role is Role.ROUTER and entry.role.part in CORRECTION and entry.format != F32:
             yield Found(f"{entry.name} is {entry.format}, wanted f32", tensor=entry.name)
             return
 
