@@ -2,8 +2,8 @@
 
 A line is `name shape dtype`; `A-B` in a name stands for each number from A to B, `A-B/2` for every second. b, f, 8, i,
 q: BF16, F32, F8_E4M3, I8, I64. What is listed as `name*` also has the block scales of FP8 beside it
-(`weight_scale_inv`, one for 128 x 128; float32, or bf16 where the line ends in `8b`); as `name+` DeepSeek-V4's (`scale`,
-F8_E8M0; of I8 one for 32 numbers, which are 16 bytes).
+(`weight_scale_inv`, one for 128 x 128; float32, or bf16 where the line ends in `8b`); as `name+` DeepSeek-V4's
+(`scale`, F8_E8M0; of I8 one for 32 numbers, which are 16 bytes).
 """
 
 import re

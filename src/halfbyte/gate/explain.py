@@ -85,7 +85,7 @@ def _compare(facts: Facts, arch: Architecture) -> None:
     head: Key = (Role.LM_HEAD, None, None)
     if arch.tied_embeddings and there.get(head) == Counter([(arch.vocab, arch.hidden)]):
         del there[head]
-        facts.problem("integrity.shape", TIED_HEAD, tensor="lm_head.weight", at_most="warn")
+        facts.problem("integrity.shape", TIED_HEAD, tensor=facts.roles.wrapping.outer("lm_head.weight") if facts.roles else None, at_most="warn")
     for key, shapes in there.items():
         if key not in promised:
             _note_shape(facts, key, shapes, Counter())

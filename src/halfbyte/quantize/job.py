@@ -132,7 +132,7 @@ def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[
             "config.json announces an MTP layer but the checkpoint has none: engines that draft with it will draft "
             "garbage; set num_nextn_predict_layers to 0 or restore the layer"
         )
-    if roles.arch.tied_embeddings and "lm_head.weight" in source.tensors:
+    if roles.arch.tied_embeddings and roles.wrapping.outer("lm_head.weight") in source.tensors:
         found.append(TIED_HEAD)
     for entry in entries:
         corrects = entry.role.role is Role.ROUTER and entry.role.part in CORRECTION
