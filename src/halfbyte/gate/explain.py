@@ -85,7 +85,9 @@ def _compare(facts: Facts, arch: Architecture) -> None:
     head: Key = (Role.LM_HEAD, None, None)
     if arch.tied_embeddings and there.get(head) == Counter([(arch.vocab, arch.hidden)]):
         del there[head]
-        facts.problem("integrity.shape", TIED_HEAD, tensor=facts.roles.wrapping.outer("lm_head.weight") if facts.roles else None, at_most="warn")
+        assert facts.roles is not None, "tensors were explained"
+        name = facts.roles.wrapping.outer("lm_head.weight")
+        facts.problem("integrity.shape", TIED_HEAD, tensor=name, at_most="warn")
     for key, shapes in there.items():
         if key not in promised:
             _note_shape(facts, key, shapes, Counter())
