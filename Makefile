@@ -36,7 +36,7 @@ test: .venv/ready
 # tests wait for a server or a child.
 tests: export OMP_NUM_THREADS = 1
 tests: .venv/ready
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

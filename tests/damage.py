@@ -50,7 +50,7 @@ def a_folder(path: Path, chance: random.Random) -> None:
 KINDS: tuple[Damage, ...] = (deleted, cut, lengthened, flipped, edited, emptied, a_folder)
 
 
-FEW = 6
+FEW = 4
 """Files that are damaged where not every one is."""
 
 

@@ -302,7 +302,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     changes=st.lists(
         st.tuples(st.integers(0, len(COMPACT)), st.integers(0, 3), st.sampled_from(WORDS) | texts), max_size=3

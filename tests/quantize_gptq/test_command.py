@@ -85,7 +85,7 @@ def test_same_bytes_for_any_budget_and_worker_count(tmp_path: Path, data: str) -
     assert (tmp_path / "a/halfbyte.json").read_bytes() == (tmp_path / "b/halfbyte.json").read_bytes()
 
 
-@pytest.mark.parametrize("after", [0, 3, 6])
+@pytest.mark.parametrize("after", [0, pytest.param(3, marks=pytest.mark.slow), 6])
 def test_an_interrupted_run_goes_on_expert_by_expert(
     tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:

@@ -34,7 +34,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory, data: str) -> dict[str, byt
     return shards(out)
 
 
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("threads", [*(pytest.param(few, marks=pytest.mark.slow) for few in (1, 2)), 4])
 def test_the_same_bytes_with_any_number_of_threads(
     threads: int, tmp_path: Path, data: str, wanted: dict[str, bytes]
 ) -> None:

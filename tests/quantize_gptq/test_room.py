@@ -83,7 +83,7 @@ def job_of(shard_bytes: int) -> tuple[Job, dict[str, Any]]:
         return plan_job(source, Recipe.named("nvfp4-routed-experts"), shard_bytes), source.config
 
 
-@pytest.mark.parametrize("budget", [None, 3_000_000_000])
+@pytest.mark.parametrize("budget", [pytest.param(None, marks=pytest.mark.slow), 3_000_000_000])
 def test_a_run_stays_within_its_room_and_nearly_fills_it(
     tmp_path: Path, data: str, budget: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

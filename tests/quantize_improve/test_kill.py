@@ -70,7 +70,7 @@ def seconds(forks: Forks, options: dict[str, Any], sweep: Path, tmp_path_factory
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("wanted_kills", [4, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wanted_kills", [2, pytest.param(15, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_stays_whole_and_ends_the_same(
     wanted_kills: int, tmp_path: Path, forks: Forks, options: dict[str, Any], seconds: float, sweep: Path, wanted: Path
 ) -> None:

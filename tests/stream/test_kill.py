@@ -40,7 +40,7 @@ for line in sys.stdin:
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
 """
-KILLS = pytest.mark.parametrize("kills", [2, pytest.param(15, marks=pytest.mark.slow)])
+KILLS = pytest.mark.parametrize("kills", [1, pytest.param(15, marks=pytest.mark.slow)])
 
 
 class Server:
