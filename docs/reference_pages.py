@@ -106,7 +106,7 @@ def families() -> Iterator[str]:
             scaled = Role.ROUTED_EXPERT in family.llama_cpp.scaled
             graph = f"`{family.llama_cpp.name}`, NVFP4 {'lossless' if scaled else 'only by `--type`, lossy'}"
         commands = "`plan`, on paper" if family.paper_only else "all"
-        if family.wrapping is not None:
+        if family.wrapping is not None and not family.named_so_alone:
             commands = "beside its towers, which are kept: all but `export` and `chat`"
             commands += "" if family.only_wrapped else "; of the text model alone: all"
         parsed = "parsed" if family.answers is not None else "plain text"

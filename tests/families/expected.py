@@ -283,6 +283,7 @@ def _deepseek_v4(c: Config) -> list[_Part]:
         c["moe_intermediate_size"],
     )
     heads, d, q, streams = c["num_attention_heads"], c["head_dim"], c["q_lora_rank"], c["hc_mult"]
+    drafts = len(c.get("dspark_target_layer_ids") or [0])
     groups, rank, ratios, hashed = c["o_groups"], c["o_lora_rank"], c["compress_ratios"], c["num_hash_layers"]
     mixing, table, chosen = (2 + streams) * streams, c["vocab_size"] * h, c["vocab_size"] * c["num_experts_per_tok"]
     inner, head_mix = c["index_head_dim"], streams * streams * h + streams + 1
@@ -314,12 +315,18 @@ def _deepseek_v4(c: Config) -> list[_Part]:
         _Part("indexer", False, sparse, ((c["index_n_heads"] * inner, q, 1),), c["index_n_heads"] * h, 1),
         _Part("router", False, hashed, plain=experts * h + chosen, plain_tensors=2, i64=chosen),
         router(False, layers - hashed),
-        router(True, 1),
-        _Part("mtp", True, 1, ((h, h, 2),)),
-        _Part("norm", True, 3, plain=h, plain_tensors=1),
+        router(True, drafts),
         _Part("hyper_connection", True, 1, plain=head_mix, plain_tensors=3, f32=head_mix),
     ]
-    for mtp, copies in ((False, layers), (True, 1)):
+    if drafts > 1:  # DSpark
+        rank_2, taps = c["dspark_markov_rank"], len(c["dspark_target_layer_ids"])
+        table_2 = 2 * c["vocab_size"] * rank_2
+        parts.append(_Part("norm", True, 2, plain=h, plain_tensors=1))
+        parts.append(_Part("mtp", True, 1, ((h, taps * h, 1),), plain=table_2 + h + rank_2, plain_tensors=3))
+    else:
+        parts.append(_Part("norm", True, 3, plain=h, plain_tensors=1))
+        parts.append(_Part("mtp", True, 1, ((h, h, 2),)))
+    for mtp, copies in ((False, layers), (True, drafts)):
         parts += [
             _Part("norm", mtp, 2 * copies, plain=h, plain_tensors=1),
             _Part("attention", mtp, copies, linears, plain=q + d + heads, plain_tensors=3, f32=heads),
@@ -387,6 +394,9 @@ PUBLISHED: dict[str, Published] = {
     "DeepSeek-V3.2": Published(f"{_HUB} (V3.2-Exp and Speciale)", elements=685_396_921_376),
     "DeepSeek-V4-Flash": Published(
         "tensor list of the checkpoint in a public model report", tensors=69_187, elements=158_069_433_298
+    ),
+    "DeepSeek-V4-Flash-0731": Published(
+        "pinned identity of the published index in a public loader", tensors=72_317, bytes=166_878_536_440
     ),
     "GLM-4.7": Published(_HUB, elements=358_337_791_296),
     "GLM-4.7-Flash": Published("pinned inventory of the published index in a public loader's tests", tensors=9_703),

@@ -38,6 +38,7 @@ _VARIANTS: dict[str, Variant] = {
     "GLM-5.2-FP8": Variant(fp8=True),
     "GLM-5.2-NVFP4": Variant(nvfp4=True),
     "DeepSeek-V4-Flash": Variant(fp8=True, mxfp4=True),
+    "DeepSeek-V4-Flash-0731": Variant(fp8=True, mxfp4=True),
     "GLM-5.2-fused": Variant(fused=True, mtp=False),
     "GLM-5.2-fused-mtp": Variant(fused=True),
     "DeepSeek-V3": Variant(fp8=True),
@@ -50,7 +51,10 @@ _VARIANTS: dict[str, Variant] = {
     "Mixtral-8x7B-v0.1-fused": Variant(fused=True),
     "Mixtral-8x22B-v0.1-fused": Variant(fused=True),
 }
-PLAIN = ("weights_proj", "eh_proj", "gate", "compressor_wkv", "compressor_wgate")
+PLAIN = (
+    *("weights_proj", "eh_proj", "gate", "compressor_wkv", "compressor_wgate"),
+    *("markov_w1", "markov_w2", "confidence_head"),
+)
 """Linears that no published checkpoint quantizes."""
 
 

@@ -243,7 +243,8 @@ def test_lists_of_compressed_attention_are_checked(change: dict[str, Any], said:
 
 
 def test_what_is_not_described_of_deepseek_v4_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="dspark_target_layer_ids"):
-        architecture_of(config(V4) | {"dspark_target_layer_ids": [40, 41, 42]})
     with pytest.raises(UnsupportedError, match="attention_bias"):
         architecture_of(config(V4) | {"attention_bias": True})
+    for taps in ([], [43], "all", [True]):
+        with pytest.raises(CheckpointError, match="dspark_target_layer_ids is no list"):
+            architecture_of(config(V4) | {"dspark_target_layer_ids": taps})

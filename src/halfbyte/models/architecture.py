@@ -105,7 +105,8 @@ class Architecture:
     value_dim: width of a value's head, 0 where it is head_dim. sliding_kv_heads: of layers with a window, 0 where they
     have kv_heads. sinks: layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
     streams: of the residual, more than one with hyper-connections. index_pool: keys that the indexer scores as one.
-    hash_routed: layers whose tokens go to experts by their number.
+    hash_routed: layers whose tokens go to experts by their number. tapped: how many layers a draft reads that several
+    MTP layers make together (DSpark), and draft_rank: of its table of transitions; 0 for MTP layers of the usual kind.
     """
 
     model_type: str
@@ -149,6 +150,8 @@ class Architecture:
     streams: int = 1
     index_pool: int = 1
     hash_routed: frozenset[int] = frozenset()
+    tapped: int = 0
+    draft_rank: int = 0
 
     @property
     def moe_layers(self) -> int:

@@ -1,10 +1,10 @@
 """DeepSeek-V4: attention to a window and to compressed keys, by turns with an indexer and without; four residual
 streams; experts in every layer, those of the first layers chosen by a token's number. Names, and storage, of its own.
 
-Published with FP8 tiles, experts in MXFP4 (of the base models in FP8), and one MTP layer at ratio 0. Sources:
-transformers 5.23 `models/deepseek_v4` (whose defaults are V4-Flash's) and its conversion mapping; vLLM at 0101ca2,
-models/deepseek_v4; the tensor list and config.json of DeepSeek-V4-Flash, whose 69,187 tensors are all those below.
-V4-Flash-0731 has three blocks for DSpark under `mtp.`, which are not described.
+Published with FP8 tiles, experts in MXFP4 (of the base models in FP8), and one MTP layer at ratio 0, or with three that
+draft together (DSpark). Sources: transformers 5.23 `models/deepseek_v4` (whose defaults are V4-Flash's) and its
+conversion mapping; vLLM at 0101ca2, models/deepseek_v4; the tensor list and config.json of DeepSeek-V4-Flash and the
+counts and bytes of V4-Flash-0731, whose 69,187 and 72,317 tensors are all those below.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,13 +28,9 @@ def read(config: Config) -> Architecture:
     for key in ("attention_bias", "mlp_bias"):
         if config.get(key):
             raise UnsupportedError(f"config.json: {key} is true, which is not described for deepseek_v4")
-    if config.get("dspark_target_layer_ids") is not None:
-        raise UnsupportedError(
-            "config.json: has dspark_target_layer_ids, whose blocks under mtp. are not described",
-            hint="leave them and that key out to get the model without its draft",
-        )
     layers, width = reading.layer_count(config), positive(config, "moe_intermediate_size")
-    announced = reading.announced_mtp(config, "num_nextn_predict_layers")
+    tapped = tapped_layers(config, layers)
+    announced = tapped or reading.announced_mtp(config, "num_nextn_predict_layers")
     ratios, sparse = compression(config, layers, announced)
     sized = config | {"layer_types": [_WINDOW] * layers}
     return Architecture(
@@ -61,7 +57,19 @@ def read(config: Config) -> Architecture:
         sinks=frozenset(range(layers + announced)),
         streams=positive(config, "hc_mult"),
         hash_routed=hash_routed(config, layers),
+        tapped=tapped,
+        draft_rank=positive(config, "dspark_markov_rank") if tapped else 0,
     )
+
+
+def tapped_layers(config: Config, layers: int) -> int:
+    """How many layers a DSpark draft reads, which has as many of its own; 0 without one."""
+    stated = config.get("dspark_target_layer_ids")
+    if stated is None:
+        return 0
+    if not isinstance(stated, list) or not stated or any(type(i) is not int or not 0 <= i < layers for i in stated):
+        raise CheckpointError(f"config.json: dspark_target_layer_ids is no list of some of {layers} layers")
+    return len(stated)
 
 
 def compression(config: Config, layers: int, drafts: int) -> tuple[tuple[int, ...], int]:
@@ -99,7 +107,8 @@ def tensors(arch: Architecture) -> Iterator[Described]:
     yield from blocks.model(replace(arch, mtp_layers=0, mtp_announced=0), layer)
     yield from head_mixer("model.", arch)
     for number in range(arch.layers, arch.layers + arch.mtp_announced):
-        for tensor in (*layer(arch, number), *draft(arch)):
+        beside = joint_draft(arch, number) if arch.tapped else draft(arch)
+        for tensor in (*layer(arch, number), *beside):
             name = f"mtp.{number - arch.layers}.{tensor.name}"
             yield replace(tensor, name=name, also=(), layer=number, mtp=True)
 
@@ -178,6 +187,21 @@ def draft(arch: Architecture) -> Iterator[Described]:
     for name in ("enorm", "hnorm", "norm"):
         yield Described(f"{name}.weight", Role.NORM, (arch.hidden,))
     yield from head_mixer("", arch)
+
+
+def joint_draft(arch: Architecture, number: int) -> Iterator[Described]:
+    """What the first and the last of several MTP layers that draft together have beside a decoder layer."""
+    if number == arch.layers:
+        shape = (arch.hidden, arch.tapped * arch.hidden)
+        yield Described("main_proj.weight", Role.MTP, shape, "main_proj")
+        yield Described("main_norm.weight", Role.NORM, (arch.hidden,))
+    if number == arch.layers + arch.mtp_announced - 1:
+        yield Described("norm.weight", Role.NORM, (arch.hidden,))
+        yield from head_mixer("", arch)
+        for name in ("markov_w1", "markov_w2"):
+            yield Described(f"markov_head.{name}.weight", Role.MTP, (arch.vocab, arch.draft_rank), name)
+        shape = (1, arch.hidden + arch.draft_rank)
+        yield Described("confidence_head.proj.weight", Role.MTP, shape, "confidence_head")
 
 
 FAMILY = Family(

@@ -35,7 +35,10 @@ from halfbyte.recipes.recipe import Recipe
 
 MLPS = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP)
 UNQUANTIZED = BF16
-KEPT_PROJECTIONS = ("weights_proj", "eh_proj", "compressor_wkv", "compressor_wgate")
+KEPT_PROJECTIONS = (
+    *("weights_proj", "eh_proj", "compressor_wkv", "compressor_wgate"),
+    *("markov_w1", "markov_w2", "confidence_head"),
+)
 """Matrices that the published FP8 checkpoints leave in BF16 although their role is quantized."""
 
 
