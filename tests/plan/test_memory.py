@@ -324,6 +324,32 @@ def test_any_server_is_a_sum() -> None:
     assert 10 < fitting < 60
 
 
+KEPT_BY_SEQUENCE = ["GLM-5.2", "MiMo-V2-Flash-BF16", "Qwen3-Next-80B-A3B", "DeepSeek-V4-Flash-BF16"]
+
+
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
+@pytest.mark.parametrize("name", KEPT_BY_SEQUENCE)
+def test_the_pool_is_the_sum_of_its_terms(name: str, engine: str) -> None:
+    """Whatever a sequence keeps, by token, by window or once, is a term."""
+    model = paper(name)
+    plan = plan_memory(model.groups, model.arch, server(model, gpus=8, engine=engine, context=8192))
+    pool = sum(term.bytes for term in plan.terms if term.name.startswith("KV cache"))
+    assert pool == pytest.approx(plan.kv_tokens * plan.kv.token_bytes)
+    states = any(term.name == "KV cache: state of a sequence" for term in plan.terms)
+    assert states is (name in KEPT_BY_SEQUENCE[2:])
+
+
+def test_deepseek_v4_keeps_windows_compressed_keys_and_what_they_are_made_of() -> None:
+    """V4-Flash: 43 windows; a key of 584 bytes for 4 tokens in 21 layers, for 128 in 20; indexers' of 132 bytes."""
+    model = paper("DeepSeek-V4-Flash-BF16")
+    kv = plan_memory(model.groups, model.arch, server(model, gpus=8, context=131072)).kv
+    assert kv.latent == 21 * 584 / 4 + 20 * 584 / 128
+    assert kv.index == 21 * 132 / 4
+    assert kv.sliding == 43 * 584
+    # values and gates in float32: two groups of four keys, twice as wide; one of 128; the indexers' like the first
+    assert kv.state == 2 * 4 * (21 * 8 * 1024 + 20 * 128 * 512 + 21 * 8 * 256)
+
+
 def test_the_reserve_is_a_twentieth_of_the_prefill_buffers() -> None:
     terms = plan_memory(GLM.groups, GLM.arch, server(GLM)).terms
     lasting = ("weights", "KV cache", "process context", "communicators", "allocator reserve")
