@@ -17,7 +17,7 @@ import httpx
 
 from halfbyte.checkpoint.writer import copy_file, hash_file, output_error, partial, write_whole
 from halfbyte.deploy.approval import approved, weights_hashes
-from halfbyte.deploy.checks import containers, templates
+from halfbyte.deploy.checks.documents import containers, templates
 from halfbyte.deploy.reading import read_manifests
 from halfbyte.disk import check_apart, read_regular
 from halfbyte.errors import CheckpointError, HalfbyteError, OutputError, UsageError, said
