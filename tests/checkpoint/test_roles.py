@@ -24,7 +24,9 @@ def test_every_tensor_of_a_published_checkpoint(name: str) -> None:
         role = roles.role(tensor)
         assert (role.role, role.mtp) == label
         assert tensor in (f"{role.module}.{role.part}", role.module if role.fused else None)
-        assert (role.layer is not None) == tensor.startswith((f"model.layers.{role.layer}.", "mtp.", "model.mtp"))
+        assert (role.layer is not None) == tensor.startswith(
+            (f"{roles.layers_path}.{role.layer}.", "mtp.", "model.mtp")
+        )
         assert (role.expert is not None) == (label[0] == "routed_expert" and not role.fused)
         if role.expert is not None:
             assert f".experts.{role.expert}." in tensor

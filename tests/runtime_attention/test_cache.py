@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from halfbyte.errors import UnsupportedError
-from halfbyte.modules.attention import LatentCache, install
+from halfbyte.modules.attention import LatentCache, install, uninstall
 from halfbyte.modules.attention.latent_cache import GrowingRows, LatentLayer, as_latent
 
 from .models import small, text, tiny, tokens, torch, transformers
@@ -14,8 +14,11 @@ from .models import small, text, tiny, tokens, torch, transformers
 def test_numbers_per_token_of_tiny_glm() -> None:
     """576 on every layer, 128 more on the three layers that select."""
     install(tiny())
-    with torch.no_grad():
-        cache = tiny()(text(300), use_cache=True).past_key_values
+    try:
+        with torch.no_grad():
+            cache = tiny()(text(300), use_cache=True).past_key_values
+    finally:
+        uninstall(tiny())  # other tests share the model
     tiny_numbers = [(layer.latents.buffer.shape[-1], layer.index_keys.length and 128) for layer in cache.layers]
     assert tiny_numbers == [(576, 128)] * 3 + [(576, 0)] * 3
     assert all(layer.latents.length == 300 for layer in cache.layers)
