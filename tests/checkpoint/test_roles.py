@@ -23,7 +23,7 @@ def test_every_tensor_of_a_published_checkpoint(name: str) -> None:
     for tensor, label in wanted.items():
         role = roles.role(tensor)
         assert (role.role, role.mtp) == label
-        assert tensor in (f"{role.module}.{role.part}", role.module if role.fused else None)
+        assert tensor in (f"{role.module}.{role.part}".lstrip("."), role.module if role.fused else None)
         assert (role.layer is not None) == tensor.startswith(
             (f"{roles.layers_path}.{role.layer}.", "mtp.", "model.mtp")
         )
