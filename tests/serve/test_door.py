@@ -167,7 +167,7 @@ def test_keys(place: Place) -> None:
     halfbyte("tenants", "revoke", name, "--state", str(place.state))
     time.sleep(1)
     assert place.door.client(fresh).get("/v1/models").status_code == 401
-    assert key.rpartition("-")[2] not in place.door.log.read_text()
+    assert key.split("-", 2)[2] not in place.door.log.read_text()
     _, expired = place.tenant("--expires", "2020-01-01")
     assert expired.get("/v1/models").status_code == 401
 
