@@ -162,7 +162,7 @@ def bare(name: str) -> str:
     return name.replace("_packed", "")
 
 
-def test_deepseek_v4_as_it_is_published(tmp_path: Path) -> None:
+def published_v4(folder: Path) -> Path:
     """FP8 tiles with scales that are powers of two beside MXFP4 experts, a table of experts by token, its own names."""
     config, tensors = small_tensors("DeepSeek-V4-Flash-BF16", 5, hidden_size=128, moe_intermediate_size=64)
     stored: Arrays = {}
@@ -173,8 +173,11 @@ def test_deepseek_v4_as_it_is_published(tmp_path: Path) -> None:
             stored |= {f"{owner}.{part}": value for part, value in pack(tensors[name].astype(np.float32)).items()}
         elif name in tensors:
             stored[name] = tensors[name]
-    config["quantization_config"] = V4_BLOCK
-    packed = write_checkpoint(tmp_path / "packed", config, stored)
+    return write_checkpoint(folder, config | {"quantization_config": V4_BLOCK}, stored)
+
+
+def test_deepseek_v4_as_it_is_published(tmp_path: Path) -> None:
+    packed = published_v4(tmp_path / "packed")
     assert {group["format"] for group in inspect(packed).groups} == {
         "bf16",
         "f32",
@@ -193,6 +196,53 @@ def test_deepseek_v4_as_it_is_published(tmp_path: Path) -> None:
         assert ours[name][2] == theirs[name][2]
     assert ours["layers.1.attn.wo_a.weight"][0] == ours["mtp.0.ffn.experts.3.w2.weight"][0] == "BF16"
     assert verify(packed, tmp_path / "out").ok
+
+
+def test_deepseek_v4_in_the_mixture_that_engines_load(tmp_path: Path) -> None:
+    """Metadata by ModelOpt's own script for it; what is kept, experts of MTP layers too, byte for byte."""
+    packed, out = published_v4(tmp_path / "packed"), tmp_path / "out"
+    result = quantize(packed, out, keep_format=True)
+    theirs, ours = tensors_of(packed), tensors_of(out)
+    changed = {name.rpartition(".")[0] for name in theirs if ours.get(name) != theirs[name]}
+    assert changed == {f"layers.{i}.ffn.experts.{e}.w{n}" for i in range(5) for e in range(4) for n in (1, 2, 3)}
+    block = json.loads((out / "config.json").read_text())["quantization_config"]
+    table = {f"layers.{i}.ffn.experts": {"quant_algo": "NVFP4", "group_size": 16} for i in range(5)}
+    left = ["*.attn.*", "*.ffn.shared_experts.*", "head", "mtp.*"]
+    added = {"moe_quant_algo": "NVFP4", "quant_algo": "MIXED_PRECISION", "group_size": 16, "quantized_layers": table}
+    assert block == block | V4_BLOCK | added | {"ignore": left, "kv_cache_quant_algo": None}
+    nested = json.loads((out / "hf_quant_config.json").read_text())["quantization"]
+    assert nested["exclude_modules"] == left
+    assert nested["quantized_layers"] == table
+    assert verify(packed, out).ok
+    assert sum(row["bytes_after"] for row in result.roles) == sum(len(tensor[2]) for tensor in ours.values())
+    decision = gate(out)
+    assert [found.rule for found in decision.findings if found.severity == "deny"] == ["supply.tokenizer"]
+    assert any("no speculative decoding helps" in found.found.message for found in decision.findings)
+
+
+@pytest.mark.parametrize("damage", ["expert_dtype", "table", "attention"])
+def test_gate_sees_a_mixture_that_engines_misread(damage: str, tmp_path: Path) -> None:
+    packed, out = published_v4(tmp_path / "packed"), tmp_path / "out"
+    quantize(packed, out, keep_format=True)
+    document = json.loads((out / "config.json").read_text())
+    if damage == "expert_dtype":
+        document["expert_dtype"] = "fp8"
+    elif damage == "table":
+        del document["quantization_config"]["quantized_layers"]["layers.3.ffn.experts"]
+    else:
+        quantize(packed, tmp_path / "plain")
+        (tmp_path / "plain/config.json").write_bytes((out / "config.json").read_bytes())
+        out = tmp_path / "plain"
+    (out / "config.json").write_text(json.dumps(document))
+    assert "loadability.mixed-precision" in {found.rule for found in gate(out).findings if found.severity == "deny"}
+
+
+def test_a_mixture_that_would_be_misread_is_not_written(tmp_path: Path) -> None:
+    packed, recipe = published_v4(tmp_path / "packed"), tmp_path / "recipe.yaml"
+    recipe.write_text("version: 1\nname: some\nroles: {routed_expert: nvfp4}\nlayers: {keep_first: 1}\n")
+    with pytest.raises(UnsupportedError, match=r"layers\.0\.ffn\.experts\.0\.w1 is mxfp4-weight, engines read nvfp4"):
+        quantize(packed, tmp_path / "out", keep_format=True, recipe=recipe)
+    assert not (tmp_path / "out").exists()
 
 
 @settings(max_examples=60, deadline=None)

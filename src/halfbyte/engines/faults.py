@@ -22,14 +22,16 @@ Certainty = Literal["certain", "possible"]
 class Loaded:
     """What a fault asks of a checkpoint.
 
-    algorithm: `quant_algo`, None if it is not quantized. packed_experts, kept_shared: whether routed experts are
-    NVFP4, and a shared expert is not. routed_scale: `routed_scaling_factor`. dtype: `torch_dtype`, "" if not said.
+    algorithm: `quant_algo`, None if it is not quantized. packed_experts, packed_drafts, kept_shared: whether routed
+    experts are NVFP4, those of MTP layers too, and a shared expert is not. routed_scale: `routed_scaling_factor`.
+    dtype: `torch_dtype`, "" if not said.
     """
 
     family: Family
     arch: Architecture
     algorithm: str | None = None
     packed_experts: bool = False
+    packed_drafts: bool = False
     kept_shared: bool = False
     routed_scale: float = 1.0
     dtype: str = ""

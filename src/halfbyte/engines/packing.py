@@ -54,14 +54,3 @@ def halves_apart(packed: Collection[str], linears: Collection[str]) -> tuple[str
         if first is not None and other is not None:
             return first, other
     return None
-
-
-BESIDE_NVFP4: tuple[str, ...] = ()
-"""Storage formats of fewer bits that an engine loads for linears that ModelOpt's NVFP4 leaves out. None is known: under
-NVFP4 both engines build what the list excludes unquantized, and vLLM 0.33's MIXED_PRECISION knows ModelOpt's own FP8 (a
-scale for the tensor), not blocks, rows or INT4 (its `ModelOptMixedPrecisionConfig`; read, not run)."""
-
-WHY_NOTHING_BESIDE = (
-    "under NVFP4 vLLM and SGLang build what the exclusion list names unquantized; "
-    "no engine is known to load the mixture"
-)

@@ -1,6 +1,7 @@
 """vLLM's faults with NVFP4 checkpoints. Run: 0.26.0 on one H100 (docs/engines.md 12), but where it says read."""
 
 from halfbyte.engines.faults import Fault
+from halfbyte.formats.modelopt import MIXED
 from halfbyte.models.family import Known
 
 RUN = (0, 26)
@@ -29,9 +30,24 @@ FAULTS = (
     Fault(
         name="fp8-attention",
         what="DeepSeek-V4's attention is multiplied by wo_a in FP8 alone, and stops at a wo_a in 16 bits",
-        helps="transformers",
-        shows=lambda loaded, file: file == "deepseek_v4" and loaded.packed_experts,
+        helps="quantize --keep-format, from the published FP8,",
+        shows=lambda loaded, file: (
+            file == "deepseek_v4" and loaded.packed_experts and loaded.algorithm not in (None, MIXED)
+        ),
         seen=(0, 33),
         known=Known("read", "vLLM at 0101ca2, models/deepseek_v4/attention.py: wo_a.weight_scale_inv"),
+    ),
+    Fault(
+        name="draft-experts",
+        what="its draft reads the experts of DeepSeek-V4's MTP layers as NVFP4, which they are not: hardly a draft is "
+        "accepted, answers stay as they are",
+        helps="no speculative decoding",
+        shows=lambda loaded, file: (
+            (file, loaded.algorithm, loaded.packed_drafts) == ("deepseek_v4", MIXED, False)
+            and loaded.arch.mtp_layers > 0
+        ),
+        seen=(0, 33),
+        known=Known("read", "vLLM at 234b8eb, models/deepseek_v4/quant_config.py; its pull request 49133"),
+        fatal=False,
     ),
 )

@@ -31,7 +31,8 @@ WHOLE = tuple(dtype.lower() for dtype in (I32, I64))
 """Of numbers that are no weights."""
 NVFP4, NVFP4_WEIGHT_ONLY, NVFP4_COMPRESSED = nvfp4.FORMAT.name, nvfp4.WEIGHT_ONLY.name, compressed.FORMAT.name
 FP8, FP8_BLOCK, FP8_BLOCK_POWERS = fp8.FORMAT.name, fp8_block.FORMAT.name, fp8_block.POWERS.name
-MXFP4, INT4, INT4_ZERO_POINTS = mxfp4.FORMAT.name, int4.FORMAT.name, int4.WITH_ZERO_POINTS.name
+MXFP4, MXFP4_WEIGHT = mxfp4.FORMAT.name, mxfp4.UNDER_WEIGHT.name
+INT4, INT4_ZERO_POINTS = int4.FORMAT.name, int4.WITH_ZERO_POINTS.name
 """Names of formats, for those who ask for one by name; `bf16` and the like are dtypes in small letters."""
 
 SCALED: tuple[StorageFormat, ...] = (

@@ -16,12 +16,13 @@ from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.formats.catalogue import NVFP4, WHOLE
-from halfbyte.formats.modelopt import WEIGHT_ONLY, WITH_ACTIVATIONS
+from halfbyte.formats.modelopt import MOE_ALGORITHM, WEIGHT_ONLY, WITH_ACTIVATIONS
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.compressed import as_modelopt, is_compressed
 from halfbyte.gate.findings import Found
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.models.architecture import Architecture
+from halfbyte.models.family import Mixture
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import TABLE, Role
 from halfbyte.progress import Progress
@@ -157,6 +158,12 @@ class Facts:
         """The block under `quantization` in hf_quant_config.json."""
         block = (self.quant or {}).get("quantization")
         return block if isinstance(block, dict) else None
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """Beside what the experts are NVFP4, where config.json says of the experts alone that they are."""
+        stated = str((self.quantization or {}).get(MOE_ALGORITHM) or "").upper()
+        return self.roles.family.mixture if self.roles is not None and stated == WITH_ACTIVATIONS else None
 
     @property
     def algorithm(self) -> str | None:

@@ -7,13 +7,13 @@ from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.engine import EngineName
 from halfbyte.engines.exclusions import contradictions, looked_up, tied_head
 from halfbyte.formats.catalogue import QUANTIZED
+from halfbyte.formats.modelopt import MIXED
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.compressed import misread
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import printable
 from halfbyte.models.roles import Role, TensorRole
 
-MIXED = "MIXED_PRECISION"
 NESTED_KEYS = ("group_size", "kv_cache_quant_algo", "exclude_modules")
 MOST_ENTRIES = 20_000
 MOST_WILDCARDS = 3
@@ -23,7 +23,7 @@ MOST_WILDCARDS = 3
 def wants_input_scales(facts: Facts, engine: EngineName) -> bool:
     """Whether an engine quantizes activations with the checkpoint's `input_scale`."""
     block = QuantizationBlock(facts.quantization or {})
-    return ENGINES[engine].quantizes_activations(facts.algorithm or "", block)
+    return facts.mixture is not None or ENGINES[engine].quantizes_activations(facts.algorithm or "", block)
 
 
 def misread_exclusions(facts: Facts, entries: Sequence[str]) -> Iterator[tuple[str, str | None]]:

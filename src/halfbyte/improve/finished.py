@@ -7,6 +7,7 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, OutputError, UnsupportedError, said
 from halfbyte.evidence.dossier import Dossier, RecipeRecord
 from halfbyte.evidence.names import DOSSIER
+from halfbyte.formats.catalogue import NVFP4, NVFP4_WEIGHT_ONLY, QUANTIZED
 from halfbyte.quantize.job import Job
 from halfbyte.quantize.journal import STAGING
 from halfbyte.quantize.layout import OutputShard, tensors_of
@@ -14,6 +15,7 @@ from halfbyte.quantize.units import Unit
 from halfbyte.recipes.recipe import Recipe
 
 ANEW = said("quantize it anew without {improve}")
+PACKED = (NVFP4, NVFP4_WEIGHT_ONLY)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Finished:
                 hint=said("run `halfbyte quantize` without {improve} first"),
             )
         return cls(folder, Dossier.read(folder / DOSSIER))
+
+    @property
+    def keeps_format(self) -> bool:
+        """Whether it was written with `keep_format`: something beside NVFP4 is of fewer bits."""
+        return any(row.format in QUANTIZED and row.format not in PACKED for row in self.dossier.roles)
 
     def sha256_of_source(self) -> dict[str, str]:
         """Of the source's shards and config.json, as they were read."""

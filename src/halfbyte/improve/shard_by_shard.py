@@ -150,7 +150,8 @@ def _prepare(
     finished = Finished.open(dst)
     finished.check_recipe(recipe)
     finished.check_source_sizes(source)
-    job = finished.lay_out(plan_job(source, recipe, WHOLE_SHARDS, options.force))
+    keep_format = options.keep_format or finished.keeps_format
+    job = finished.lay_out(plan_job(source, recipe, WHOLE_SHARDS, options.force, keep_format))
     if input_scales is not None:
         check_covered(job, input_scales)
     layers = rounded_layers(job)

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.formats.catalogue import FP8_BLOCK_POWERS, MXFP4_WEIGHT, NVFP4
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture, CompressedAttention, Indexer
 from halfbyte.models.config_values import Config, natural, per_layer, positive
-from halfbyte.models.family import Described, Family, Known, Support, Wrapping
-from halfbyte.models.roles import Role
+from halfbyte.models.family import Described, Family, Known, Mixture, Support, Wrapping
+from halfbyte.models.roles import GLU, Role
 
 SPARSE, HEAVY = "compressed_sparse_attention", "heavily_compressed_attention"
 _WINDOW = "sliding_attention"
@@ -204,6 +205,22 @@ def joint_draft(arch: Architecture, number: int) -> Iterator[Described]:
         yield Described("confidence_head.proj.weight", Role.MTP, shape, "confidence_head")
 
 
+MIXTURE = Mixture(
+    tiles=FP8_BLOCK_POWERS,
+    linears={
+        Role.ATTENTION: ("q_a_proj", "q_b_proj", "kv_proj", "o_a_proj", "o_b_proj"),
+        Role.INDEXER: ("wq_b",),
+        Role.SHARED_EXPERT: GLU,
+        Role.MTP: ("e_proj", "h_proj", "main_proj"),
+    },
+    drafts=(NVFP4, MXFP4_WEIGHT),
+    exclusions=("*.attn.*", "*.ffn.shared_experts.*", "head", "mtp.*"),
+    says={"expert_dtype": "fp4"},
+    known=Known("read", "ModelOpt examples/deepseek, V4's quantize_to_nvfp4.py; vLLM deepseek_v4/quant_config.py"),
+)
+"""As NVIDIA publishes it: `quant_method` stays fp8, `moe_quant_algo` says how the experts are stored. SGLang reads the
+experts of MTP layers as the source has them (PR 25820, `HybridFp8NvFp4Config`), vLLM as NVFP4: only its draft asks."""
+
 FAMILY = Family(
     model_type="deepseek_v4",
     read=read,
@@ -220,6 +237,7 @@ FAMILY = Family(
     },
     named_so_alone=True,
     mxfp4_beside_fp8=True,
+    mixture=MIXTURE,
     wrapping=Wrapping(
         {
             "model.layers.": "layers.",

@@ -4,15 +4,17 @@ A family says how its config.json is read, lists its tensors, and holds what the
 of it. All else follows from there: roles (`role_map`), the plan's model on paper, what the gate holds files against.
 """
 
+import fnmatch
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from halfbyte.formats.catalogue import NVFP4
 from halfbyte.models.answers import AnswerFormat
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config
 from halfbyte.models.llama_cpp import LlamaCpp
-from halfbyte.models.roles import Role
+from halfbyte.models.roles import Role, TensorRole
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,38 @@ UNWRAPPED = Wrapping({}, ())
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """What engines load beside a family's NVFP4 experts, where that is more than weights of 16 bits.
+
+    tiles: the storage format of `linears` (role -> projections), in MTP layers too. drafts: formats of the experts in
+    MTP layers. exclusions: the list of what is not NVFP4, as ModelOpt writes it. says: keys of config.json by which the
+    classes know, if they are there. known: from where.
+    """
+
+    tiles: str
+    linears: Mapping[Role, tuple[str, ...]]
+    drafts: tuple[str, ...]
+    exclusions: tuple[str, ...]
+    says: Mapping[str, str]
+    known: Known
+
+    def wanted(self, role: TensorRole) -> tuple[str, ...]:
+        """The formats in which engines take a linear; none: in 16 bits, or more."""
+        if role.role is Role.ROUTED_EXPERT:
+            return self.drafts if role.mtp else (NVFP4,)
+        return (self.tiles,) if role.projection in self.linears.get(role.role, ()) else ()
+
+    def stated(self, config: Config) -> Config:
+        """Those of `says` that a config has."""
+        return {key: value for key, value in self.says.items() if key in config}
+
+    def not_nvfp4(self, modules: Iterable[str]) -> list[str]:
+        """The exclusions that hold of none of the modules that are NVFP4."""
+        packed = list(modules)
+        return [entry for entry in self.exclusions if not fnmatch.filter(packed, entry)]
+
+
+@dataclass(frozen=True)
 class Family:
     """One `model_type`.
 
@@ -125,8 +159,8 @@ class Family:
     wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
     only_wrapped: there are no others; the text model by itself is another family's. named_so_alone: a text model by
     itself has the names of `wrapping` too. mxfp4_beside_fp8: what its config.json calls FP8 has experts in MXFP4,
-    unless `expert_dtype` says fp8. turned_stacks: its stacks of experts may have their inputs run down, [E, in, out],
-    instead of across.
+    unless `expert_dtype` says fp8. mixture: what engines load beside NVFP4 experts other than 16 bits. turned_stacks:
+    its stacks of experts may have their inputs run down, [E, in, out], instead of across.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -148,6 +182,7 @@ class Family:
     only_wrapped: bool = False
     named_so_alone: bool = False
     mxfp4_beside_fp8: bool = False
+    mixture: Mixture | None = None
     turned_stacks: bool = False
 
     @property

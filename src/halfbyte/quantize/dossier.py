@@ -5,7 +5,6 @@ from importlib.metadata import version
 from typing import Any
 
 from halfbyte import __version__
-from halfbyte.checkpoint.inventory import Entry
 from halfbyte.evidence.dossier import (
     SCHEMA,
     Dossier,
@@ -38,15 +37,15 @@ def role_table(job: Job, results: Results) -> list[RoleRow]:
     order, packed = list(Role), format_of(job.recipe.algorithm)
     for entry in job.entries:
         linears = quantized.get(entry.name, [])
-        form = NVFP4 if linears else BF16 if entry.form.quantized else entry.format
+        rounded = entry.form.quantized and job.mixture is None
+        form = NVFP4 if linears else BF16 if rounded else entry.format
         key = (order.index(entry.role.role), entry.role.mtp, form)
         row = rows.setdefault(key, {"tensors": 0, "parameters": 0, "bytes_before": 0, "bytes_after": 0})
         row["tensors"] += max(1, len(linears))
         row["parameters"] += entry.parameters
         row["bytes_before"] += entry.bytes
-        row["bytes_after"] += (
-            sum(packed.bytes(linear.source.shape) for linear in linears) if linears else _kept_bytes(entry)
-        )
+        kept_bytes = stored_bytes(entry.shape, BF16) if rounded else entry.bytes
+        row["bytes_after"] += sum(packed.bytes(linear.source.shape) for linear in linears) or kept_bytes
         for linear in linears:
             if linear.role.module in results:
                 totals.setdefault(key, Measure()).add(results[linear.role.module][1])
@@ -59,11 +58,6 @@ def role_table(job: Job, results: Results) -> list[RoleRow]:
             "zero_blocks": measure.zero_blocks,
         }
     return [RoleRow(role=str(order[key[0]]), mtp=key[1], format=key[2], **rows[key]) for key in sorted(rows)]
-
-
-def _kept_bytes(entry: Entry) -> int:
-    """Of what is kept: as it is, or as BF16 if the source has fewer bits."""
-    return stored_bytes(entry.shape, BF16) if entry.form.quantized else entry.bytes
 
 
 def tensor_table(results: Results) -> dict[str, TensorRow]:

@@ -8,12 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.packed import Packed
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries, tied_head
+from halfbyte.engines.mixture import misread_beside
 from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import F32, NVFP4, NVFP4_COMPRESSED
+from halfbyte.formats.modelopt import WITH_ACTIVATIONS
 from halfbyte.models import roles_of, text_config_of
+from halfbyte.models.family import Mixture
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import CORRECTION, Role
 from halfbyte.quantize.input_scale import InputScales
@@ -25,7 +29,8 @@ from halfbyte.recipes.recipe import Recipe
 
 @dataclass(frozen=True)
 class Job:
-    """Everything decided. exclusions: the `ignore` list. warnings: what the user should know."""
+    """Everything decided. exclusions: the `ignore` list. warnings: what the user should know. mixture: beside which
+    the experts are NVFP4, where what is kept stays as it is stored."""
 
     recipe: Recipe
     roles: RoleMap
@@ -33,6 +38,7 @@ class Job:
     shards: list[OutputShard]
     exclusions: list[str]
     warnings: list[str]
+    mixture: Mixture | None = None
 
     @property
     def source_format(self) -> str:
@@ -52,7 +58,9 @@ class Job:
                 yield from unit.linears
 
 
-def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bool = False) -> Job:
+def plan_job(
+    source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bool = False, keep_format: bool = False
+) -> Job:
     """Decide everything. Raises CheckpointError, UnknownTensorError, UnsupportedError, RecipeError."""
     roles = roles_of(source.config)
     recipe.check_model(roles)
@@ -73,9 +81,19 @@ def plan_job(source: Checkpoint, recipe: Recipe, max_shard_bytes: int, force: bo
     for linear in linears:
         if linear.quantize:
             check_quantizable(linear)
-    exclusions = _exclusions(linears, roles, warnings, force)
-    shards = lay_out(units_of(linears, kept, entries), recipe.algorithm, max_shard_bytes)
-    return Job(recipe, roles, entries, shards, exclusions, warnings)
+    mixture = _mixture(linears, roles, recipe, warnings, force) if keep_format else None
+    if mixture is None:
+        exclusions = _exclusions(linears, roles, warnings, force)
+    else:
+        exclusions = mixture.not_nvfp4(expert_modules(linears))
+    shards = lay_out(units_of(linears, kept, entries, mixture is not None), recipe.algorithm, max_shard_bytes)
+    return Job(recipe, roles, entries, shards, exclusions, warnings, mixture)
+
+
+def expert_modules(linears: Iterable[Linear]) -> list[str]:
+    """What holds the routed experts that are quantized, a path for each layer: `layers.3.ffn.experts`."""
+    paths = (linear.role.module.rsplit(".", 2)[0] for linear in linears if linear.quantize)
+    return list(dict.fromkeys(path for path in paths if path.endswith(".experts")))
 
 
 def check_covered(job: Job, scales: InputScales) -> None:
@@ -140,6 +158,40 @@ def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[
             found.append(f"{entry.name} is {entry.format}: engines expect float32, rounding it reorders top-k")
             break
     return found
+
+
+def _mixture(linears: list[Linear], roles: RoleMap, recipe: Recipe, warnings: list[str], force: bool) -> Mixture | None:
+    """What engines load beside the NVFP4 experts, None where nothing of fewer bits is kept.
+
+    Raises UnsupportedError where they do not load what the recipe would leave in the source's format.
+    """
+    formats = {
+        linear.source.form.name for linear in linears if not linear.quantize and isinstance(linear.source, Packed)
+    }
+    if not formats:
+        return None
+    mixture = roles.family.mixture
+    if mixture is None:
+        raise UnsupportedError(
+            f"{' and '.join(sorted(formats))} beside NVFP4: no engine is known to load that mixture",
+            hint=said("leave {keep_format} out: what the recipe keeps is written as BF16"),
+        )
+    found = [what for _, what in misread_beside(mixture, ((linear.role, _format(linear)) for linear in linears))]
+    if recipe.algorithm != WITH_ACTIVATIONS:
+        found.append(f"{recipe.algorithm}: engines know {WITH_ACTIVATIONS} alone for the experts of a mixture")
+    if found and not force:
+        raise UnsupportedError(
+            f"recipe {recipe.name}: engines would misread what stays as it is stored: {'; '.join(found[:3])}",
+            hint=said("leave {keep_format} out, or {force} writes it all the same"),
+        )
+    warnings += [f"forced: {what}" for what in found[:3]]
+    return mixture
+
+
+def _format(linear: Linear) -> str:
+    if linear.quantize:
+        return NVFP4
+    return linear.source.form.name if isinstance(linear.source, Packed) else linear.source.dtype.lower()
 
 
 def _exclusions(

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents
-from halfbyte.engines.packing import BESIDE_NVFP4
-from halfbyte.errors import UnsupportedError, said
 from halfbyte.quantize.calibrated import DataBounds, calibration_documents, known_scales, measured_by
 from halfbyte.quantize.dossier import Results, role_table
 from halfbyte.quantize.input_scale import InputScales
@@ -64,16 +62,6 @@ class Prepared:
         )
 
 
-def _check_mixture(job: Job) -> None:
-    """Raises UnsupportedError where no engine loads what a source of fewer bits would become."""
-    packed = sorted({entry.format for entry in job.entries if entry.form.quantized} - set(BESIDE_NVFP4))
-    if packed:
-        raise UnsupportedError(
-            f"{' and '.join(packed)} beside NVFP4: no engine is known to load that mixture",
-            hint=said("leave {keep_format} out: what the recipe keeps is written as BF16"),
-        )
-
-
 def chosen_recipe(options: QuantizeOptions) -> Recipe:
     """The recipe that the options name, or are given. Raises RecipeError."""
     return options.recipe if isinstance(options.recipe, Recipe) else Recipe.named(options.recipe)
@@ -85,9 +73,7 @@ def prepare(source: Checkpoint, dst: Path, options: QuantizeOptions, began: floa
     recipe = chosen_recipe(options)
     rule = measured_by(recipe, options)
     scales, bounds = known_scales(recipe, options, rule), DataBounds.of(options, rule)
-    job = plan_job(source, recipe, options.max_shard_bytes, options.force)
-    if options.keep_format:
-        _check_mixture(job)
+    job = plan_job(source, recipe, options.max_shard_bytes, options.force, options.keep_format)
     side = side_files(source)
     job = replace(job, warnings=[*job.warnings, *side.warnings])
     if scales is not None and rule is None:

@@ -12,9 +12,15 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.evidence.names import DECISION, DOSSIER
 from halfbyte.evidence.record import json_bytes
-from halfbyte.formats.modelopt import HF_QUANT_CONFIG, hf_quant_config, quantization_config
-from halfbyte.formats.quantization_block import CONFIG_KEY
-from halfbyte.quantize.job import Job
+from halfbyte.formats.modelopt import (
+    HF_QUANT_CONFIG,
+    hf_quant_config,
+    mixed_hf_quant_config,
+    mixed_quantization_config,
+    quantization_config,
+)
+from halfbyte.formats.quantization_block import CONFIG_KEY, QuantizationBlock
+from halfbyte.quantize.job import Job, expert_modules
 from halfbyte.quantize.journal import STAGING
 from halfbyte.text import is_text, line
 
@@ -106,9 +112,15 @@ def metadata_files(config: dict[str, Any], job: Job) -> dict[str, bytes]:
         "metadata": {"total_size": sum(shard.bytes - len(shard.header) for shard in job.shards)},
         "weight_map": {name: shard.file for shard in job.shards for name in shard.offsets},
     }
-    quantized = without_quantization(config) | {"quantization_config": quantization_config(algorithm, job.exclusions)}
+    if job.mixture is None:
+        block, said = quantization_config(algorithm, job.exclusions), {}
+        nested = hf_quant_config(algorithm, job.exclusions)
+    else:
+        experts, stated = expert_modules(job.linears()), QuantizationBlock.of_config(config)
+        block = mixed_quantization_config({} if stated is None else stated.stated, experts, job.exclusions)
+        nested, said = mixed_hf_quant_config(experts, job.exclusions), job.mixture.stated(config)
     return {
-        HF_QUANT_CONFIG: json_bytes(hf_quant_config(algorithm, job.exclusions)),
+        HF_QUANT_CONFIG: json_bytes(nested),
         INDEX_NAME: json_bytes(index),
-        "config.json": json_bytes(quantized),
+        "config.json": json_bytes(without_quantization(config) | said | {CONFIG_KEY: block}),
     }

@@ -1,10 +1,10 @@
 """Units of work: the linears that must be seen together, and the tensors that are only copied."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.packed import Source
+from halfbyte.checkpoint.packed import Packed, Source
 from halfbyte.formats.nvfp4.layout import packed_bytes
 from halfbyte.models.roles import GLU, SHARED_SCALE, Role, TensorRole
 from halfbyte.quantize.linears import Kept, Linear
@@ -14,8 +14,8 @@ from halfbyte.quantize.linears import Kept, Linear
 class Unit:
     """The smallest piece of work: linears that must be seen together (an expert's three), or one kept tensor.
 
-    linears: empty for a kept tensor. kept: (output name, source) of tensors copied byte for byte; packed ones
-    are rounded to BF16.
+    linears: empty for a kept tensor. kept: (output name, source) of tensors copied byte for byte, all of one weight;
+    packed ones are rounded to BF16.
     """
 
     linears: tuple[Linear, ...]
@@ -44,8 +44,11 @@ def sharing(linears: Iterable[Linear]) -> list[tuple[Linear, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
-def units_of(linears: list[Linear], kept: list[Kept], entries: list[Entry]) -> list[Unit]:
-    """Units in the order in which the source has them, so that it is read front to back."""
+def units_of(linears: list[Linear], kept: list[Kept], entries: list[Entry], as_stored: bool = False) -> list[Unit]:
+    """Units in the order in which the source has them, so that it is read front to back.
+
+    as_stored: what is packed and kept stays in its source's format, instead of becoming BF16.
+    """
     order = {entry.name: position for position, entry in enumerate(entries)}
     grouped: dict[tuple[object, ...], list[Linear]] = {}
     units: list[tuple[int, Unit]] = []
@@ -53,14 +56,21 @@ def units_of(linears: list[Linear], kept: list[Kept], entries: list[Entry]) -> l
         if linear.quantize:
             grouped.setdefault(unit_key(linear.role), []).append(linear)
         else:
-            name = f"{linear.role.module}.weight"
-            units.append((order[linear.source.name], Unit((), ((name, linear.source),))))
+            units.append((order[linear.source.name], Unit((), tuple(_kept(linear, as_stored)))))
     for members in grouped.values():
         members.sort(key=lambda linear: GLU.index(p) if (p := linear.role.projection) in GLU else 0)
         units.append((min(order[linear.source.name] for linear in members), Unit(tuple(members), ())))
     for _, name, tensor in kept:
         units.append((order[tensor.name], Unit((), ((name, tensor),))))
     return [unit for _, unit in sorted(units, key=lambda item: item[0])]
+
+
+def _kept(linear: Linear, as_stored: bool) -> Iterator[tuple[str, Source]]:
+    if as_stored and isinstance(linear.source, Packed):
+        for part, tensor in linear.source.parts.items():
+            yield f"{linear.role.module}.{part}", tensor
+    else:
+        yield f"{linear.role.module}.weight", linear.source
 
 
 def unit_key(role: TensorRole) -> tuple[object, ...]:

@@ -203,7 +203,15 @@ class _Comparer:
         return jobs
 
     def _kept(self, name: str, wanted: Source, entry: Entry) -> list[Mismatch]:
-        tensor = next(iter(entry.tensors.values()))
+        if isinstance(wanted, Packed) and entry.form.name == wanted.form.name:  # quantize --keep-format
+            return [
+                found
+                for part, tensor in wanted.parts.items()
+                for found in self._copied(f"{entry.role.module}.{part}", tensor, entry.tensors[part])
+            ]
+        return self._copied(name, wanted, next(iter(entry.tensors.values())))
+
+    def _copied(self, name: str, wanted: Source, tensor: Tensor) -> list[Mismatch]:
         if (tensor.dtype, tensor.shape) != (wanted.dtype, wanted.shape):
             return [Mismatch(name, f"{tensor.dtype} {list(tensor.shape)}, wanted {wanted.dtype} {list(wanted.shape)}")]
         ours, theirs = RowReader(self._source), RowReader(self._output)

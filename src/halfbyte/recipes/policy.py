@@ -44,11 +44,14 @@ class Formats(Table):
     """Allowed storage formats by role, as `halfbyte inspect` names them. mtp: of every tensor of an MTP layer.
 
     packed_attention: `warn` for linears of the attention in NVFP4 that engines load (`o_proj`), allowed or not.
+    as_published: `allow` for what engines take beside NVFP4 experts in the format in which the model was published
+    (DeepSeek-V4's FP8), where a role may be bf16.
     """
 
     roles: dict[Role, tuple[str, ...]] = Field(default_factory=lambda: dict(_FORMATS))
     mtp: tuple[str, ...] = _PLAIN
     packed_attention: Literal["deny", "warn"] = "deny"
+    as_published: Literal["deny", "allow"] = "deny"
     unquantized_expert_layers: int | None = Field(default=None, ge=0)
     bits_per_weight: Bounds = Bounds()
 

@@ -63,6 +63,8 @@ def _formats(policy: Policy, shipped: Policy) -> Iterator[str]:
         yield f"MTP layers may also be {', '.join(more)}"
     if policy.formats.packed_attention == "warn" and shipped.formats.packed_attention == "deny":
         yield "attention in NVFP4 that engines load is a warning"
+    if policy.formats.as_published == "allow" and shipped.formats.as_published == "deny":
+        yield "what engines take in a published format of fewer bits is allowed"
     yield from _bounds("bits_per_weight", policy.formats.bits_per_weight, shipped.formats.bits_per_weight)
     ours, theirs = policy.formats.unquantized_expert_layers, shipped.formats.unquantized_expert_layers
     if theirs is not None and (ours is None or ours > theirs):

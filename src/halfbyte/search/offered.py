@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from halfbyte.engines.packing import BESIDE_NVFP4, WHY_NOTHING_BESIDE
+from halfbyte.engines.mixture import WHY_NOTHING_BESIDE
 from halfbyte.errors import UsageError, said
 from halfbyte.formats import fp8_block, mxfp4
 from halfbyte.formats.storage import StorageFormat
@@ -19,4 +19,4 @@ def formats_beside(names: Sequence[str]) -> dict[str, StorageFormat]:
 
 
 def why_not(names: Sequence[str]) -> dict[str, str]:
-    return {name: WHY_NOTHING_BESIDE for name in formats_beside(names) if name not in BESIDE_NVFP4}
+    return dict.fromkeys(formats_beside(names), WHY_NOTHING_BESIDE)

@@ -51,11 +51,13 @@ def loaded_of(facts: Facts) -> Loaded | None:
     scale, dtype = text.get("routed_scaling_factor"), text.get("dtype") or text.get("torch_dtype")
     shared = {entry.role.module for entry, *_ in facts.alike if entry.role.role is Role.SHARED_EXPERT}
     packed = {entry.role.module for entry, *_ in facts.packed}
+    experts = {entry.role.mtp for entry, *_ in facts.packed if entry.role.role is Role.ROUTED_EXPERT}
     return Loaded(
         family=facts.roles.family,
         arch=facts.arch,
         algorithm=facts.algorithm,
-        packed_experts=any(entry.role.role is Role.ROUTED_EXPERT for entry, *_ in facts.packed),
+        packed_experts=bool(experts),
+        packed_drafts=True in experts,
         kept_shared=bool(shared - packed),
         routed_scale=float(scale) if isinstance(scale, int | float) else 1.0,
         dtype=str(dtype or "").removeprefix("torch."),

@@ -4,24 +4,22 @@ What each engine takes stands in `engines`, which the writer asks too.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from halfbyte.checkpoint.inventory import Alike, Entry
 from halfbyte.engines.catalogue import ENGINES
+from halfbyte.engines.mixture import misread_beside
 from halfbyte.engines.packing import halves_apart, why_unpackable
 from halfbyte.formats.catalogue import NVFP4, QUANTIZED
-from halfbyte.formats.modelopt import HF_QUANT_CONFIG
+from halfbyte.formats.modelopt import HF_QUANT_CONFIG, MIXED
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.gate.compressed import metadata_faults
 from halfbyte.gate.facts import Facts, is_linear, reported
 from halfbyte.gate.findings import Found, plural, printable
-from halfbyte.gate.quantization import (
-    MIXED,
-    NESTED_KEYS,
-    misread_exclusions,
-    wants_input_scales,
-)
+from halfbyte.gate.quantization import NESTED_KEYS, misread_exclusions, wants_input_scales
 from halfbyte.gate.registry import rule
+from halfbyte.models.family import Mixture
 from halfbyte.models.roles import Role
 
 CONFIG = "config.json"
@@ -43,9 +41,9 @@ def metadata(facts: Facts) -> Iterator[Found]:
     if facts.compressed and flat is not None:
         yield from (Found(f"{CONFIG}: quantization_config {fault}", file=CONFIG) for fault in metadata_faults(flat))
     elif flat is not None:
-        method = flat.get("quant_method")
-        if not isinstance(method, str) or not method.startswith("modelopt"):
-            message = f"{CONFIG}: quant_method is {printable(str(method), 60)!r}, wanted modelopt"
+        method, wanted = flat.get("quant_method"), "modelopt" if facts.mixture is None else "fp8"
+        if not isinstance(method, str) or not method.startswith(wanted):
+            message = f"{CONFIG}: quant_method is {printable(str(method), 60)!r}, wanted {wanted}"
             yield Found(message, file=CONFIG)
         if not isinstance(flat.get("quant_algo"), str):
             yield Found(f"{CONFIG}: quantization_config has no quant_algo", file=CONFIG)
@@ -169,7 +167,12 @@ def exclusions(facts: Facts) -> Iterator[Found]:
             return
 
 
-@rule("loadability.mixed-precision", "deny", "MIXED_PRECISION names every quantized module and its algorithm, exactly.")
+@rule(
+    "loadability.mixed-precision",
+    "deny",
+    "MIXED_PRECISION names every quantized module and its algorithm, exactly; under quant_method fp8 the experts that "
+    "are NVFP4, and all else is stored as the family's classes read it.",
+)
 def mixed_precision(facts: Facts) -> Iterator[Found]:
     if facts.algorithm != MIXED:
         return
@@ -177,6 +180,9 @@ def mixed_precision(facts: Facts) -> Iterator[Found]:
     listed = block.get("quantized_layers")
     if not isinstance(listed, dict) or not listed:
         yield Found("MIXED_PRECISION without a quantized_layers table", file=CONFIG)
+        return
+    if facts.mixture is not None:
+        yield from _beside_experts(facts, facts.mixture, listed)
         return
     for entry in facts.each_entry():
         if not is_linear(entry):
@@ -189,6 +195,21 @@ def mixed_precision(facts: Facts) -> Iterator[Found]:
             message = f"{module} is stored as {entry.format}, quantized_layers says {printable(algo, 40) or 'nothing'}"
             yield Found(message, module=module)
             return
+
+
+def _beside_experts(facts: Facts, mixture: Mixture, listed: dict[str, Any]) -> Iterator[Found]:
+    for key, value in mixture.stated(facts.config).items():
+        if facts.config[key] != value:
+            yield Found(f"{CONFIG}: {key} is {printable(str(facts.config[key]), 40)}, wanted {value}", file=CONFIG)
+    linears = [(some.first.role, some.first.format) for some in facts.linears]
+    for module, what in misread_beside(mixture, linears):
+        yield Found(what, module=module)
+        return
+    packed = {some.first.role.module.rsplit(".", 2)[0] for some in facts.packed}
+    for module in sorted(packed ^ listed.keys()):
+        stored, said = ("NVFP4", "nothing") if module in packed else ("no NVFP4", "that it is")
+        yield Found(f"{printable(module, 100)} holds {stored}, quantized_layers says {said}", module=module)
+        return
 
 
 @rule(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.engines.packing import halves_apart, why_unpackable
-from halfbyte.formats.catalogue import F32, NVFP4
+from halfbyte.formats.catalogue import BF16, F32, NVFP4
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.quantization import read_as_packed
@@ -30,6 +30,8 @@ def role_format(facts: Facts) -> Iterator[Found]:
         if wanted is None or form in wanted:
             continue
         entry = facts.first(role, mtp, form)
+        if BF16 in wanted and allowed.as_published == "allow" and _as_published(facts, entry):
+            continue
         where = f"{role} (MTP)" if mtp else str(role)
         message = f"{where}: {plural(count, 'tensor')} stored as {form}, the policy allows {', '.join(wanted)}"
         if (role, mtp, form) == (Role.ATTENTION, False, NVFP4) and allowed.packed_attention == "warn" and _loads(facts):
@@ -37,6 +39,11 @@ def role_format(facts: Facts) -> Iterator[Found]:
             yield Found(message, module=entry.role.module, at_most="warn")
         else:
             yield Found(message, module=entry.role.module)
+
+
+def _as_published(facts: Facts, entry: Entry) -> bool:
+    """Whether a weight is in the format in which the family's classes read it beside NVFP4 experts."""
+    return facts.mixture is not None and entry.format in facts.mixture.wanted(entry.role)
 
 
 def _loads(facts: Facts) -> bool:

@@ -186,14 +186,18 @@ def _loaded(model: PlannedModel) -> Loaded:
     _, text = family_of(model.config)
     scale, dtype = text.get("routed_scaling_factor"), text.get("dtype") or text.get("torch_dtype")
     kinds: dict[Role, set[bool]] = {}
+    drafts = False
     for group in model.groups:
-        kinds.setdefault(group.role, set()).add(group.format in (NVFP4, NVFP4_WEIGHT_ONLY))
+        packed = group.format in (NVFP4, NVFP4_WEIGHT_ONLY)
+        kinds.setdefault(group.role, set()).add(packed)
+        drafts |= packed and group.mtp and group.role is Role.ROUTED_EXPERT
     block = QuantizationBlock.of_config(model.config)
     return Loaded(
         family=FAMILIES[model.arch.model_type],
         arch=model.arch,
         algorithm=block.algorithm if block is not None else None,
         packed_experts=True in kinds.get(Role.ROUTED_EXPERT, set()),
+        packed_drafts=drafts,
         kept_shared=False in kinds.get(Role.SHARED_EXPERT, set()),
         routed_scale=float(scale) if isinstance(scale, int | float) else 1.0,
         dtype=str(dtype or "").removeprefix("torch."),

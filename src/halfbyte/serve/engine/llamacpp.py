@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halfbyte.errors import CheckpointError
+from halfbyte.serve.engine.supervisor import gone
 
 SAY_EVERY_S = 5.0
 
@@ -50,7 +51,9 @@ class LlamaCppEngine:
             note(f"loading {self.name}: {time.monotonic() - began:.0f} s")
         found = json.loads(said.result() or b"{}")
         if "url" not in found:
-            reason = found.get("error") or f"the engine ended with status {await process.wait()}"
+            process.stdin.close()
+            status = await gone(process)
+            reason = found.get("error") or f"the engine ended with status {status}"
             raise CheckpointError(f"{Path(self.file).name}: llama.cpp cannot load it: {reason}")
         return process, found["url"]
 

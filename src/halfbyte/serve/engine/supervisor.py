@@ -35,6 +35,14 @@ class EngineError(HalfbyteError):
     kind = "engine"
 
 
+async def gone(process: asyncio.subprocess.Process) -> int:
+    """Its status, once it and its pipe have ended: asyncio lets go of a pipe only by reading its end, while it runs."""
+    status = await process.wait()
+    if process.stdout is not None:
+        await process.stdout.read()
+    return status
+
+
 class Engine(Protocol):
     """An engine that the door runs itself. name: of the model. grace_s: to end by itself when told to. routes: whether
     it only leads to engines, and answers before it knows one."""
@@ -128,4 +136,4 @@ class Supervisor:
             await asyncio.wait_for(process.wait(), self._engine.grace_s)
         except TimeoutError:
             process.kill()
-            await process.wait()
+        await gone(process)
