@@ -11,7 +11,7 @@ from families.headers import header_set, role_set
 from halfbyte.errors import CheckpointError, RecipeError, UnsupportedError
 from halfbyte.formats.catalogue import stored_bytes
 from halfbyte.models import architecture_of, promised_tensors
-from halfbyte.plan.recipes import recipe_of_config, storage_by_recipe
+from halfbyte.plan.recipes import groups_on_paper, recipe_of_config, storage_by_recipe
 from halfbyte.plan.target import on_paper
 
 from .models import paper
@@ -129,3 +129,14 @@ def test_the_int4_of_a_config(weights: object, recipe: str | None) -> None:
         return
     with pytest.raises(UnsupportedError, match="not one of the paper recipes"):
         recipe_of_config(described)
+
+
+def test_deepseek_v4_by_what_its_config_says_of_the_experts() -> None:
+    """As published, and with NVIDIA's experts: to the byte of the published index (tests/quantize/test_full_size.py)."""
+    described = config("DeepSeek-V4-Flash-0731")
+    stated = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    assert recipe_of_config(described | {"quantization_config": stated}) == "fp8-and-mxfp4-experts"
+    mixed = described | {"quantization_config": stated | {"moe_quant_algo": "NVFP4"}}
+    assert recipe_of_config(mixed) == "fp8-and-nvfp4-experts"
+    groups = groups_on_paper(architecture_of(mixed), storage_by_recipe("fp8-and-nvfp4-experts"))
+    assert sum(group.bytes for group in groups) == 175_535_844_088

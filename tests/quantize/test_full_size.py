@@ -44,6 +44,13 @@ def test_glm_5_2_becomes_as_large_as_published(recipe: str, total_bytes: int) ->
         assert job.warnings == []
 
 
+def test_deepseek_v4_becomes_as_large_as_published() -> None:
+    """The counts of V4-Flash-0731 with NVIDIA's NVFP4 experts and its own draft, as a test of Anemll's script states."""
+    job = plan_job(on_paper("DeepSeek-V4-Flash-0731"), Recipe.named("nvfp4-routed-experts"), 5_000_000_000, False, True)
+    assert sum(len(shard.offsets) for shard in job.shards) == 138_365
+    assert job.output_bytes - sum(len(shard.header) for shard in job.shards) == 175_535_844_088
+
+
 @pytest.mark.parametrize(
     "name",
     ["GLM-4.5-Air", "Mixtral-8x7B-v0.1"]

@@ -24,7 +24,7 @@ from halfbyte.formats.catalogue import (
     declared,
     stored_bytes,
 )
-from halfbyte.formats.modelopt import format_of
+from halfbyte.formats.modelopt import MOE_ALGORITHM, WITH_ACTIVATIONS, format_of
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models import family_of, promised_tensors
 from halfbyte.models.architecture import Architecture
@@ -44,25 +44,28 @@ KEPT_PROJECTIONS = (
 
 @dataclass(frozen=True)
 class PaperRecipe:
-    """formats: role -> format of its matrices; other roles stay as published. mtp: whether MTP layers follow."""
+    """formats: role -> format of its matrices; other roles stay as published. mtp: whether MTP layers follow; drafts:
+    format of the experts there, where it is another."""
 
     name: str
     formats: dict[Role, str]
     mtp: bool = False
+    drafts: str | None = None
 
     def storage(self, tensor: Described, arch: Architecture) -> str:
         chosen = self.formats.get(tensor.role)
         matrix = len(tensor.shape) == 2 and tensor.projection is not None
         if chosen is None or not matrix or tensor.projection in KEPT_PROJECTIONS or (tensor.mtp and not self.mtp):
             return tensor.dtype
-        return chosen
+        return self.drafts if self.drafts and tensor.mtp and tensor.role is Role.ROUTED_EXPERT else chosen
 
 
 def _table(storage: str, *roles: Role) -> dict[Role, str]:
     return dict.fromkeys(roles, storage)
 
 
-FP8_AND_MXFP4 = "fp8-and-mxfp4-experts"
+FP8_AND_MXFP4, FP8_AND_NVFP4 = "fp8-and-mxfp4-experts", "fp8-and-nvfp4-experts"
+_V4_TILES = _table(FP8_BLOCK_POWERS, Role.SHARED_EXPERT, Role.ATTENTION, Role.INDEXER, Role.MTP)
 
 PAPER_RECIPES = {
     recipe.name: recipe
@@ -72,12 +75,8 @@ PAPER_RECIPES = {
         PaperRecipe("nvfp4-all", _table(NVFP4, *MLPS, Role.ATTENTION)),
         PaperRecipe("nvfp4-experts-and-mtp", _table(NVFP4, Role.ROUTED_EXPERT), mtp=True),
         PaperRecipe("mxfp4-experts", _table(MXFP4, Role.ROUTED_EXPERT), mtp=True),
-        PaperRecipe(
-            FP8_AND_MXFP4,
-            _table(MXFP4, Role.ROUTED_EXPERT)
-            | _table(FP8_BLOCK_POWERS, Role.SHARED_EXPERT, Role.ATTENTION, Role.INDEXER, Role.MTP),
-            mtp=True,
-        ),
+        PaperRecipe(FP8_AND_MXFP4, _V4_TILES | _table(MXFP4, Role.ROUTED_EXPERT), mtp=True),
+        PaperRecipe(FP8_AND_NVFP4, _V4_TILES | _table(NVFP4, Role.ROUTED_EXPERT), mtp=True, drafts=MXFP4),
         PaperRecipe("int4-experts", _table(INT4, Role.ROUTED_EXPERT)),
         PaperRecipe("int4-experts-asymmetric", _table(INT4_ZERO_POINTS, Role.ROUTED_EXPERT)),
     )
@@ -133,7 +132,7 @@ def recipe_of_config(config: dict[str, Any]) -> str:
         )
     family, text = family_of(config)
     if form.name == FP8_BLOCK and family.mxfp4_beside_fp8 and text.get("expert_dtype") != "fp8":
-        return FP8_AND_MXFP4
+        return FP8_AND_NVFP4 if str(block.stated.get(MOE_ALGORITHM)).upper() == WITH_ACTIVATIONS else FP8_AND_MXFP4
     if form.name in PUBLISHED:
         return PUBLISHED[form.name]
     return _nvfp4_recipe(block.exclusions.value if block.exclusions is not None else [], form.name)
