@@ -132,7 +132,7 @@ def test_the_int4_of_a_config(weights: object, recipe: str | None) -> None:
 
 
 def test_deepseek_v4_by_what_its_config_says_of_the_experts() -> None:
-    """As published, and with NVIDIA's experts: to the byte of the published index (tests/quantize/test_full_size.py)."""
+    """As published, and with NVIDIA's experts: to the byte of the published index."""
     described = config("DeepSeek-V4-Flash-0731")
     stated = {"quant_method": "fp8", "weight_block_size": [128, 128]}
     assert recipe_of_config(described | {"quantization_config": stated}) == "fp8-and-mxfp4-experts"

@@ -45,7 +45,7 @@ def test_glm_5_2_becomes_as_large_as_published(recipe: str, total_bytes: int) ->
 
 
 def test_deepseek_v4_becomes_as_large_as_published() -> None:
-    """The counts of V4-Flash-0731 with NVIDIA's NVFP4 experts and its own draft, as a test of Anemll's script states."""
+    """Counts of V4-Flash-0731 with NVIDIA's experts and its own draft, by a public script that joins the two."""
     job = plan_job(on_paper("DeepSeek-V4-Flash-0731"), Recipe.named("nvfp4-routed-experts"), 5_000_000_000, False, True)
     assert sum(len(shard.offsets) for shard in job.shards) == 138_365
     assert job.output_bytes - sum(len(shard.header) for shard in job.shards) == 175_535_844_088
