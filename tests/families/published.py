@@ -1,9 +1,9 @@
 """The tensors of published checkpoints as listed in public reports of their headers: names, shapes, dtypes; no weights.
 
 A line is `name shape dtype`; `A-B` in a name stands for each number from A to B, `A-B/2` for every second. b, f, 8, i,
-q: BF16, F32, F8_E4M3, I8, I64. What is listed as `name*` also has the block scales of FP8 beside it
+w, q: BF16, F32, F8_E4M3, I8, I32, I64. What is listed as `name*` also has the block scales of FP8 beside it
 (`weight_scale_inv`, one for 128 x 128; float32, or bf16 where the line ends in `8b`); as `name+` DeepSeek-V4's
-(`scale`, F8_E8M0; of I8 one for 32 numbers, which are 16 bytes).
+(`scale`, F8_E8M0; of I8 one for 32 numbers, which are 16 bytes), as `name=` one for each row (`weight_scale`, F32).
 """
 
 import re
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 
-DTYPES = {"b": "BF16", "f": "F32", "8": "F8_E4M3", "i": "I8", "q": "I64"}
+from .configs import CONFIGS, Config
+
+DTYPES = {"b": "BF16", "f": "F32", "8": "F8_E4M3", "i": "I8", "w": "I32", "q": "I64"}
 RANGE = re.compile(r"(?<=\.)(\d+)-(\d+)(?:/(\d+))?(?=\.)")
 
 
@@ -42,7 +44,9 @@ def lines(text: str) -> Iterator[Line]:
     for line in text.strip().splitlines():
         name, shape, dtype = line.split()
         sides = tuple(map(int, shape.split("x")))
-        yield Line(name.rstrip("*+"), sides, DTYPES[dtype[0]])
+        yield Line(name.rstrip("*+="), sides, DTYPES[dtype[0]])
+        if name.endswith("="):
+            yield Line(f"{name[:-1]}_scale", (sides[0], 1), "F32")
         if name.endswith("+"):
             scales = (sides[0], sides[1] // 16) if dtype == "i" else (ceil(sides[0] / 128), ceil(sides[1] / 128))
             yield Line(f"{name.removesuffix('weight+')}scale", scales, "F8_E8M0")
@@ -53,11 +57,16 @@ def lines(text: str) -> Iterator[Line]:
 
 @dataclass(frozen=True)
 class Published:
-    """config: key of `configs.CONFIGS`. tensors: how many the report counts."""
+    """config: a key of `configs.CONFIGS`, or whole. tensors, numbers: how many the report counts, 0 if it does not."""
 
-    config: str
+    config: str | Config
     tensors: int
     text: str
+    numbers: int = 0
+
+    @property
+    def described(self) -> Config:
+        return CONFIGS[self.config] if isinstance(self.config, str) else self.config
 
 
 GLM_5 = """
@@ -326,11 +335,329 @@ mtp.0.norm.weight 4096 b
 norm.weight 4096 b
 """
 
+GLM_52 = "\n".join(
+    [
+        *(line for line in GLM_5.strip().splitlines() if ".indexer." not in line),
+        *(
+            line.replace("0-78", layers)
+            for line in GLM_5.strip().splitlines()
+            for layers in ("0-2", "6-78/4")
+            if ".indexer." in line
+        ),
+    ]
+)
+
+GLM_45_ROWS = """
+lm_head.weight 151552x5120 b
+model.embed_tokens.weight 151552x5120 b
+model.layers.0-2.mlp.down_proj.weight= 5120x12288 8
+model.layers.0-2.mlp.gate_proj.weight= 12288x5120 8
+model.layers.0-2.mlp.up_proj.weight= 12288x5120 8
+model.layers.0-92.input_layernorm.weight 5120 b
+model.layers.0-92.post_attention_layernorm.weight 5120 b
+model.layers.0-92.self_attn.k_norm.weight 128 b
+model.layers.0-92.self_attn.k_proj.bias 1024 b
+model.layers.0-92.self_attn.k_proj.weight= 1024x5120 8
+model.layers.0-92.self_attn.o_proj.weight= 5120x12288 8
+model.layers.0-92.self_attn.q_norm.weight 128 b
+model.layers.0-92.self_attn.q_proj.bias 12288 b
+model.layers.0-92.self_attn.q_proj.weight= 12288x5120 8
+model.layers.0-92.self_attn.v_proj.bias 1024 b
+model.layers.0-92.self_attn.v_proj.weight= 1024x5120 8
+model.layers.3-92.mlp.experts.0-159.down_proj.weight= 5120x1536 8
+model.layers.3-92.mlp.experts.0-159.gate_proj.weight= 1536x5120 8
+model.layers.3-92.mlp.experts.0-159.up_proj.weight= 1536x5120 8
+model.layers.3-92.mlp.gate.e_score_correction_bias 160 f
+model.layers.3-92.mlp.gate.weight 160x5120 b
+model.layers.3-92.mlp.shared_experts.down_proj.weight= 5120x1536 8
+model.layers.3-92.mlp.shared_experts.gate_proj.weight= 1536x5120 8
+model.layers.3-92.mlp.shared_experts.up_proj.weight= 1536x5120 8
+model.layers.92.eh_proj.weight 5120x10240 b
+model.layers.92.embed_tokens.weight 151552x5120 b
+model.layers.92.enorm.weight 5120 b
+model.layers.92.hnorm.weight 5120 b
+model.layers.92.shared_head.head.weight= 151552x5120 8
+model.layers.92.shared_head.norm.weight 5120 b
+model.norm.weight 5120 b
+"""
+
+
+def _delta(path: str, count: int, linear: str, attention: str, mlp: str) -> str:
+    """Qwen's delta net in three of four layers, attention in the fourth, the same MLP in all."""
+    layers = [
+        *(linear.replace("@", f"{path}{first}-{count - 4 + first}/4").strip() for first in range(3)),
+        attention.replace("@", f"{path}3-{count - 1}/4").strip(),
+        mlp.replace("@", f"{path}0-{count - 1}").strip(),
+    ]
+    return "\n".join(layers)
+
+
+_QWEN_ATTENTION = """
+@.self_attn.k_norm.weight 256 b
+@.self_attn.k_proj.weight 512x2048 b
+@.self_attn.o_proj.weight 2048x4096 b
+@.self_attn.q_norm.weight 256 b
+@.self_attn.q_proj.weight 8192x2048 b
+@.self_attn.v_proj.weight 512x2048 b
+"""
+_QWEN_LINEAR = """
+@.linear_attn.A_log 32 b
+@.linear_attn.conv1d.weight 8192x1x4 b
+@.linear_attn.dt_bias 32 b
+@.linear_attn.norm.weight 128 b
+@.linear_attn.out_proj.weight 2048x4096 b
+"""
+_QWEN_SHARED = """
+@.input_layernorm.weight 2048 b
+@.mlp.shared_expert.down_proj.weight 2048x512 b
+@.mlp.shared_expert.gate_proj.weight 512x2048 b
+@.mlp.shared_expert.up_proj.weight 512x2048 b
+@.mlp.shared_expert_gate.weight 1x2048 b
+@.post_attention_layernorm.weight 2048 b
+"""
+_QWEN_MTP = """
+mtp.fc.weight 2048x4096 b
+mtp.norm.weight 2048 b
+mtp.pre_fc_norm_embedding.weight 2048 b
+mtp.pre_fc_norm_hidden.weight 2048 b
+"""
+
+_NEXT_JOINED = "@.linear_attn.in_proj_ba.weight 64x2048 b\n@.linear_attn.in_proj_qkvz.weight 12288x2048 b\n"
+_NEXT_MLP = f"""{_QWEN_SHARED.strip()}
+@.mlp.experts.0-511.down_proj.weight 2048x512 b
+@.mlp.experts.0-511.gate_proj.weight 512x2048 b
+@.mlp.experts.0-511.up_proj.weight 512x2048 b
+@.mlp.gate.weight 512x2048 b
+"""
+QWEN3_NEXT = f"""
+lm_head.weight 151936x2048 b
+model.embed_tokens.weight 151936x2048 b
+model.norm.weight 2048 b
+{_delta("model.layers.", 48, _QWEN_LINEAR + _NEXT_JOINED, _QWEN_ATTENTION, _NEXT_MLP)}
+{(_QWEN_ATTENTION + _NEXT_MLP.strip()).replace("@", "mtp.layers.0").strip()}
+{_QWEN_MTP.strip()}
+"""
+
+_QWEN35_APART = """
+@.linear_attn.in_proj_a.weight 32x2048 b
+@.linear_attn.in_proj_b.weight 32x2048 b
+@.linear_attn.in_proj_qkv.weight 8192x2048 b
+@.linear_attn.in_proj_z.weight 4096x2048 b
+"""
+_QWEN35_MLP = f"""{_QWEN_SHARED.strip()}
+@.mlp.experts.down_proj 256x2048x512 b
+@.mlp.experts.gate_up_proj 256x1024x2048 b
+@.mlp.gate.weight 256x2048 b
+"""
+_QWEN_VISION = """
+model.visual.blocks.0-26.attn.proj.bias 1152 b
+model.visual.blocks.0-26.attn.proj.weight 1152x1152 b
+model.visual.blocks.0-26.attn.qkv.bias 3456 b
+model.visual.blocks.0-26.attn.qkv.weight 3456x1152 b
+model.visual.blocks.0-26.mlp.linear_fc1.bias 4304 b
+model.visual.blocks.0-26.mlp.linear_fc1.weight 4304x1152 b
+model.visual.blocks.0-26.mlp.linear_fc2.bias 1152 b
+model.visual.blocks.0-26.mlp.linear_fc2.weight 1152x4304 b
+model.visual.blocks.0-26.norm1.bias 1152 b
+model.visual.blocks.0-26.norm1.weight 1152 b
+model.visual.blocks.0-26.norm2.bias 1152 b
+model.visual.blocks.0-26.norm2.weight 1152 b
+model.visual.merger.linear_fc1.bias 4608 b
+model.visual.merger.linear_fc1.weight 4608x4608 b
+model.visual.merger.linear_fc2.bias 2048 b
+model.visual.merger.linear_fc2.weight 2048x4608 b
+model.visual.merger.norm.bias 1152 b
+model.visual.merger.norm.weight 1152 b
+model.visual.patch_embed.proj.bias 1152 b
+model.visual.patch_embed.proj.weight 1152x3x2x16x16 b
+model.visual.pos_embed.weight 2304x1152 b
+"""
+QWEN36 = f"""
+lm_head.weight 248320x2048 b
+model.language_model.embed_tokens.weight 248320x2048 b
+model.language_model.norm.weight 2048 b
+{_delta("model.language_model.layers.", 40, _QWEN_LINEAR + _QWEN35_APART.strip(), _QWEN_ATTENTION, _QWEN35_MLP)}
+{_QWEN_VISION.strip()}
+{(_QWEN_ATTENTION + _QWEN35_MLP.strip()).replace("@", "mtp.layers.0").strip()}
+{_QWEN_MTP.strip()}
+"""
+
+QWEN3_VL = f"""
+lm_head.weight 151936x2048 b
+model.language_model.embed_tokens.weight 151936x2048 b
+model.language_model.layers.0-47.input_layernorm.weight 2048 b
+model.language_model.layers.0-47.mlp.experts.down_proj 128x768x2048 b
+model.language_model.layers.0-47.mlp.experts.gate_up_proj 128x2048x1536 b
+model.language_model.layers.0-47.mlp.gate.weight 128x2048 b
+model.language_model.layers.0-47.post_attention_layernorm.weight 2048 b
+model.language_model.layers.0-47.self_attn.k_norm.weight 128 b
+model.language_model.layers.0-47.self_attn.k_proj.weight 512x2048 b
+model.language_model.layers.0-47.self_attn.o_proj.weight 2048x4096 b
+model.language_model.layers.0-47.self_attn.q_norm.weight 128 b
+model.language_model.layers.0-47.self_attn.q_proj.weight 4096x2048 b
+model.language_model.layers.0-47.self_attn.v_proj.weight 512x2048 b
+model.language_model.norm.weight 2048 b
+{_QWEN_VISION.strip()}
+model.visual.deepstack_merger_list.0-2.linear_fc1.bias 4608 b
+model.visual.deepstack_merger_list.0-2.linear_fc1.weight 4608x4608 b
+model.visual.deepstack_merger_list.0-2.linear_fc2.bias 2048 b
+model.visual.deepstack_merger_list.0-2.linear_fc2.weight 2048x4608 b
+model.visual.deepstack_merger_list.0-2.norm.bias 4608 b
+model.visual.deepstack_merger_list.0-2.norm.weight 4608 b
+"""
+
+
+def _int4(line: str) -> str:
+    """A routed expert's line as compressed-tensors packs it: eight numbers in an int32, a scale for 32."""
+    name, shape, _ = line.split()
+    rows, columns = map(int, shape.split("x"))
+    packed = f"{name}_packed {rows}x{columns // 8} w\n{name}_scale {rows}x{columns // 32} b"
+    return f"{packed}\n{name}_shape 2 w"
+
+
+KIMI_K26_TEXT = _deepseek(60, 1, 64, 384, 163840, dense_from="0").replace("*", "").replace(" 8\n", " b\n")
+KIMI_K26 = (
+    "\n".join(
+        f"language_model.{part}"
+        for line in KIMI_K26_TEXT.strip().splitlines()
+        for part in (_int4(line) if ".experts." in line else line).splitlines()
+    )
+    + """
+mm_projector.pre_norm.bias 1152 b
+mm_projector.pre_norm.weight 1152 b
+mm_projector.proj.0.bias 4608 b
+mm_projector.proj.0.weight 4608x4608 b
+mm_projector.proj.2.bias 7168 b
+mm_projector.proj.2.weight 7168x4608 b
+vision_tower.encoder.blocks.0-26.mlp.fc0.bias 4304 b
+vision_tower.encoder.blocks.0-26.mlp.fc0.weight 4304x1152 b
+vision_tower.encoder.blocks.0-26.mlp.fc1.bias 1152 b
+vision_tower.encoder.blocks.0-26.mlp.fc1.weight 1152x4304 b
+vision_tower.encoder.blocks.0-26.norm0.bias 1152 b
+vision_tower.encoder.blocks.0-26.norm0.weight 1152 b
+vision_tower.encoder.blocks.0-26.norm1.bias 1152 b
+vision_tower.encoder.blocks.0-26.norm1.weight 1152 b
+vision_tower.encoder.blocks.0-26.wo.bias 1152 b
+vision_tower.encoder.blocks.0-26.wo.weight 1152x1152 b
+vision_tower.encoder.blocks.0-26.wqkv.bias 3456 b
+vision_tower.encoder.blocks.0-26.wqkv.weight 3456x1152 b
+vision_tower.encoder.final_layernorm.bias 1152 b
+vision_tower.encoder.final_layernorm.weight 1152 b
+vision_tower.patch_embed.pos_emb.weight 64x64x1152 b
+vision_tower.patch_embed.proj.bias 1152 b
+vision_tower.patch_embed.proj.weight 1152x3x14x14 b
+"""
+)
+
+_M3_VISION = "vision_tower.vision_model."
+_M3_BLOCK = f"{_M3_VISION}encoder.layers.0-31."
+MINIMAX_M3 = f"""
+language_model.lm_head.weight 200064x6144 b
+language_model.model.embed_tokens.weight 200064x6144 b
+language_model.model.layers.0-2.mlp.down_proj.weight 6144x12288 b
+language_model.model.layers.0-2.mlp.gate_proj.weight 12288x6144 b
+language_model.model.layers.0-2.mlp.up_proj.weight 12288x6144 b
+language_model.model.layers.0-59.input_layernorm.weight 6144 b
+language_model.model.layers.0-59.post_attention_layernorm.weight 6144 b
+language_model.model.layers.0-59.self_attn.k_norm.weight 128 b
+language_model.model.layers.0-59.self_attn.k_proj.weight 512x6144 b
+language_model.model.layers.0-59.self_attn.o_proj.weight 6144x8192 b
+language_model.model.layers.0-59.self_attn.q_norm.weight 128 b
+language_model.model.layers.0-59.self_attn.q_proj.weight 8192x6144 b
+language_model.model.layers.0-59.self_attn.v_proj.weight 512x6144 b
+language_model.model.layers.3-59.block_sparse_moe.e_score_correction_bias 128 f
+language_model.model.layers.3-59.block_sparse_moe.experts.0-127.w1.weight 3072x6144 b
+language_model.model.layers.3-59.block_sparse_moe.experts.0-127.w2.weight 6144x3072 b
+language_model.model.layers.3-59.block_sparse_moe.experts.0-127.w3.weight 3072x6144 b
+language_model.model.layers.3-59.block_sparse_moe.gate.weight 128x6144 f
+language_model.model.layers.3-59.block_sparse_moe.shared_experts.down_proj.weight 6144x3072 b
+language_model.model.layers.3-59.block_sparse_moe.shared_experts.gate_proj.weight 3072x6144 b
+language_model.model.layers.3-59.block_sparse_moe.shared_experts.up_proj.weight 3072x6144 b
+language_model.model.layers.3-59.self_attn.index_k_norm.weight 128 b
+language_model.model.layers.3-59.self_attn.index_k_proj.weight 128x6144 b
+language_model.model.layers.3-59.self_attn.index_q_norm.weight 128 b
+language_model.model.layers.3-59.self_attn.index_q_proj.weight 512x6144 b
+language_model.model.norm.weight 6144 b
+multi_modal_projector.linear_1.bias 6144 b
+multi_modal_projector.linear_1.weight 6144x1280 b
+multi_modal_projector.linear_2.bias 6144 b
+multi_modal_projector.linear_2.weight 6144x6144 b
+patch_merge_mlp.linear_1.bias 6144 b
+patch_merge_mlp.linear_1.weight 6144x24576 b
+patch_merge_mlp.linear_2.bias 6144 b
+patch_merge_mlp.linear_2.weight 6144x6144 b
+{_M3_VISION}embeddings.patch_embedding.weight 1280x3x2x14x14 f
+{_M3_BLOCK}layer_norm1.bias 1280 b
+{_M3_BLOCK}layer_norm1.weight 1280 b
+{_M3_BLOCK}layer_norm2.bias 1280 b
+{_M3_BLOCK}layer_norm2.weight 1280 b
+{_M3_BLOCK}mlp.fc1.bias 5120 b
+{_M3_BLOCK}mlp.fc1.weight 5120x1280 b
+{_M3_BLOCK}mlp.fc2.bias 1280 b
+{_M3_BLOCK}mlp.fc2.weight 1280x5120 b
+{_M3_BLOCK}self_attn.k_proj.bias 1280 b
+{_M3_BLOCK}self_attn.k_proj.weight 1280x1280 b
+{_M3_BLOCK}self_attn.out_proj.bias 1280 b
+{_M3_BLOCK}self_attn.out_proj.weight 1280x1280 b
+{_M3_BLOCK}self_attn.q_proj.bias 1280 b
+{_M3_BLOCK}self_attn.q_proj.weight 1280x1280 b
+{_M3_BLOCK}self_attn.v_proj.bias 1280 b
+{_M3_BLOCK}self_attn.v_proj.weight 1280x1280 b
+{_M3_VISION}pre_layrnorm.bias 1280 b
+{_M3_VISION}pre_layrnorm.weight 1280 b
+"""
+_FROM_THE_FOURTH = [0] * 3 + [1] * 57
+MINIMAX_M3_CONFIG: Config = {
+    "model_type": "minimax_m3_vl",
+    "text_config": {
+        "hidden_size": 6144,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 60,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "vocab_size": 200064,
+        "max_position_embeddings": 1048576,
+        "tie_word_embeddings": False,
+        "dense_intermediate_size": 12288,
+        "shared_intermediate_size": 3072,
+        "num_local_experts": 128,
+        "num_experts_per_tok": 4,
+        "n_shared_experts": 1,
+        "moe_layer_freq": _FROM_THE_FOURTH,
+        "num_mtp_modules": 1,
+        "swiglu_limit": 7.0,
+        "sparse_attention_config": {
+            "sparse_index_dim": 128,
+            "sparse_num_index_heads": 4,
+            "sparse_topk_blocks": 16,
+            "sparse_block_size": 128,
+            "sparse_attention_freq": _FROM_THE_FOURTH,
+        },
+    },
+}
+
+
+def _beside_a_tower(whole: str, name: str, **more: str | int) -> Config:
+    return {"model_type": whole, "text_config": CONFIGS[name] | more, "tie_word_embeddings": False}
+
+
 _KIMI_BUFFERS = "model.layers.0-60.self_attn.rotary_emb.inv_freq 56 b\n"
 
 PUBLISHED = {
     "GLM-5": Published("GLM-5.1", 59_870, GLM_5),
+    "GLM-5.2": Published("GLM-5.2", 59_585, GLM_52, 753_329_940_480),
+    "GLM-4.5-FP8": Published("GLM-4.7", 88_543, GLM_45_ROWS, 358_458_543_424),
     "GLM-4.7-Flash": Published("GLM-4.7-Flash", 9_703, GLM_47_FLASH),
+    "Qwen3-Next-80B-A3B": Published("Qwen3-Next-80B-A3B", 75_944, QWEN3_NEXT, 81_324_862_720),
+    "Qwen3.6-35B-A3B": Published(
+        _beside_a_tower("qwen3_5_moe", "Qwen3.5-35B-A3B-text", mtp_num_hidden_layers=1), 1_045, QWEN36, 35_951_822_704
+    ),
+    "Qwen3-VL-30B-A3B": Published(
+        _beside_a_tower("qwen3_vl_moe", "Qwen3-30B-A3B", model_type="qwen3_vl_moe_text"), 882, QWEN3_VL, 31_070_754_032
+    ),
+    "Kimi-K2.6": Published(_beside_a_tower("kimi_k25", "Kimi-K2-BF16"), 208_550, KIMI_K26, 170_738_182_128),
+    "MiniMax-M3": Published(MINIMAX_M3_CONFIG, 23_416, MINIMAX_M3, 427_040_140_160),
     "DeepSeek-R1": Published("DeepSeek-V3", 91_991, _deepseek(61, 3, 128, 256, 129280, more=_deepseek_mtp("b"))),
     "DeepSeek-V3.2": Published(
         "DeepSeek-V3.2", 92_425, _deepseek(61, 3, 128, 256, 129280, "f", _deepseek_mtp("f") + _INDEXER)
