@@ -2,8 +2,8 @@
 a shared one, beside a vision tower.
 
 Sources: transformers 5.23 `models/minimax_m3_vl` (whose defaults are MiniMax-M3's) and its conversion mapping, which
-has the published names; SGLang at 01b5f57, minimax_m3.py; the tensor list of MiniMax-M3, all of which is below. It has no
-prediction layers, though config.json counts one; others' (`mtp.`), which transformers passes over, are not described.
+has the published names; SGLang at 01b5f57, minimax_m3.py; the tensor list of MiniMax-M3, all of which is below. It has
+no prediction layers, though config.json says 1; others' (`mtp.`), which transformers passes over, are not described.
 """
 
 from collections.abc import Iterator
