@@ -181,7 +181,7 @@ class _Judged:
     @property
     def p_fail(self) -> float:
         """Against a loss of less than the margin, missing scores taken for the best."""
-        return max(1 - self.pairs.p_above(-self.margin), 1 - self.best.p_above(-self.margin))
+        return max(self.pairs.p_below(-self.margin), self.best.p_below(-self.margin))
 
     @property
     def is_truncated(self) -> bool:

@@ -111,6 +111,10 @@ class Pairs:
         tail = two_sided_p(abs(t), self.units - 1) / 2
         return tail if t > 0 else 1 - tail
 
+    def p_below(self, difference: float) -> float:
+        """The same of the hypothesis that it is at least `difference`. One unit speaks against neither."""
+        return 1.0 if self.units < 2 and not self.is_scored else 1 - self.p_above(difference)
+
     def mcnemar_p(self) -> float:
         """Exact two-sided p of equal accuracy, from the items that differ."""
         won, lost = self.discordant
