@@ -11,7 +11,7 @@ docs/evaluate-calibration.svg. Seeds are fixed.
 import argparse
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,14 @@ import numpy.typing as npt
 from benchmarks.table import ROOT, record, show
 from halfbyte.numbers.betting import lower_bound
 from halfbyte.numbers.paired import Pairs
+from halfbyte.plots.charts import GREY, SEVERAL, library
+from halfbyte.plots.drawing import alone, svg
 
 SIZES, ACCURACIES = (50, 100, 200, 500, 1000), (0.05, 0.2, 0.5, 0.8, 0.95, 0.99)
 CLUSTER, SPREAD, SHARED = 10, 0.15, 0.7
 """Items of a cluster, how far its accuracy varies, and the share of items on which both models answer alike."""
 ALPHA = 0.05
+KINDS = ("alone", "in clusters of ten")
 
 
 class Cell(NamedTuple):
@@ -78,43 +81,40 @@ def sequential(runs: int) -> Iterator[Cell]:
 
 def plot(found: list[Cell]) -> str:
     """Coverage left, false passes right; a line for each accuracy, dashed where items cluster."""
-    width, height, left, top = 300, 200, 50, 30
-    colours = ("#1b6ca8", "#2a9d8f", "#8ab17d", "#e9c46a", "#f4a261", "#e76f51")
-    panels = (("coverage of 95 % intervals", 0.85, 1.0, 0.95), ("false passes at the margin", 0.0, 0.12, ALPHA))
-    out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 290" font-family="sans-serif" font-size="11">']
-    out.append('<rect width="860" height="290" fill="white"/>')
-    for which, (title, low, high, wanted) in enumerate(panels):
-        x0 = left + which * (width + 90)
+    alt = library()
+    panels = (
+        ("coverage", "coverage of 95 % intervals", [0.85, 1], 0.95),
+        ("false_pass", "false passes", [0, 0.12], ALPHA),
+    )
 
-        def place(n: float, value: float, x0: int = x0, low: float = low, high: float = high) -> str:
-            across = x0 + width * math.log(n / SIZES[0]) / math.log(SIZES[-1] / SIZES[0])
-            return f"{across:.1f},{top + height * (high - min(max(value, low), high)) / (high - low):.1f}"
-
-        out.append(f'<text x="{x0}" y="18" font-size="13">{title}</text>')
-        out.append(f'<rect x="{x0}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#999"/>')
-        out.append(
-            f'<polyline points="{place(50, wanted)} {place(1000, wanted)}" stroke="#000" stroke-dasharray="1 3"/>'
+    def panel(field: str, title: str, domain: list[float], wanted: float) -> Any:
+        rows = [
+            {"items": cell.n, "accuracy": f"{cell.accuracy:.0%}", "items are": KINDS[cell.clustered], "share": value}
+            for cell in found
+            if math.isfinite(value := getattr(cell, field))
+        ]
+        lines = (
+            alt.Chart(alt.Data(values=rows))
+            .mark_line()
+            .encode(
+                x=alt.X("items:Q").scale(type="log", domain=[SIZES[0], SIZES[-1]]).axis(values=list(SIZES)),
+                y=alt.Y("share:Q")
+                .title(title)
+                .scale(domain=domain, clamp=True, zero=False, nice=False)
+                .axis(format=".0%"),
+                color=alt.Color("accuracy:N").sort(None).scale(range=list(SEVERAL)),
+                strokeDash=alt.StrokeDash("items are:N").sort(None).scale(domain=list(KINDS), range=[[1, 0], [5, 3]]),
+            )
         )
-        for value in (low, wanted, high):
-            y = place(50, value).split(",")[1]
-            out.append(f'<text x="{x0 - 6}" y="{y}" text-anchor="end">{100 * value:.0f} %</text>')
-        for n in SIZES:
-            x = place(n, low).split(",")[0]
-            out.append(f'<text x="{x}" y="{top + height + 15}" text-anchor="middle">{n}</text>')
-        for clustered in (False, True):
-            for accuracy, colour in zip(ACCURACIES, colours, strict=True):
-                points = " ".join(
-                    place(cell.n, cell[3 + which])
-                    for cell in found
-                    if (cell.accuracy, cell.clustered) == (accuracy, clustered)
-                )
-                dash = ' stroke-dasharray="5 3"' if clustered else ""
-                out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
-        out.append(f'<text x="{x0 + width / 2}" y="{top + height + 30}" text-anchor="middle">items</text>')
-    for row, (accuracy, colour) in enumerate(zip(ACCURACIES, colours, strict=True)):
-        out.append(f'<text x="{left + 90 * row}" y="282" fill="{colour}">accuracy {accuracy:.0%}</text>')
-    out.append('<text x="620" y="282">dashed: clusters of ten</text></svg>')
-    return "\n".join(out) + "\n"
+        level = (
+            alt.Chart(alt.Data(values=[{"share": wanted}]))
+            .mark_rule(strokeDash=[1, 3], color=GREY)
+            .encode(y=alt.Y("share:Q").scale(domain=domain, zero=False, nice=False))
+        )
+        return (level + lines).properties(width=300, height=200)
+
+    chart = alt.hconcat(*(panel(*one) for one in panels))
+    return alone(svg(chart, "calibration", "Coverage of intervals and false passes, by number of items and accuracy"))
 
 
 def main() -> None:
