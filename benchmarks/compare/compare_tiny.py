@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def by_role(*roles: Role, but: tuple[str, ...] = ()) -> Callable[[TensorRole], b
 
 def bytes_of(chosen: Callable[[TensorRole], bool], form: StorageFormat) -> int:
     with Checkpoint.open(TINY) as source:
-        entries = inventory(source.tensors.values(), roles_of(source.config))
+        entries = inventory(source.tensors, roles_of(source.config))
         return sum(
             form.bytes((entry.shape[0], entry.shape[1]))
             if len(entry.shape) == 2 and chosen(entry.role)
@@ -68,8 +69,12 @@ def measured(data: Path, models: list[tuple[str, Path, str | None, int]]) -> dic
     documents = load([str(data)], open_tokenizer(TINY)).documents
     ids = [torch.from_numpy(document.ids) for document in documents]
     job = Spans(ids, [slice(0, len(one)) for one in ids], len(ids))
-    wanted = [(TINY, None), *((folder, activations) for _, folder, activations, _ in models)]
-    with Opening("cpu").models(wanted) as (base, *candidates):
+    with ExitStack() as stack:
+        wanted = [
+            (stack.enter_context(Checkpoint.open(folder)), activations)
+            for folder, activations in [(TINY, None), *((folder, activations) for _, folder, activations, _ in models)]
+        ]
+        base, *candidates = stack.enter_context(Opening("cpu").models(wanted))
         differences = Lockstep(base, candidates, job).run(Plain(), 1_000_000)
     return {
         label: {"bytes": size}
