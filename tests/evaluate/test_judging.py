@@ -120,8 +120,9 @@ def test_one_item_or_one_cluster_says_nothing() -> None:
     """Whatever the difference: there is nothing to see a spread in."""
     for ours, theirs in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.25)):
         for cluster, count in (("one", 1), ("one", 5), (None, 1)):
-            rows = [
-                [Sample(str(i), "scored", score, cluster=cluster) for i in range(count)] for score in (ours, theirs)
-            ]
-            found = judge(*(Arm("x", {"s": samples}) for samples in rows), margin=2)
+            ours_arm, theirs_arm = (
+                Arm("x", {"s": [Sample(str(i), "scored", score, cluster=cluster) for i in range(count)]})
+                for score in (ours, theirs)
+            )
+            found = judge(ours_arm, theirs_arm, margin=2)
             assert (found.verdict, found.suites[0].unadjusted) == ("INCONCLUSIVE", "INCONCLUSIVE")
