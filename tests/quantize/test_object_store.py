@@ -7,7 +7,7 @@ import pytest
 from small import small_checkpoint
 
 from halfbyte.api import gate, inspect, quantize
-from halfbyte.checkpoint import remote_shard
+from halfbyte.checkpoint import blocks
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError, HalfbyteError
 
@@ -42,7 +42,7 @@ def test_the_bytes_of_a_local_run(source: Path, s3: Any, tmp_path: Path) -> None
 def test_an_object_that_was_replaced_is_refused(
     source: Path, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_shard, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
     address = put(s3, source, "moves")
     with Checkpoint.open(address) as opened:
         tensor = next(iter(opened.tensors.values()))

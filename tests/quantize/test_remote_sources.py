@@ -12,7 +12,7 @@ from small import small_checkpoint
 from typer.testing import CliRunner
 
 from halfbyte.api import calibrate, compare, inspect, quantize, verify
-from halfbyte.checkpoint import remote_shard
+from halfbyte.checkpoint import blocks
 from halfbyte.cli.main import app
 from halfbyte.errors import CheckpointError
 
@@ -47,7 +47,7 @@ def test_from_a_hub(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(remote_shard, "BLOCK_BYTES", block)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block)
     site = Site(source, hub=True)
     site.commit = commit
     with serving(site) as url:
@@ -64,8 +64,8 @@ def test_from_a_hub(
 def test_from_a_url_whose_server_lists_nothing(
     source: Path, wanted: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_shard, "BLOCK_BYTES", 20_000)
-    monkeypatch.setattr(remote_shard, "KEPT_BYTES", 400_000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 20_000)
+    monkeypatch.setattr(blocks, "ROOM_BYTES", 400_000)
     site = Site(source)
     with serving(site) as url:
         quantize(url, tmp_path / "out", workers=1)
@@ -93,7 +93,7 @@ def test_a_server_that_stumbles(source: Path, wanted: dict[str, bytes], mode: st
 def test_a_server_that_cannot_be_trusted(
     source: Path, mode: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote_shard, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
     with serving(Site(source, mode)) as url, pytest.raises(CheckpointError, match=said):
         quantize(url, tmp_path / "out")
     assert not list(tmp_path.glob("out/*"))
@@ -125,6 +125,37 @@ def test_stopped_and_resumed(
         result = quantize("owner/name", tmp_path / "out", max_shard_bytes=20_000)
     assert result.resumed_shards >= 3
     assert files(tmp_path / "out") == files(tmp_path / "wanted")
+
+
+def test_hashes_of_what_came_by_outlive_a_kill(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a server that states none: what was read as a whole is not fetched again to be hashed."""
+    from halfbyte.quantize.journal import Journal
+
+    quantize(source, tmp_path / "wanted", max_shard_bytes=20_000)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 5000)
+    real = Journal.shard_done
+    noted: list[str] = []
+
+    def stopping(self: Journal, *words: Any) -> None:
+        real(self, *words)
+        noted[:] = self.sources
+        if noted:
+            raise KeyboardInterrupt
+
+    site = Site(source)
+    with serving(site) as url:
+        monkeypatch.setattr(Journal, "shard_done", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            quantize(url, tmp_path / "out", max_shard_bytes=20_000, workers=1)
+        assert 0 < len(noted) < 3
+        monkeypatch.setattr(Journal, "shard_done", real)
+        site.asked.clear()
+        assert quantize(url, tmp_path / "out", max_shard_bytes=20_000, workers=1).resumed_shards
+        assert site.asked[f"/{noted[0]}"] == 2  # its header, and whether it is still the same file
+    ours, wanted = files(tmp_path / "out"), files(tmp_path / "wanted")
+    assert all(ours[name] == content for name, content in wanted.items() if name.endswith(".safetensors"))
+    hashes = [json.loads(found["halfbyte.json"])["source"]["files"] for found in (ours, wanted)]
+    assert hashes[0] == hashes[1]
 
 
 def test_on_paper(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def open_store(target: str) -> tuple[Any, Any]:
 
 
 class StoreFiles:
-    """Files (see `files.Files`) under one prefix of a bucket, and their blocks (see `remote_shard`)."""
+    """Files (see `files.Files`) under one prefix of a bucket, and their blocks (see `blocks`)."""
 
     remote = True
     connections = 16
@@ -98,9 +98,9 @@ class StoreFiles:
         self.headers_read[name] = text, size
         return text, size
 
-    def block(self, name: str, start: int, length: int, size: int) -> bytes:
-        """See `RemoteFiles.block`."""
-        return self._bytes(name, start, length)
+    def block_into(self, name: str, start: int, view: memoryview, size: int) -> None:
+        """See `RemoteFiles.block_into`."""
+        view[:] = self._content(name, start, len(view))
 
     def stated_sha256(self, name: str) -> str | None:
         return None
@@ -127,14 +127,15 @@ class StoreFiles:
         return self._metas[name]
 
     def _bytes(self, name: str, start: int, length: int) -> bytes:
-        if not length:
-            return b""
+        return bytes(self._content(name, start, length)) if length else b""
+
+    def _content(self, name: str, start: int, length: int) -> memoryview:
         options: Any = {"range": (start, start + length)}
         tag = (self._metas.get(name) or {}).get("e_tag")
         if tag:
             options["if_match"] = tag
         try:
-            found = bytes(self._obstore.get(self._store, name, options=options).bytes())
+            found = memoryview(self._obstore.get(self._store, name, options=options).bytes())
         except FileNotFoundError:
             raise CheckpointError(f"{self.place(name)}: is gone", hint="start again with a source that stays") from None
         except Exception as error:

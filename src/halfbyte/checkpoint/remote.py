@@ -8,8 +8,8 @@ differs from what was sent, or a header that does not fit its file is an error t
 import json
 import re
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
@@ -21,7 +21,7 @@ from halfbyte.checkpoint.json_file import JSON_LIMIT_BYTES
 from halfbyte.checkpoint.names import REMOTE_SECONDS, hub_parts, is_url
 from halfbyte.checkpoint.patience import Pace, Patience
 from halfbyte.checkpoint.tensor import Tensor
-from halfbyte.checkpoint.transport import Transport
+from halfbyte.checkpoint.transport import Transport, direct_body
 from halfbyte.errors import CheckpointError, UsageError, said
 
 CONNECTIONS = 16
@@ -48,6 +48,15 @@ def base_url(target: str) -> str:
 
 def _tree(name: str, revision: str) -> str:
     return f"{hub_address()}/api/models/{name}/tree/{quote(revision, safe='')}?recursive=true"
+
+
+class Answer(NamedTuple):
+    """size: bytes of the body, which is empty here where it was to be written into a buffer."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+    size: int
 
 
 class RemoteFiles:
@@ -88,11 +97,10 @@ class RemoteFiles:
         if self._hub is None:
             return
         name, revision = self._hub
-        status, _, body = self._fetch(
-            f"{hub_address()}/api/models/{name}/revision/{quote(revision, safe='')}", {}, LISTING_BYTES
-        )
+        url = f"{hub_address()}/api/models/{name}/revision/{quote(revision, safe='')}"
+        answer = self._fetch(url, {}, LISTING_BYTES)
         try:
-            found = json.loads(body).get("sha") if status == 200 else None
+            found = json.loads(answer.body).get("sha") if answer.status == 200 else None
         except (ValueError, RecursionError, AttributeError):
             found = None
         if isinstance(found, str) and _COMMIT.fullmatch(found):
@@ -103,18 +111,17 @@ class RemoteFiles:
         """The tag by which a file that was asked for is told from another one of its name."""
         return self._tags.get(name)
 
-    def block(self, name: str, start: int, length: int, size: int) -> bytes:
-        """Bytes [start, start + length) of a file of `size` bytes whose header was read.
+    def block_into(self, name: str, start: int, view: memoryview, size: int) -> None:
+        """Fill `view` from byte `start` of a file of `size` bytes whose header was read.
 
         Raises CheckpointError if the server fails, or has another file by now.
         """
         before = self._tags.get(name)
-        found = self._range(name, start, length)
+        found = self._range(name, start, len(view), view)
         if found is None or found[1] != size or self._tags.get(name) != before:
             raise CheckpointError(
                 f"{self.place(name)}: is another file by now", hint="start again, with a revision that does not move"
             )
-        return found[0]
 
     def close(self) -> None:
         self._patience.close()
@@ -123,12 +130,12 @@ class RemoteFiles:
     def text(self, name: str) -> bytes | None:
         if self._listing is not None and name not in self._listing:
             return None
-        status, _, body = self._get(name, None, JSON_LIMIT_BYTES)
-        if status in (404, 410):
+        answer = self._get(name, None, JSON_LIMIT_BYTES)
+        if answer.status in (404, 410):
             return None
-        if status != 200:
-            raise CheckpointError(f"{self.place(name)}: status {status}", hint="check the name")
-        return body
+        if answer.status != 200:
+            raise CheckpointError(f"{self.place(name)}: status {answer.status}", hint="check the name")
+        return answer.body
 
     def listing(self) -> dict[str, FileInfo] | None:
         """What the hub's interface says, asked once; None for other servers, and where no interface answers."""
@@ -166,12 +173,12 @@ class RemoteFiles:
 
     def _page(self, url: str) -> tuple[list[Any] | None, str | None]:
         """Rows of a page of the listing, None where no interface answers; the address of the next page."""
-        status, headers, body = self._fetch(url, {}, LISTING_BYTES)
+        answer = self._fetch(url, {}, LISTING_BYTES)
         try:
-            rows = json.loads(body) if status == 200 else None
+            rows = json.loads(answer.body) if answer.status == 200 else None
         except (ValueError, RecursionError):
             return None, None
-        following = httpx.Response(200, headers=headers).links.get("next", {}).get("url")
+        following = httpx.Response(200, headers=answer.headers).links.get("next", {}).get("url")
         return (rows if isinstance(rows, list) else None), following
 
     def stated_sha256(self, name: str) -> str | None:
@@ -207,45 +214,52 @@ class RemoteFiles:
         self.headers_read[name] = text, file_bytes
         return text, file_bytes
 
-    def _range(self, name: str, start: int, length: int) -> tuple[bytes, int] | None:
-        """Bytes [start, start + length), fewer only at the file's end, and the file's size; None for a missing file."""
-        status, headers, body = self._get(name, (start, start + length - 1), length)
+    def _range(self, name: str, start: int, length: int, into: memoryview | None = None) -> tuple[bytes, int] | None:
+        """Bytes [start, start + length), fewer only at the file's end, and the file's size; None for a missing file.
+
+        into: where the bytes go, instead of being returned."""
+        answer = self._get(name, (start, start + length - 1), length, into)
         where = self.place(name)
-        if status in (404, 410):
+        if answer.status in (404, 410):
             return None
-        if status == 200:
+        if answer.status == 200:
             raise CheckpointError(
                 f"{where}: the server ignores range requests",
                 hint="download the checkpoint, or use a server that has them",
             )
-        found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
-        if status != 206 or found is None:
-            raise CheckpointError(f"{where}: asked for a range, got status {status} without its bounds")
+        found = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", ""))
+        if answer.status != 206 or found is None:
+            raise CheckpointError(f"{where}: asked for a range, got status {answer.status} without its bounds")
         first, last, size = (int(number) for number in found.groups())
         wanted = min(start + length, size) - 1
-        if first != start or last != wanted or len(body) != last - first + 1:
+        if first != start or last != wanted or answer.size != last - first + 1:
             raise CheckpointError(
-                f"{where}: asked for bytes {start} to {wanted}, got {len(body)} bytes, said to be {first} to {last} of "
-                f"{size}"
+                f"{where}: asked for bytes {start} to {wanted}, got {answer.size} bytes, said to be {first} to {last} "
+                f"of {size}"
             )
-        return body, size
+        return answer.body, size
 
-    def _get(self, name: str, span: tuple[int, int] | None, most: int) -> tuple[int, httpx.Headers, bytes]:
+    def _get(self, name: str, span: tuple[int, int] | None, most: int, into: memoryview | None = None) -> Answer:
         """One file or a part of it. Raises CheckpointError if access is refused."""
         headers = {"range": f"bytes={span[0]}-{span[1]}", "accept-encoding": "identity"} if span else {}
-        status, answered, body = self._fetch(self.place(name), headers, most, name)
-        if status in (401, 403):
+        answer = self._fetch(self.place(name), headers, most, name, into)
+        if answer.status in (401, 403):
             raise CheckpointError(
-                f"{self.place(name)}: no access (status {status})", hint="set HF_TOKEN for a gated one"
+                f"{self.place(name)}: no access (status {answer.status})", hint="set HF_TOKEN for a gated one"
             )
-        return status, answered, body
+        return answer
 
     def _fetch(
-        self, url: str, headers: dict[str, str], most: int, name: str | None = None
-    ) -> tuple[int, httpx.Headers, bytes]:
+        self,
+        url: str,
+        headers: dict[str, str],
+        most: int,
+        name: str | None = None,
+        into: memoryview | None = None,
+    ) -> Answer:
         """One request, at most `most` bytes of answer, tried again with growing pauses, or as the server asks.
 
-        name: of the file whose digest the answer may state.
+        name: of the file whose digest the answer may state. into: where a range goes.
         """
         problem, asked = "", None
         for attempt in range(ATTEMPTS):
@@ -263,9 +277,12 @@ class RemoteFiles:
                     if name is not None:
                         self._note_etag(name, answer)
                     if answer.status_code == 200 and "range" in headers:
-                        return 200, answer.headers, b""  # the whole file would follow: leave at once
+                        return Answer(200, answer.headers, b"", 0)  # the whole file would follow: leave at once
+                    if into is not None and answer.status_code == 206:
+                        count = _filled(answer, into, url, self._patience.pace())
+                        return Answer(206, answer.headers, b"", count)
                     body = _bounded(answer, most, url, self._patience.pace())
-                    return answer.status_code, answer.headers, body
+                    return Answer(answer.status_code, answer.headers, body, len(body))
             except httpx.InvalidURL:
                 raise CheckpointError(f"{self.where[:200]}: not a URL") from None
             except CheckpointError:
@@ -296,11 +313,31 @@ def _digest(tag: object) -> str | None:
 
 
 def _bounded(answer: httpx.Response, most: int, where: str, pace: Pace) -> bytes:
-    pieces, size = [], 0
+    return b"".join(_pieces(answer, most, where, pace))
+
+
+def _pieces(answer: httpx.Response, most: int, where: str, pace: Pace) -> Iterator[bytes]:
+    size = 0
     for piece in answer.iter_bytes():
         pace.sent(len(piece))
-        pieces.append(piece)
         size += len(piece)
         if size > most:
             raise CheckpointError(f"{where}: sends more than the {most} bytes asked for")
-    return b"".join(pieces)
+        yield piece
+
+
+def _filled(answer: httpx.Response, view: memoryview, where: str, pace: Pace) -> int:
+    """Bytes of the body, all of them in `view`: from the connection without a copy between, if that can be."""
+    filled, body = 0, direct_body(answer)
+    if body is None:
+        for piece in _pieces(answer, len(view), where, pace):
+            view[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        return filled
+    if body.left > len(view):
+        raise CheckpointError(f"{where}: sends more than the {len(view)} bytes asked for")
+    while body.left:
+        count = body.read_into(view[filled:])
+        pace.sent(count)
+        filled += count
+    return filled

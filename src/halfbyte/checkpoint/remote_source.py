@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from halfbyte.checkpoint.blocks import Blocks
 from halfbyte.checkpoint.index import INDEX_NAME, SHARD_SUFFIX
 from halfbyte.checkpoint.names import hub_parts, is_store
 from halfbyte.checkpoint.object_store import StoreFiles
 from halfbyte.checkpoint.remote import RemoteFiles
-from halfbyte.checkpoint.remote_shard import Blocks, RemoteShard
+from halfbyte.checkpoint.remote_shard import RemoteShard
 from halfbyte.checkpoint.writer import write_whole
 from halfbyte.errors import CheckpointError
 
@@ -72,7 +73,7 @@ class RemoteSource:
     def check_unchanged(self) -> None:
         """Raises CheckpointError if the server has other files by now."""
         for name, (_, size) in self.files.headers_read.items():
-            self.files.block(name, 0, min(8, size), size)
+            self.files.block_into(name, 0, memoryview(bytearray(min(8, size))), size)
 
     def close(self) -> None:
         self._blocks.close()

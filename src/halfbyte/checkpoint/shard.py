@@ -19,6 +19,9 @@ from halfbyte.errors import CheckpointError
 class Shard:
     """One open safetensors file. Reads are positional, so any number of threads may share it."""
 
+    known_sha256: str | None = None
+    """Nobody has told it: the file is hashed when it is asked for."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = open_regular(path)
@@ -54,6 +57,9 @@ class Shard:
                     hint="the file changed while it was read; start again with an intact copy",
                 )
             filled += count
+
+    def release(self, start: int, length: int) -> None:
+        """Say that these bytes will not be read again: the page cache looks after itself."""
 
     def sha256(self, check_stop: Callable[[], None] = lambda: None) -> str:
         """Of the file that was opened, whatever its name leads to by now. check_stop: see `writer.hash_open_file`."""

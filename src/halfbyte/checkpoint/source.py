@@ -257,6 +257,10 @@ class Checkpoint:
         """Read len(buffer) bytes of a tensor from its byte `offset`."""
         self.shards[tensor.shard].read_into(buffer, tensor.start + offset)
 
+    def release(self, tensor: Tensor) -> None:
+        """Say that it will not be read again."""
+        self.shards[tensor.shard].release(tensor.start, tensor.bytes)
+
     @cached_property
     def bytes(self) -> int:
         return sum(tensor.bytes for tensor in self.tensors.values())

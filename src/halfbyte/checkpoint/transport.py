@@ -1,4 +1,4 @@
-"""Bodies by the megabyte: urllib3's connections under httpx, whose own hand over 64 kB at a time through three copies.
+"""Bodies without copies: urllib3's connections under httpx, whose own hand over 64 kB at a time through three copies.
 
 Rules stay httpx's (redirects, and what a request may carry where); here are connections alone, with the environment's
 proxies and certificates. Closing ends what is being read at once, from any thread.
@@ -21,20 +21,40 @@ PIECE_BYTES = 1 << 20
 
 
 class Body(httpx.SyncByteStream):
-    """As it comes from the connection, a megabyte at most at a time."""
+    """As it comes from the connection: a megabyte at most at a time, or straight into a buffer."""
 
-    def __init__(self, answer: urllib3.BaseHTTPResponse) -> None:
-        self._answer = answer
+    def __init__(self, answer: urllib3.BaseHTTPResponse, raw: "Headers | None") -> None:
+        self._answer, self._raw = answer, raw
 
     def __iter__(self) -> Iterator[bytes]:
         while piece := self._answer.read1(PIECE_BYTES, decode_content=False):
             yield piece
 
+    @property
+    def direct(self) -> bool:
+        """Whether it has a length and comes as it is: one that comes in chunks or packed goes by way of `__iter__`."""
+        packed = self._answer.headers.get("content-encoding", "identity").lower() != "identity"
+        return self._raw is not None and self._raw.length is not None and not packed
+
+    @property
+    def left(self) -> int:
+        return (self._raw.length if self._raw is not None else None) or 0
+
+    def read_into(self, view: memoryview) -> int:
+        """What is there, at most all that is left. Raises what a cut connection raises."""
+        assert self._raw is not None
+        return self._raw.read_some(view)
+
     def close(self) -> None:
-        if self._answer.length_remaining == 0:
+        if self._answer.length_remaining == 0 or (self.direct and not self.left):
             self._answer.release_conn()  # read to its end: fit for the next request
         else:
             self._answer.close()
+
+
+def direct_body(answer: httpx.Response) -> Body | None:
+    """The body of an answer, if it can be read straight into a buffer."""
+    return answer.extensions.get("direct")
 
 
 class Headers(http.client.HTTPResponse):
@@ -48,6 +68,19 @@ class Headers(http.client.HTTPResponse):
             self.fp = lines.file
         if lines.last not in (b"\r\n", b"\n"):
             raise http.client.RemoteDisconnected("the connection ended within the headers")
+        if self.length == 0:
+            self._close_conn()  # type: ignore[attr-defined]  # else it must be read before the connection's next answer
+
+    def read_some(self, view: memoryview) -> int:
+        """One read of a body whose length is known: `readinto` of the standard library waits until `view` is full."""
+        assert self.length is not None
+        count = int(self.fp.readinto1(view[: self.length])) if self.fp is not None else 0
+        if not count:
+            raise http.client.IncompleteRead(b"", self.length)
+        self.length -= count
+        if not self.length:
+            self._close_conn()  # type: ignore[attr-defined]  # at its end, as the standard library's own reads do
+        return count
 
 
 class _Lines:
@@ -88,7 +121,10 @@ class Transport(httpx.BaseTransport):
             decode_content=False,
         )
         headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.iteritems()]
-        return httpx.Response(answer.status, headers=headers, stream=Body(answer), request=request)
+        raw = getattr(answer, "_original_response", None)
+        body = Body(answer, raw if isinstance(raw, Headers) else None)
+        extensions = {"direct": body} if body.direct else {}
+        return httpx.Response(answer.status, headers=headers, stream=body, extensions=extensions, request=request)
 
     def close(self) -> None:
         for one in list(self._sockets):

@@ -2,7 +2,8 @@
 
 Worker threads take units in source order, read, encode and write each tensor straight to its final offset in a staged
 shard; a finisher syncs, hashes and names completed shards; hashers read the source shards alongside, while their bytes
-are in the page cache. All of it releases the GIL. Memory is a few megabytes per worker, whatever the checkpoint's size.
+are in the page cache. All of it releases the GIL. Memory is a few megabytes per worker, whatever the checkpoint's size;
+of a source that is not here, `checkpoint.blocks` holds as much as it says.
 
 Everything is staged in `DST/.halfbyte` and moved into place at the end, config.json last, so no half-written output
 looks finished. A run that was killed goes on where its journal ends and gives the same bytes.

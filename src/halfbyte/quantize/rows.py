@@ -71,6 +71,11 @@ class RowReader:
         for first_row in range(0, rows, step):
             yield first_row, self._raw(packed, first_row, min(rows, first_row + step))[1]
 
+    def release(self, tensor: Source) -> None:
+        """Say that it will not be read again."""
+        for part in tensor.parts.values() if isinstance(tensor, Packed) else (tensor,):
+            self._source.release(part)
+
     def _decoded(self, packed: Packed, first: int, stop: int) -> npt.NDArray[np.float32]:
         """Rows [first, stop) in float32."""
         parts, raw = self._raw(packed, first, stop)

@@ -1,4 +1,8 @@
-"""The threads of one run: workers, source hashers, and the finisher of completed shards."""
+"""The threads of one run: workers, source hashers, and the finisher of completed shards.
+
+A source on the disk is hashed while its bytes are in the page cache. One that is not here is hashed as its bytes come
+by for the workers; what did not come by is fetched at the end, so that no hasher fetches what a worker needs later.
+"""
 
 import queue
 import threading
@@ -82,6 +86,7 @@ class Run:
             futures += working
             self._feed(todo, hashers, futures, len(working))
             wait(working)
+            self._hash_rest(hashers, futures)
             wait(futures)
         except BaseException as error:  # Ctrl-C too: the threads must end before anything is cleaned up
             failure = error
@@ -124,11 +129,11 @@ class Run:
         futures: list[Future[Any]],
         workers: int,
     ) -> None:
-        """Queue all units in order, and the hashing of each source shard when work reaches it."""
+        """Queue all units in order, and the hashing of each source shard that lies here when work reaches it."""
         hashing: dict[str, Future[Any]] = {}
 
         def hash_soon(name: str) -> None:
-            if name in hashing or name in self._journal.sources:
+            if self._source.is_remote or name in hashing or name in self._journal.sources:
                 return
             if len(hashing) >= HASHES_BEHIND:  # dicts keep order: wait for the one that many shards back
                 list(hashing.values())[-HASHES_BEHIND].result()
@@ -144,6 +149,22 @@ class Run:
             self._put(None)
         for name in self._source.shards:
             hash_soon(name)
+
+    def _hash_rest(self, hashers: ThreadPoolExecutor, futures: list[Future[Any]]) -> None:
+        """Of a source that is not here: what did not come by."""
+        if self._source.is_remote and not self._stop.is_set():
+            futures += [
+                hashers.submit(self._hash_source, name)
+                for name in self._source.shards
+                if name not in self._journal.sources
+            ]
+
+    def _note_hashed(self) -> None:
+        """Source shards that have come by as a whole: a run that goes on after a kill need not fetch them again."""
+        for name, shard in self._source.shards.items():
+            digest = None if name in self._journal.sources else shard.known_sha256
+            if digest is not None:
+                self._journal.source_done(name, digest)
 
     def _units_of(self, todo: list[OutputShard]) -> Iterator[tuple[OpenShard, Unit]]:
         """All units in order; a shard's file is opened when its first unit comes up."""
@@ -195,6 +216,8 @@ class Run:
             with self._lock:
                 self._open.discard(opened)
             self._journal.shard_done(opened.shard.file, digest, opened.shard.bytes, noted_measures(opened.results))
+            with self._lock:
+                self._note_hashed()
             self._free(opened.shard)
         except BaseException:
             self._stop.set()

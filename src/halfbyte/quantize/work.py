@@ -48,27 +48,38 @@ class Worker:
         """Do one unit. Returns, for each linear's module, its amax (shared by gate and up) and what encoding cost."""
         for name, tensor in unit.kept:
             self._copy(tensor, shard.offsets[name], out)
+            self._reader.release(tensor)
         results: dict[str, tuple[float, Measure]] = {}
         given = self._given(unit)
         for group in unit.sharing():
-            largest = np.float32(max(self._amax(linear.source) for linear in group))
-            rounding = "max" if given else self._rounding
-            if not given and all_mxfp4(group):
-                scale_2 = second_scale(self._exponent(linear.source) for linear in group)
-                encoder = Encoder(scale_2, rounding)
-                for linear in group:
-                    self._scalars(linear, group, scale_2, shard, out)
-                    results[linear.role.module] = float(largest), self._translate(linear, encoder, shard, out)
-                continue
-            encoder = Encoder(scale_2_of(largest, rounding), rounding)
+            results |= self._group(group, given, shard, out)
             for linear in group:
-                if given:
-                    matrix = given[linear.role.module]
-                    self._scalars(linear, group, matrix.scale_2, shard, out)
-                    results[linear.role.module] = float(largest), self._store(linear, matrix, encoder, shard, out)
-                    continue
-                self._scalars(linear, group, encoder.scale_2, shard, out)
-                results[linear.role.module] = float(largest), self._encode(linear, encoder, shard, out)
+                self._reader.release(linear.source)
+        return results
+
+    def _group(
+        self, group: tuple[Linear, ...], given: dict[str, Encoded], shard: OutputShard, out: ShardWriter
+    ) -> dict[str, tuple[float, Measure]]:
+        """Linears of one scale. Returns what `run` does."""
+        results: dict[str, tuple[float, Measure]] = {}
+        largest = np.float32(max(self._amax(linear.source) for linear in group))
+        rounding = "max" if given else self._rounding
+        if not given and all_mxfp4(group):
+            scale_2 = second_scale(self._exponent(linear.source) for linear in group)
+            encoder = Encoder(scale_2, rounding)
+            for linear in group:
+                self._scalars(linear, group, scale_2, shard, out)
+                results[linear.role.module] = float(largest), self._translate(linear, encoder, shard, out)
+            return results
+        encoder = Encoder(scale_2_of(largest, rounding), rounding)
+        for linear in group:
+            if given:
+                matrix = given[linear.role.module]
+                self._scalars(linear, group, matrix.scale_2, shard, out)
+                results[linear.role.module] = float(largest), self._store(linear, matrix, encoder, shard, out)
+                continue
+            self._scalars(linear, group, encoder.scale_2, shard, out)
+            results[linear.role.module] = float(largest), self._encode(linear, encoder, shard, out)
         return results
 
     def _given(self, unit: Unit) -> dict[str, Encoded]:
