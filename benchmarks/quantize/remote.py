@@ -1,24 +1,30 @@
 """Quantizing what is not here: from an HTTP server with ranges, from S3, into S3; and FP8; against a run from disk.
 
-    python -m benchmarks.quantize.remote [--gigabytes 6] [--folder FOLDER] [--kills 10]
+    python -m benchmarks.quantize.remote [--gigabytes 6] [--folder FOLDER] [--repeats 5] [--kills 10] [--without-s3]
 
-Source: random BF16 weights. Peer: the same command on the same files in a folder, cold. All run on this machine, the
-servers too, so the network costs nothing and the servers' work takes cores that a remote one would not. S3 is moto,
-which is no fast server: what it gives to a client that does nothing else stands beside as the limit. --kills ends the
-run from HTTP at so many random moments; the bytes at the end are compared with those of the run from disk.
+Source: random BF16 weights. Peer: the same command on the same files in a folder, cold. Both run so many times in
+turn; medians are shown. All run on this machine, the servers too, so the network costs nothing and the servers' work
+takes cores that a remote one would not. The HTTP server leaves its bytes to the kernel (sendfile), states no hash, so
+that the client hashes what comes, and counts what it sends. Its processor seconds are told, and what it gives, cold, to
+a client that does nothing else stands beside as the limit. S3 is moto, which is no fast server; its limit stands beside
+too. --kills ends the run from HTTP at so many random moments; the bytes at the end are compared with those of the run
+from disk. Modules are compiled in runs that are not counted, as an installation has them.
 """
 
 import argparse
 import filecmp
+import http.client
 import http.server
 import json
 import multiprocessing
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socketserver
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,6 +42,7 @@ from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.source import Checkpoint
 
 PIECE = 8 << 20
+STREAMS = 8
 SHARD = "500MB"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}
 
@@ -44,6 +51,7 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
     """Files with byte ranges, sent by the kernel."""
 
     protocol_version = "HTTP/1.1"
+    sent = multiprocessing.Value("q")
 
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
@@ -59,6 +67,8 @@ class Ranges(http.server.SimpleHTTPRequestHandler):
         if wanted:
             self.send_header("content-range", f"bytes {first}-{last}/{size}")
         self.end_headers()
+        with self.sent:
+            self.sent.value += last - first + 1
         with open(path, "rb") as file:
             while first <= last:
                 first += os.sendfile(self.connection.fileno(), file.fileno(), first, last - first + 1)
@@ -161,6 +171,37 @@ def into_fp8(source: Path, folder: Path) -> int:
     return total
 
 
+def http_seconds(address: str, sizes: dict[str, int]) -> float:
+    """What the server gives to a client that only reads, into one buffer a connection."""
+    pieces = [(name, start) for name, size in sizes.items() for start in range(0, size, PIECE)]
+
+    def read(number: int) -> None:
+        client, buffer = http.client.HTTPConnection(address.removeprefix("http://")), bytearray(PIECE)
+        for name, start in pieces[number::STREAMS]:
+            client.request("GET", f"/source/{name}", headers={"range": f"bytes={start}-{start + PIECE - 1}"})
+            answer = client.getresponse()
+            while answer.readinto(buffer):
+                pass
+        client.close()
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(STREAMS) as pool:
+        list(pool.map(read, range(STREAMS)))
+    return time.monotonic() - began
+
+
+def processor_seconds(process: multiprocessing.Process) -> float:
+    """Of a process that runs: user and system."""
+    words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def children_seconds() -> float:
+    """Of all children that have ended: user and system."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def s3_seconds(client: Any, keys: dict[str, int]) -> float:
     """What the server gives to a client that only reads, eight pieces at a time."""
     pieces = [(key, start) for key, size in keys.items() for start in range(0, size, PIECE)]
@@ -170,7 +211,7 @@ def s3_seconds(client: Any, keys: dict[str, int]) -> float:
         client.get_object(Bucket="models", Key=key, Range=f"bytes={start}-{start + PIECE - 1}")["Body"].read()
 
     began = time.monotonic()
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(STREAMS) as pool:
         list(pool.map(get, pieces))
     return time.monotonic() - began
 
@@ -179,22 +220,26 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--gigabytes", type=float, default=6)
     options.add_argument("--folder", type=Path)
+    options.add_argument("--repeats", type=int, default=5)
     options.add_argument("--kills", type=int, default=10)
+    options.add_argument("--without-s3", action="store_true")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as temporary:
         folder = Path(temporary)
-        os.environ |= ENVIRONMENT | {"TMPDIR": temporary}
+        os.environ |= ENVIRONMENT | {"TMPDIR": temporary, "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         source = folder / "source"
         size = make_checkpoint(source, chosen.gigabytes, hidden=4096, width=1536, layers=5)
-        run(str(source), str(folder / "warm"))
-        shutil.rmtree(folder / "warm")
-        forget(source)
-        results = {"disk": run(str(source), str(folder / "disk"))}
         process, address = started(serve_files, str(folder))
+        for where in (str(source), f"{address}/source"):
+            run(where, str(folder / "warm"))
+            shutil.rmtree(folder / "warm")
+        runs = in_turn({"disk": str(source), "http": f"{address}/source"}, folder, source, chosen.repeats, process)
+        results = {key: median_of(found) for key, found in runs.items()}
         forget(source)
-        results["http"] = run(f"{address}/source", str(folder / "http"))
-        assert same(folder / "disk", folder / "http")
-        shutil.rmtree(folder / "http")
+        before = processor_seconds(process)
+        alone = http_seconds(address, {path.name: path.stat().st_size for path in source.glob("*.safetensors")})
+        alone_processor = processor_seconds(process) - before
         kills, with_kills = killed(f"{address}/source", folder / "killed", chosen.kills, results["http"]["seconds"])
         assert same(folder / "disk", folder / "killed")
         shutil.rmtree(folder / "killed")
@@ -204,10 +249,10 @@ def main() -> None:
         results["fp8"] = run(str(folder / "fp8"), str(folder / "fp8-out"))
         shutil.rmtree(folder / "fp8-out")
         shutil.rmtree(folder / "fp8")
-        limit = with_s3(folder, source, results)
+        limit = None if chosen.without_s3 else with_s3(folder, source, results)
     peer = results["disk"]["wall_seconds"]
     sizes = {"fp8": fp8_bytes}
-    limits = {"from S3": limit}
+    limits = {"from HTTP": alone} | ({} if limit is None else {"from S3": limit})
     rows = []
     for key, label in (
         ("disk", "from disk"),
@@ -216,6 +261,8 @@ def main() -> None:
         ("to_s3", "from disk into S3"),
         ("fp8", "FP8 from disk"),
     ):
+        if key not in results:
+            continue
         found = results[key]
         seconds = found["wall_seconds"]
         rate = sizes.get(key, size) / seconds / 1e9
@@ -231,13 +278,45 @@ def main() -> None:
         )
     columns = ["", "seconds", "GB/s of source", "of the rate from disk", "server alone, GB/s", "peak GB"]
     show(f"{size / 1e9:.2f} GB of BF16", columns, rows)
-    print(f"\n{kills} kills from HTTP, then the same bytes: {with_kills:.1f} s in all runs")
+    sent, server = (statistics.median(found[name] for found in runs["http"]) for name in ("sent", "server_seconds"))
+    ours = {key: statistics.median(one["processor_seconds"] for one in found) for key, found in runs.items()}
+    print(f"\nprocessor seconds: {ours['disk']:.1f} from disk, {ours['http']:.1f} from HTTP")
+    print(f"from HTTP {sent / size:.2f} times the source was sent, in {server:.1f} processor seconds of the server")
+    print(f"{kills} kills from HTTP, then the same bytes: {with_kills:.1f} s in all runs")
     kept = {key: {name: found[name] for name in ("wall_seconds", "peak_rss_bytes")} for key, found in results.items()}
     record(
         "remote",
         {"bytes": size, "fp8_bytes": fp8_bytes, "runs": kept, "s3_alone_seconds": limit, "kills": kills}
-        | {"killed_seconds": with_kills},
+        | {"killed_seconds": with_kills, "sent_bytes": sent, "server_seconds": server, "processor_seconds": ours}
+        | {"http_alone_seconds": alone, "http_alone_server_seconds": alone_processor}
+        | {"all_wall_seconds": {key: [one["wall_seconds"] for one in found] for key, found in runs.items()}},
     )
+
+
+def in_turn(
+    places: dict[str, str], folder: Path, source: Path, repeats: int, server: multiprocessing.Process
+) -> dict[str, list[dict[str, Any]]]:
+    """Cold runs from each place, so many of each, whose bytes are those of the first; that output stays."""
+    runs: dict[str, list[dict[str, Any]]] = {key: [] for key in places}
+    for _ in range(repeats):
+        for key, place in places.items():
+            out = folder / "again" if (folder / key).exists() else folder / key
+            forget(source)
+            os.sync()  # what the run before left to be written is not part of this one
+            before, sent, ours = processor_seconds(server), Ranges.sent.value, children_seconds()
+            found = run(place, str(out))
+            found |= {"server_seconds": processor_seconds(server) - before, "sent": Ranges.sent.value - sent}
+            found["processor_seconds"] = children_seconds() - ours
+            runs[key].append(found)
+            assert same(folder / "disk", out)
+            if out.name == "again" or key != "disk":
+                shutil.rmtree(out)
+    return runs
+
+
+def median_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run in the middle, by its wall seconds."""
+    return sorted(runs, key=lambda one: one["wall_seconds"])[len(runs) // 2]
 
 
 def with_s3(folder: Path, source: Path, results: dict[str, Any]) -> float:
