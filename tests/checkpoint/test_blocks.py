@@ -116,6 +116,14 @@ def test_what_is_not_released_goes_when_the_room_is_full() -> None:
     assert sum(server.asked.values()) <= 2 * 121
 
 
+def test_who_reads_again_what_was_released_does_not_fetch_it_for_every_piece() -> None:
+    server = Server("0" * 64)
+    with opened(server) as found:
+        twice(found, 0, 1000)
+        twice(found, 0, 1000)
+    assert max(server.asked.values()) <= 2
+
+
 def test_nothing_is_fetched_for_its_hash_before_its_reader_comes() -> None:
     """A reader in the middle says nothing of the blocks between it and one that is at the front."""
     server = Server()

@@ -47,13 +47,14 @@ class Fetches(Protocol):
 
 
 class Block:
-    """A part of a file in a buffer. here: done once its bytes are. users: threads that need the buffer now."""
+    """A part of a file in a buffer. here: done once its bytes are. users: threads that need the buffer now. for_hash:
+    nobody else asked for it."""
 
     def __init__(self, length: int, buffer: npt.NDArray[np.uint8]) -> None:
         self.length, self.buffer = length, buffer
         self.here: Future[None] = Future()
         self.users = 0
-        self.unread, self.hashed = True, False
+        self.unread, self.hashed, self.for_hash = True, False, False
 
     @property
     def content(self) -> npt.NDArray[np.uint8]:
@@ -154,6 +155,8 @@ class Blocks:
         with self._changed:
             while key not in self._blocks and not self._make_room() and self._hash_goes_on():
                 self._changed.wait(TICK_SECONDS)  # a reader faster than the hash: what had to go would come again
+            if key not in self._blocks:
+                self._released.pop(key, None)  # somebody does read it again
             block = self._take(key, size)
         try:
             block.here.result()
@@ -166,7 +169,7 @@ class Blocks:
         block = self._blocks.get(key) or self._begin(key, size)
         self._blocks.move_to_end(key)
         self._unread -= block.unread
-        block.unread = False
+        block.unread = block.for_hash = False
         block.users += 1
         self._look_ahead(key, size)
         return block
@@ -245,7 +248,7 @@ class Blocks:
 
     def _over(self, key: Key, block: Block) -> bool:
         """For its readers."""
-        return self._released[key] >= block.length
+        return block.for_hash or self._released[key] >= block.length
 
     def _fetch(self, key: Key, block: Block, size: int) -> None:
         name, number = key
@@ -271,7 +274,7 @@ class Blocks:
                 key = name, order.next
                 block = self._blocks.get(key)
                 if block is None and order.next * BLOCK_BYTES < size and self._passed(name, order):
-                    self._begin(key, size)
+                    self._begin(key, size).for_hash = True
                 if order.busy or block is None or not block.arrived:
                     return
                 order.busy = True
