@@ -3,7 +3,9 @@ FROM docker.io/library/python:3.12-slim
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
-RUN pip install --no-cache-dir -c constraints.txt ".[gateway,evaluate]" && rm -rf /src
+# For images.ray of a platform that quantizes on Ray: --build-arg MORE="ray[default]"
+ARG MORE=""
+RUN pip install --no-cache-dir -c constraints.txt ".[gateway,evaluate]" ${MORE} && rm -rf /src
 RUN useradd --uid 10001 --no-create-home halfbyte
 WORKDIR /scratch
 USER 10001

@@ -23,7 +23,11 @@ from .test_mistakes import FIXTURES, MISTAKES, RIGHT, called, edits, faults
 OLDEST, NEWEST = "1.31", "1.37"
 """Versions of Kubernetes whose schemas all we write must fit."""
 
-OPTIONS = (("none", "plain"), ("gateway-api", "plain"), ("inference-pool", "kserve"))
+OPTIONS = (
+    ("none", "plain", "indexed-job"),
+    ("gateway-api", "plain", "ray-job"),
+    ("inference-pool", "kserve", "indexed-job"),
+)
 
 BEYOND = {
     "cohort-lends-without-parent",
@@ -52,16 +56,21 @@ def server() -> Iterator[ApiServer]:
         yield ready
 
 
-CHOICES = [(gpus, gateway, serving) for gpus in (8, 16) for gateway, serving in OPTIONS]
+CHOICES = [(gpus, *options) for gpus in (8, 16) for options in OPTIONS]
 
 
 @pytest.fixture(scope="module", params=CHOICES, ids=lambda choice: "-".join(map(str, choice)))
 def objects(request: pytest.FixtureRequest, ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Every object that one choice of options writes."""
-    gpus, gateway, serving = request.param
+    gpus, gateway, serving, quantize = request.param
     folder = tmp_path_factory.mktemp("choice")
     text = ground.platform.read_text("utf-8")
-    for old, new in (("gateway: none", f"gateway: {gateway}"), ("serving: plain", f"serving: {serving}")):
+    for old, new in (
+        ("gateway: none", f"gateway: {gateway}"),
+        ("serving: plain", f"serving: {serving}"),
+        ("quantize: indexed-job", f"quantize: {quantize}"),
+        ("images:\n", "images:\n  ray: registry.example.com/halfbyte-ray:0.2.0\n"),
+    ):
         assert old in text
         text = text.replace(old, new)
     (folder / "platform.yaml").write_text(text, "utf-8")
@@ -83,10 +92,21 @@ def test_what_we_write_is_accepted(server: ApiServer, objects: list[dict[str, An
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_kinds_of_kubernetes_fit_their_schema(objects: list[dict[str, Any]], version: str) -> None:
-    core = [one for one in objects if not is_custom(one)]
+    core = [one for one in objects if not is_custom(one) and one["kind"] != "RayJob"]
     assert len(core) >= 20
+    core += [pod for one in objects if one["kind"] == "RayJob" for pod in pods_of_ray(one)]
     for one in core:
         kubernetes_validate.validate(one, version, strict=True)
+
+
+def pods_of_ray(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """No schema of a RayJob is at hand, but its pods have the one of every pod."""
+    cluster = job["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        template = group["template"]
+        yield {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"} | template["metadata"]} | {
+            "spec": template["spec"]
+        }
 
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])

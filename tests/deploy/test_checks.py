@@ -36,7 +36,7 @@ def drop(kind: str, name: str) -> Edit:
 def put(kind: str, name: str, path: str, value: Any) -> Edit:
     def edit(found: list[dict[str, Any]]) -> None:
         place: Any = one(found, kind, name)
-        *steps, last = path.split("/")
+        *steps, last = (step.replace("~1", "/") for step in path.split("/"))
         for step in steps:
             place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
         place[last] = value

@@ -1,7 +1,7 @@
 """Work beside serving, in the batch queue, which borrows what is idle: quantize, compare, evaluate, gate.
 
 Applied, they wait in a queue that is held; one is let run by moving it: `kubectl label job/NAME
-kueue.x-k8s.io/queue-name=batch --overwrite`.
+kueue.x-k8s.io/queue-name=batch --overwrite`. Quantizing is parts of an Indexed Job, or a RayJob by option.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from halfbyte.deploy.objects import (
     scratch,
 )
 from halfbyte.deploy.platform import Platform
+from halfbyte.deploy.rayjob import RAY, SHARED_MEMORY_GIB, ray_job
 
 BATCH_COMPONENT = "batch"
 PARTS = 4
@@ -37,8 +38,11 @@ def jobs(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
         compare = ["compare", source, here, "--data", f"{WORK}/data.jsonl", "--work", f"{WORK}/runs/compare"]
         evaluate = ["evaluate", "--suite", f"{WORK}/suite.jsonl", "--work", f"{WORK}/runs/evaluate"]
         evaluate += ["--candidate", f"http://{door_name(one)}:80/v1#{one.name}"]
-        yield _job(platform, one, "quantize", ["quantize", source, made], parts=PARTS)
-        yield _job(platform, one, "finish", ["quantize", source, made, "--finish"])
+        if platform.options.quantize == "ray-job":
+            yield _on_ray(platform, one, ["quantize", source, made])
+        else:
+            yield _job(platform, one, "quantize", ["quantize", source, made], parts=PARTS)
+            yield _job(platform, one, "finish", ["quantize", source, made, "--finish"])
         yield _job(platform, one, "compare", compare)
         yield _job(platform, one, "evaluate", evaluate)
         yield _job(platform, one, "gate", ["gate", here, "--depth", "full"])
@@ -62,24 +66,8 @@ def _job(platform: Platform, one: Served, verb: str, words: list[str], parts: in
     """parts: of an Indexed Job, whose pods share the shards by leases; JOB_COMPLETION_INDEX is their number."""
     name = f"{one.object}-{verb}"
     marks = labels(name, BATCH_COMPONENT, one.name)
-    volumes, mounts, home = scratch()
     arguments = [*words, *(["--part", f"/{parts}"] if parts > 1 else [])]
-    container: Document = {
-        "name": verb,
-        "image": platform.images.halfbyte,
-        "command": ["halfbyte", *arguments],
-        "env": home,
-        "resources": {"requests": {"cpu": "8", "memory": "32Gi"}, "limits": {"memory": "32Gi"}},
-        "securityContext": locked_down(),
-        "volumeMounts": [*mounts, {"name": "work", "mountPath": WORK}],
-    }
-    pod: Document = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": pod_security(),
-        "containers": [container],
-        "volumes": [*volumes, {"name": "work", "persistentVolumeClaim": {"claimName": CLAIM}}],
-    }
+    pod = _pod(platform.images.halfbyte, verb, ["halfbyte", *arguments]) | {"restartPolicy": "Never"}
     spec: Document = {"suspend": True, "backoffLimit": 6}
     if parts > 1:
         spec |= {"completionMode": "Indexed", "completions": parts, "parallelism": parts}
@@ -88,4 +76,31 @@ def _job(platform: Platform, one: Served, verb: str, words: list[str], parts: in
         "kind": "Job",
         "metadata": metadata(name, platform.namespace, marks | {QUEUE_LABEL: HELD, PRIORITY_LABEL: BATCH}),
         "spec": spec | {"template": {"metadata": {"labels": marks}, "spec": pod}},
+    }
+
+
+def _on_ray(platform: Platform, one: Served, words: list[str]) -> Document:
+    image = platform.images.ray
+    assert image is not None  # the platform was refused without
+    pod = _pod(image, RAY, None, shared_memory_gib=SHARED_MEMORY_GIB)
+    return ray_job(platform, f"{one.object}-quantize", one.name, pod, ["halfbyte", *words, "--ray", "auto"], PARTS)
+
+
+def _pod(image: str, name: str, command: list[str] | None, shared_memory_gib: int | None = None) -> Document:
+    """Spec of a pod that works in the claim. command: None where someone else says it."""
+    volumes, mounts, home = scratch(shared_memory_gib=shared_memory_gib)
+    container: Document = {
+        "name": name,
+        "image": image,
+        **({} if command is None else {"command": command}),
+        "env": home,
+        "resources": {"requests": {"cpu": "8", "memory": "32Gi"}, "limits": {"memory": "32Gi"}},
+        "securityContext": locked_down(),
+        "volumeMounts": [*mounts, {"name": "work", "mountPath": WORK}],
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "securityContext": pod_security(),
+        "containers": [container],
+        "volumes": [*volumes, {"name": "work", "persistentVolumeClaim": {"claimName": CLAIM}}],
     }

@@ -1,11 +1,15 @@
-"""Who may talk to whom: the world to the doors, doors to routers and engines, Prometheus to all, nothing else."""
+"""Who may talk to whom: the world to the doors, doors to routers and engines, Prometheus to all, nothing else.
+
+Pods of a Ray cluster talk to each other on any port, and are given their work by KubeRay's operator.
+"""
 
 from collections.abc import Iterator, Sequence
 
 from halfbyte.deploy.facts import PORT, Served
 from halfbyte.deploy.frontdoor import DOOR, DOOR_PORT, ROUTER, ROUTER_PORT, door_name
-from halfbyte.deploy.objects import Document, labels, metadata, selector
+from halfbyte.deploy.objects import MODEL_LABEL, Document, labels, metadata, selector
 from halfbyte.deploy.platform import Platform
+from halfbyte.deploy.rayjob import DASHBOARD_PORT, RAY
 from halfbyte.deploy.serving import ENGINE
 
 
@@ -24,6 +28,15 @@ def network(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
             yield _policy(platform, f"{one.object}-router", router, [_from([_pods(door), scrape], ROUTER_PORT)])
         outside = _namespace(platform.cluster.gateway_namespace)
         yield _policy(platform, door_name(one), door, [_from([outside, scrape], DOOR_PORT)])
+        if platform.options.quantize == "ray-job":
+            cluster, operator = _cluster(one), _namespace(platform.cluster.kuberay_namespace)
+            rules = [{"from": [_pods(cluster)]}, _from([operator], DASHBOARD_PORT)]
+            yield _policy(platform, f"{one.object}-ray", cluster, rules)
+
+
+def _cluster(one: Served) -> dict[str, str]:
+    """Labels of the pods that quantize a model on Ray."""
+    return {"app.kubernetes.io/component": RAY, MODEL_LABEL: one.name}
 
 
 def _pods(chosen: dict[str, str]) -> Document:

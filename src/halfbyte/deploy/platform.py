@@ -124,12 +124,13 @@ class Objectives(Table):
 
 
 class Images(Table):
-    """By digest where you can."""
+    """By digest where you can. ray: of Halfbyte with Ray and its dashboard (`ray[default]`), for quantizing on Ray."""
 
     halfbyte: Text
     sglang: Text = "docker.io/lmsysorg/sglang:v0.5.23"
     vllm: Text = "docker.io/vllm/vllm-openai:v0.33.0"
     router: Text | None = None
+    ray: Text | None = None
 
 
 class Weights(Table):
@@ -152,23 +153,26 @@ class Database(Table):
 
 class Options(Table):
     """gateway: objects that lead there from outside. serving: who runs the replicas. router: smg before the engines of
-    a model."""
+    a model. quantize: parts as the pods of an Indexed Job, or as tasks of a Ray cluster that KubeRay makes."""
 
     gateway: Literal["none", "gateway-api", "inference-pool"] = "none"
     gateway_name: Label = "inference"
     serving: Literal["plain", "kserve"] = "plain"
     router: bool = False
+    quantize: Literal["indexed-job", "ray-job"] = "indexed-job"
 
 
 class Cluster(Table):
     """kubernetes: the version. wait_for_pods_ready_seconds: Kueue's timeout; null where it is off. prometheus: address
-    that KEDA asks. opencost_namespace: where OpenCost runs."""
+    that KEDA asks. monitoring_namespace, gateway_namespace, kuberay_namespace: where Prometheus, gateways and the
+    operator of Ray run, who may therefore come in."""
 
     kubernetes: Annotated[str, StringConstraints(pattern=r"^1\.\d{2}$", strict=True)] = "1.34"
     wait_for_pods_ready_seconds: Count | None = None
     prometheus: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+(:\d+)?(/\S*)?$", strict=True)]
     monitoring_namespace: Label = "monitoring"
     gateway_namespace: Label = "ingress"
+    kuberay_namespace: Label = "kuberay-system"
 
 
 class Platform(WrittenFile):
@@ -213,6 +217,8 @@ class Platform(WrittenFile):
                 )
             if model.name not in self.prices:
                 raise ValueError(f"prices: none for model {model.name}")
+        if self.options.quantize == "ray-job" and self.images.ray is None:
+            raise ValueError("images: ray is missing, which options.quantize ray-job asks for")
         for tenant in self.tenants:
             missing = next((name for name in tenant.models if name not in served), None)
             if missing is not None:

@@ -18,6 +18,13 @@ MINIMUM = (
 )
 
 
+RAY_MINIMUM = (
+    "KubeRay",
+    "1.2",
+    "RayJob with `backoffLimit` (Kueue asks for 1.1); its operator needs no rights beyond its own, and these pods none",
+)
+
+
 def readme(platform: Platform, served: Sequence[Served], files: Sequence[str]) -> str:
     lines = ["# What stands here", ""]
     lines += ["| model | replicas | GPUs each | pool | gate | cold start | drain |", "|---|---|---|---|---|---|---|"]
@@ -29,7 +36,8 @@ def readme(platform: Platform, served: Sequence[Served], files: Sequence[str]) -
             f"{one.cold_start_s} s | {one.drain_s} s |"
         )
     lines += ["", "## Before", "", "| needs | from | for |", "|---|---|---|"]
-    lines += [f"| {name} | {version} | {why} |" for name, version, why in MINIMUM]
+    needed = (*MINIMUM, *((RAY_MINIMUM,) if _on_ray(platform) else ()))
+    lines += [f"| {name} | {version} | {why} |" for name, version, why in needed]
     lines += ["", *_secrets(platform), "", "## Apply, in this order", "", "```sh"]
     lines += [f"kubectl apply --server-side -f {name}" for name in files]
     lines += [
@@ -41,7 +49,7 @@ def readme(platform: Platform, served: Sequence[Served], files: Sequence[str]) -
         "",
         *_tenants(platform, served),
     ]
-    lines += ["", *_jobs(), "", *_cost(), "", *_changes(platform)]
+    lines += ["", *_jobs(platform), "", *_cost(), "", *_changes(platform)]
     return "\n".join(lines) + "\n"
 
 
@@ -84,11 +92,16 @@ def _add(tenant: Tenant) -> list[str]:
     return words
 
 
-def _jobs() -> list[str]:
-    return [
+def _on_ray(platform: Platform) -> bool:
+    return platform.options.quantize == "ray-job"
+
+
+def _jobs(platform: Platform) -> list[str]:
+    how = "a RayJob" if _on_ray(platform) else "then finish, which joins its parts"
+    lines = [
         "## Jobs",
         "",
-        "quantize (then finish, which joins its parts), compare, evaluate and gate wait in the queue `batch-held`, and "
+        f"quantize ({how}), compare, evaluate and gate wait in the queue `batch-held`, and "
         "work in the claim `halfbyte-work`, "
         "where their sources lie (MODEL-source, MODEL, data.jsonl, suite.jsonl). To let one run:",
         "",
@@ -96,6 +109,14 @@ def _jobs() -> list[str]:
         "kubectl label job/NAME kueue.x-k8s.io/queue-name=batch --overwrite",
         "```",
     ]
+    if _on_ray(platform):
+        lines += [
+            "",
+            "quantize is `rayjob/NAME`: Kueue lets it run by `spec.suspend`, KubeRay makes its cluster and takes it "
+            f"down. The operator is let in from namespace `{platform.cluster.kuberay_namespace}`. A run that failed "
+            "goes on where it was when its RayJob is deleted and applied again.",
+        ]
+    return lines
 
 
 def _cost() -> list[str]:

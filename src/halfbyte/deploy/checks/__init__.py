@@ -21,6 +21,7 @@ CHECKS: tuple[Callable[[Cluster], Iterator[str]], ...] = (
     queues.queues,
     queues.queue_labels_in_templates,
     queues.quota_covers,
+    queues.work_fits,
     queues.tolerations,
     pods.startup,
     pods.drain,

@@ -56,6 +56,14 @@ def templates(document: Document) -> Iterator[tuple[str, Document, int]]:
             yield "worker", {"spec": spec["worker"]}, 1
     elif kind in ("Deployment", "Job", "StatefulSet"):
         yield "template", spec.get("template") or {}, 1
+    elif kind == "RayJob":
+        cluster = spec.get("rayClusterSpec") or {}
+        yield "headGroupSpec", (cluster.get("headGroupSpec") or {}).get("template") or {}, 1
+        for group in cluster.get("workerGroupSpecs") or []:
+            pods = int(group.get("replicas") or 0) * int(group.get("numOfHosts") or 1)
+            yield str(group.get("groupName")), group.get("template") or {}, pods
+        if spec.get("submitterPodTemplate"):
+            yield "submitterPodTemplate", spec["submitterPodTemplate"], 1
     elif kind == "CronJob":
         job = ((spec.get("jobTemplate") or {}).get("spec")) or {}
         yield "jobTemplate", job.get("template") or {}, 1

@@ -73,7 +73,7 @@ def quota_covers(cluster: Cluster) -> Iterator[str]:
         if not gpus or queue is None:
             continue
         least, most = replicas_of(cluster, one)
-        nominal, borrowed = gpu_quota(queue, "nominalQuota"), gpu_quota(queue, "borrowingLimit")
+        nominal = gpu_quota(queue, "nominalQuota")
         if nominal is None:
             yield f"{shown(queue)}: has no quota of {GPU}"
             continue
@@ -82,13 +82,7 @@ def quota_covers(cluster: Cluster) -> Iterator[str]:
                 f"{shown(queue)}: floor of {nominal:g} GPUs is more than {least} least replicas of {gpus}: "
                 f"{nominal - least * gpus:g} would never be used or lent"
             )
-        pool = _pool_gpus(cluster, queue)
-        within = min(
-            nominal + borrowed
-            if borrowed is not None and (queue.get("spec") or {}).get("cohortName")
-            else (nominal if not (queue.get("spec") or {}).get("cohortName") else float("inf")),
-            pool,
-        )
+        within = sum(_most(cluster, queue, flavor, GPU) // gpus * gpus for flavor in quotas(queue))
         scaler = scaler_of(cluster, one)
         who = shown(scaler if scaler is not None else one)
         if least * gpus > within:
@@ -99,29 +93,52 @@ def quota_covers(cluster: Cluster) -> Iterator[str]:
             yield from _enough(cluster, one, queue, resource, least)
 
 
-def _pool_gpus(cluster: Cluster, queue: Document) -> float:
-    """All that a queue's cohort has, its own quota and its queues'."""
+def _most(cluster: Cluster, queue: Document, flavor: str, resource: str) -> float:
+    """Of one flavor, all that a queue can ever have: its own and what it may borrow, within what its cohort has."""
+    row = quotas(queue).get(flavor, {}).get(resource)
+    if row is None:
+        return 0.0
+    own, limit = quantity(row.get("nominalQuota", 0)), row.get("borrowingLimit")
     name = (queue.get("spec") or {}).get("cohortName")
     if name is None:
-        return gpu_quota(queue, "nominalQuota") or 0
+        return own
     members = [one for one in cluster.of("ClusterQueue") if (one.get("spec") or {}).get("cohortName") == name]
     cohort = cluster.named("Cohort", name)
-    return sum(gpu_quota(one, "nominalQuota") or 0 for one in [*members, *([cohort] if cohort else [])])
+    rows = (quotas(one).get(flavor, {}).get(resource) or {} for one in [*members, *([cohort] if cohort else [])])
+    pool = sum(quantity(one.get("nominalQuota", 0)) for one in rows)
+    return pool if limit is None else min(pool, own + quantity(limit))
+
+
+def _asked(workload: Document, resource: str) -> float:
+    """By all pods of one replica, or of a whole job."""
+    at_once = int((workload.get("spec") or {}).get("parallelism") or 1) if workload.get("kind") == "Job" else 1
+    return at_once * sum(
+        pods * quantity((needs.get("requests") or {}).get(resource, (needs.get("limits") or {}).get(resource, 0)))
+        for _, template, pods in templates(workload)
+        for one in containers(template)
+        if (needs := one.get("resources") or {})
+    )
 
 
 def _enough(cluster: Cluster, workload: Document, queue: Document, resource: str, least: int) -> Iterator[str]:
-    rows = [rows[resource] for rows in quotas(queue).values() if resource in rows]
-    if not rows:
-        return
-    asked = least * sum(
-        pods * quantity(((one.get("resources") or {}).get("requests") or {}).get(resource, 0))
-        for _, template, pods in templates(workload)
-        for one in containers(template)
-    )
-    has = sum(quantity(row.get("nominalQuota", 0)) for row in rows)
-    has += sum(quantity(row.get("borrowingLimit", 0) or 0) for row in rows)
-    if asked > has:
+    flavors = [flavor for flavor, rows in quotas(queue).items() if resource in rows]
+    asked, has = least * _asked(workload, resource), sum(_most(cluster, queue, one, resource) for one in flavors)
+    if flavors and asked > has:
         yield f"{shown(queue)}: {resource} for {least} replicas of {shown(workload)} is {asked:g}, the quota {has:g}"
+
+
+def work_fits(cluster: Cluster) -> Iterator[str]:
+    """Kueue admits a job whole: all its pods at once, or none."""
+    for one in cluster.of("Job", "RayJob"):
+        queue = cluster_queue_of(cluster, one)
+        if queue is None:
+            continue
+        for resource in ("cpu", "memory", GPU):
+            flavors = [flavor for flavor, rows in quotas(queue).items() if resource in rows]
+            asked, has = _asked(one, resource), sum(_most(cluster, queue, flavor, resource) for flavor in flavors)
+            if flavors and asked > has:
+                what = f"its pods ask for {asked:g} of {resource} together, {shown(queue)} can have {has:g}"
+                yield f"{shown(one)}: {what}, so Kueue would never admit it"
 
 
 def tolerations(cluster: Cluster) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The kinds of objects in a folder of manifests, each with the model that its file must fit.
 
 Custom resources: `generated`, written from the published definitions by tests/deploy/record_kinds.py. Kinds of
-Kubernetes itself: `core`. A model is imported when an object of its kind is met.
+Kubernetes itself: `core`. Ray's: `ray`. A model is imported when an object of its kind is met.
 """
 
 from importlib import import_module
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from halfbyte.validation import SHOWN, first_fault, nearest
 
-_MODULES = {
+_MODULES: dict[str, dict[str, tuple[str, ...]]] = {
     "generated": {
         "kueue.x-k8s.io/v1beta2": (
             "ResourceFlavor",
@@ -36,6 +36,7 @@ _MODULES = {
         "networking.k8s.io/v1": ("NetworkPolicy",),
         "rbac.authorization.k8s.io/v1": ("Role", "RoleBinding"),
     },
+    "ray": {"ray.io/v1": ("RayJob",)},
 }
 
 KINDS: dict[tuple[str, str], str] = {

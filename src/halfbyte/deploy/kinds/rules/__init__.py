@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from halfbyte.deploy.kinds import said
-from halfbyte.deploy.kinds.rules import monitoring, network, pods, queues, scaling, secrets, workloads
+from halfbyte.deploy.kinds.rules import monitoring, network, pods, queues, ray, scaling, secrets, workloads
 
 Document = dict[str, Any]
 Rules = Callable[[Document], Iterator[str]]
@@ -22,6 +22,7 @@ _RULES: dict[str, tuple[Rules, ...]] = {
     "Deployment": (workloads.deployment, pods.templates, secrets.variables),
     "Job": (workloads.job, pods.templates, secrets.variables),
     "CronJob": (workloads.cron_job, pods.templates, secrets.variables),
+    "RayJob": (ray.ray_job, pods.templates, secrets.variables),
     "PodDisruptionBudget": (workloads.disruption_budget,),
     "ScaledObject": (scaling.scaled_object,),
     "Service": (network.service,),

@@ -39,10 +39,22 @@ def templates(document: Document) -> Iterator[Template]:
         for place in ("template", "worker"):
             if spec.get(place):
                 yield Template(f"spec.{place}", {"spec": spec[place]})
+    elif document["kind"] == "RayJob":
+        yield from _of_ray(spec)
     elif document["kind"] == "CronJob":
         yield Template("spec.jobTemplate.spec.template", spec["jobTemplate"]["spec"]["template"])
     elif "template" in spec:
         yield Template("spec.template", spec["template"])
+
+
+def _of_ray(spec: Document) -> Iterator[Template]:
+    cluster = spec.get("rayClusterSpec") or {}
+    if cluster:
+        yield Template("spec.rayClusterSpec.headGroupSpec.template", cluster["headGroupSpec"]["template"])
+    for number, group in enumerate(cluster.get("workerGroupSpecs") or ()):
+        yield Template(f"spec.rayClusterSpec.workerGroupSpecs.{number}.template", group["template"])
+    if spec.get("submitterPodTemplate"):
+        yield Template("spec.submitterPodTemplate", spec["submitterPodTemplate"])
 
 
 def twice(field: str, values: Iterable[object]) -> Iterator[str]:
