@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from halfbyte.deploy.simulation.admission import Cohort, Queue, Workload
+from halfbyte.deploy.simulation.admission import Cohort, Flavors, Policy, Queue, Workload
 
 from .conftest import Ground, halfbyte
 
@@ -68,6 +68,99 @@ def test_within_a_queue_the_higher_priority_goes_first() -> None:
     cohort.admit(Workload("low", "q", 8, 1))
     assert [one.name for one in cohort.admit(Workload("high", "q", 8, 2)) or []] == ["low"]
     assert cohort.admit(Workload("low", "q", 8, 1)) is None
+
+
+def two_flavors(
+    when_can_borrow: Policy = "MayStopSearch",
+    when_can_preempt: Policy = "TryNextFlavor",
+    *,
+    first: tuple[int, int] = (8, 8),
+    second: tuple[int, int] = (8, 8),
+) -> Flavors:
+    """A queue and batch work beside it. first, second: a flavor's nominal quota of the queue, and of the cohort."""
+    cohorts = {
+        name: Cohort.of(
+            [Queue("model", nominal, reclaim="Any", within=True, borrow_below=0), Queue("batch", 0)], shared
+        )
+        for name, (nominal, shared) in (("first", first), ("second", second))
+    }
+    return Flavors(cohorts, {"model": ("first", "second")}, when_can_borrow, when_can_preempt)
+
+
+def where(flavors: Flavors, name: str) -> str | None:
+    admitted = flavors.admit(Workload(name, "model", 8, 100))
+    return None if admitted is None else admitted.flavor
+
+
+def filled(flavors: Flavors, *names: str) -> None:
+    """With batch work, as much as there is."""
+    for flavor in names:
+        cohort = flavors.cohorts[flavor]
+        while (found := cohort.attempt(Workload("w", "batch", 8))) is not None:
+            cohort.take(Workload(f"batch-{flavor}-{len(cohort.admitted)}", "batch", 8), found)
+
+
+def test_the_first_flavor_with_room_and_then_the_next() -> None:
+    """Kueue, concepts, ClusterQueue, "Flavors and borrowing semantics": the flavors of a group in order."""
+    flavors = two_flavors(first=(8, 0), second=(8, 0))
+    assert [where(flavors, name) for name in ("a", "b", "c")] == ["first", "second", None]
+    flavors.release("a")
+    assert where(flavors, "c") == "first"
+
+
+def test_where_it_can_borrow_the_search_may_stop() -> None:
+    """There, "FlavorFungibility": whenCanBorrow MayStopSearch, the default, borrows in the first flavor; TryNextFlavor
+    finds the second, where there is room without borrowing."""
+    for policy, expected in (("MayStopSearch", "first"), ("TryNextFlavor", "second")):
+        flavors = two_flavors(policy)  # type: ignore[arg-type]
+        assert where(flavors, "own") == "first"
+        assert where(flavors, "more") == expected
+
+
+def test_where_it_can_preempt_the_next_is_tried_first() -> None:
+    """There: whenCanPreempt TryNextFlavor, the default, displaces nobody while another flavor has room."""
+    flavors = two_flavors(first=(8, 8), second=(0, 8))
+    filled(flavors, "first")
+    assert flavors.cohorts["first"].used("batch") == 16
+    assert where(flavors, "a") == "second"
+    assert flavors.cohorts["first"].used("batch") == 16
+
+
+def test_important_work_stays_on_the_better_flavor() -> None:
+    """Kueue's KEP 582, story 1: whenCanPreempt MayStopSearch displaces lower priorities in the first flavor rather than
+    running in the second."""
+    flavors = two_flavors(when_can_preempt="MayStopSearch", first=(8, 8), second=(0, 8))
+    filled(flavors, "first")
+    admitted = flavors.admit(Workload("a", "model", 8, 100))
+    assert admitted is not None
+    assert admitted.flavor == "first"
+    assert [one.queue for one in admitted.victims] == ["batch"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "busy", "expected"),
+    [
+        ((0, 8), (8, 0), (), "second"),  # room with borrowing, then room without: both looked at
+        ((8, 0), (0, 8), ("first",), "second"),  # taking back one's own, then room with borrowing
+        ((0, 8), (8, 0), ("first", "second"), "second"),  # displacing while borrowing, then taking back one's own
+        ((8, 0), (8, 0), ("first", "second"), "first"),  # equals: the first of them
+    ],
+)
+def test_the_order_of_what_is_feasible(
+    first: tuple[int, int], second: tuple[int, int], busy: tuple[str, ...], expected: str
+) -> None:
+    """There, `preference` with both policies TryNextFlavor: (fit, no borrowing), (fit, borrowing), (preempting, no
+    borrowing), (preempting, borrowing)."""
+    flavors = two_flavors("TryNextFlavor", first=first, second=second)
+    filled(flavors, *busy)
+    assert where(flavors, "a") == expected
+
+
+def test_a_flavor_where_nobody_can_be_displaced_is_passed_over() -> None:
+    flavors = two_flavors(first=(0, 8), second=(0, 8))
+    flavors.cohorts["first"].admit(Workload("equal", "batch", 8, 100))
+    assert where(flavors, "a") == "second"
+    assert where(flavors, "b") is None
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,13 @@
-"""Kueue's admission by quota: who is admitted, who waits, who is preempted. One resource, GPUs; one flavor a cohort.
+"""Kueue's admission by quota: who is admitted, who waits, who is preempted, in which flavor. One resource, GPUs.
 
 As Kueue documents it (concepts: ClusterQueue, Cohort, Preemption): a queue has a nominal quota, may borrow what others
 and the cohort leave unused, up to its borrowingLimit, and keeps back what its lendingLimit does not give away. A
 workload that fits into its queue's nominal quota may reclaim what others borrowed; within a queue a higher priority
-displaces a lower one; one that itself must borrow may displace lower priorities below a threshold.
+displaces a lower one; one that itself must borrow may displace lower priorities below a threshold. Quota is counted by
+flavor, so a cohort is one `Cohort` here for each of its flavors, and `Flavors` is the choice between them.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,9 +38,24 @@ class Workload:
     order: int = 0
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """How a workload could be admitted. victims: whom it displaces. borrows: whether its queue then borrows. reclaims:
+    whether the victims are all of other queues."""
+
+    victims: list[Workload]
+    borrows: bool
+    reclaims: bool
+
+    @property
+    def rank(self) -> tuple[int, bool]:
+        """Kueue prefers the larger: room, then taking back, then displacing one's own; then not to borrow."""
+        return (2 if not self.victims else int(self.reclaims)), not self.borrows
+
+
 @dataclass
 class Cohort:
-    """Queues that share. shared: the cohort's own quota."""
+    """Queues that share one flavor. shared: the cohort's own quota."""
 
     queues: dict[str, Queue]
     shared: int = 0
@@ -74,16 +90,25 @@ class Cohort:
 
     def admit(self, workload: Workload) -> list[Workload] | None:
         """Those preempted for it; None if it must wait."""
+        found = self.attempt(workload)
+        if found is None:
+            return None
+        self.take(workload, found)
+        return found.victims
+
+    def attempt(self, workload: Workload) -> Attempt | None:
+        """How it could be admitted; None if it must wait. Nobody is displaced yet."""
         queue = self.queues[workload.queue]
-        if workload.gpus <= self.available(queue):
-            self.admitted.append(workload)
-            return []
-        victims = self._victims(workload, queue)
+        victims = [] if workload.gpus <= self.available(queue) else self._victims(workload, queue)
         if victims is None:
             return None
-        self.admitted = [one for one in self.admitted if one not in victims]
+        kept = self.used(queue.name) - sum(one.gpus for one in victims if one.queue == queue.name)
+        others = all(one.queue != queue.name for one in victims)
+        return Attempt(victims, kept + workload.gpus > queue.nominal, others)
+
+    def take(self, workload: Workload, attempt: Attempt) -> None:
+        self.admitted = [one for one in self.admitted if one not in attempt.victims]
         self.admitted.append(workload)
-        return victims
 
     def _victims(self, workload: Workload, queue: Queue) -> list[Workload] | None:
         """The fewest that make room, borrowers of other queues first, lowest priority and newest first."""
@@ -123,3 +148,58 @@ class Cohort:
 
     def release(self, name: str) -> None:
         self.admitted = [one for one in self.admitted if one.name != name]
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """flavor: where. victims: those preempted for it."""
+
+    flavor: str
+    victims: list[Workload]
+
+
+Policy = Literal["MayStopSearch", "TryNextFlavor"]
+
+
+@dataclass
+class Flavors:
+    """A cohort of several flavors. order: of each queue. when_can_borrow, when_can_preempt: its flavorFungibility, with
+    Kueue's defaults, which are also what we write.
+
+    Kueue (concepts, ClusterQueue, FlavorFungibility; pkg/scheduler/flavorassigner, 0.19): it goes through a queue's
+    flavors in order. It stops at the first with room and without borrowing, and at one where a policy says that it may;
+    of all it looked at, otherwise, it takes the best, the first of equals. A flavor where nothing can be displaced is
+    passed over.
+    """
+
+    cohorts: dict[str, Cohort]
+    order: Mapping[str, tuple[str, ...]]
+    when_can_borrow: Policy = "MayStopSearch"
+    when_can_preempt: Policy = "TryNextFlavor"
+
+    def admit(self, workload: Workload) -> Admitted | None:
+        """None if it must wait."""
+        best: tuple[str, Attempt] | None = None
+        for flavor in self.order[workload.queue]:
+            attempt = self.cohorts[flavor].attempt(workload)
+            if attempt is None:
+                continue
+            if self._stops(attempt):
+                best = flavor, attempt
+                break
+            if best is None or attempt.rank > best[1].rank:
+                best = flavor, attempt
+        if best is None:
+            return None
+        flavor, attempt = best
+        self.cohorts[flavor].take(workload, attempt)
+        return Admitted(flavor, attempt.victims)
+
+    def _stops(self, attempt: Attempt) -> bool:
+        if attempt.victims and self.when_can_preempt == "TryNextFlavor":
+            return False
+        return not (attempt.borrows and self.when_can_borrow == "TryNextFlavor")
+
+    def release(self, name: str) -> None:
+        for cohort in self.cohorts.values():
+            cohort.release(name)
