@@ -1,4 +1,4 @@
-"""A small checkpoint that the gate passed, plans of 8 and of 16 GPUs, and the example platform."""
+"""A small checkpoint that the gate passed, plans of 8 and of 16 GPUs of two kinds, and the example platform."""
 
 import copy
 import json
@@ -33,6 +33,8 @@ class Ground:
     plan: Path
     plan16: Path
     platform: Path
+    on_h200: Path
+    on_h200_16: Path
 
     def words(self, *more: object, plan: Path | None = None, platform: Path | None = None) -> list[object]:
         return ["deploy", self.target, "--plan", plan or self.plan, "--platform", platform or self.platform, *more]
@@ -44,13 +46,18 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     target = folder / "tiny-nvfp4"
     quantize(TINY, target)
     (target / "gate.json").write_text(json.dumps(gate(target).as_json()))
-    for name, gpus, stages in (("plan", 8, 2), ("plan16", 16, 4)):
-        done = halfbyte(
-            "plan", target, "--gpu", "b200", "--gpus", gpus, "--tp", 4, "--pp", stages, "-o", folder / f"{name}.json"
-        )
+    for name, gpu, gpus, stages in (
+        ("plan", "b200", 8, 2),
+        ("plan16", "b200", 16, 4),
+        ("h200", "h200", 8, 2),
+        ("h200x16", "h200", 16, 4),
+    ):
+        shape = ("--gpus", gpus, "--tp", 4, "--pp", stages)
+        done = halfbyte("plan", target, "--gpu", gpu, *shape, "-o", folder / f"{name}.json")
         assert done.returncode == 0, done.stderr
     (folder / "platform.yaml").write_text(halfbyte("deploy", "--example").stdout)
-    return Ground(target, folder / "plan.json", folder / "plan16.json", folder / "platform.yaml")
+    plan, plan16, h200, h200x16 = (folder / f"{name}.json" for name in ("plan", "plan16", "h200", "h200x16"))
+    return Ground(target, plan, plan16, folder / "platform.yaml", h200, h200x16)
 
 
 @pytest.fixture(scope="session")

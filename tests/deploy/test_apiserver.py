@@ -24,9 +24,9 @@ OLDEST, NEWEST = "1.31", "1.37"
 """Versions of Kubernetes whose schemas all we write must fit."""
 
 OPTIONS = (
-    ("none", "plain", "indexed-job"),
-    ("gateway-api", "plain", "ray-job"),
-    ("inference-pool", "kserve", "indexed-job"),
+    ("none", "plain", "indexed-job", "[]"),
+    ("gateway-api", "plain", "ray-job", "[hopper]"),
+    ("inference-pool", "kserve", "indexed-job", "[hopper]"),
 )
 
 BEYOND = {
@@ -62,20 +62,22 @@ CHOICES = [(gpus, *options) for gpus in (8, 16) for options in OPTIONS]
 @pytest.fixture(scope="module", params=CHOICES, ids=lambda choice: "-".join(map(str, choice)))
 def objects(request: pytest.FixtureRequest, ground: Ground, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Every object that one choice of options writes."""
-    gpus, gateway, serving, quantize = request.param
+    gpus, gateway, serving, quantize, fallback = request.param
     folder = tmp_path_factory.mktemp("choice")
     text = ground.platform.read_text("utf-8")
     for old, new in (
         ("gateway: none", f"gateway: {gateway}"),
         ("serving: plain", f"serving: {serving}"),
         ("quantize: indexed-job", f"quantize: {quantize}"),
+        ("  - name: frontier\n", f"  - name: frontier\n    fallback_pools: {fallback}\n"),
         ("images:\n", "images:\n  ray: registry.example.com/halfbyte-ray:0.2.0\n"),
     ):
         assert old in text
         text = text.replace(old, new)
     (folder / "platform.yaml").write_text(text, "utf-8")
-    plan = ground.plan if gpus == 8 else ground.plan16
-    deploy(ground.target, folder / "out", plan=plan, platform=folder / "platform.yaml")
+    plan, other = (ground.plan, ground.on_h200) if gpus == 8 else (ground.plan16, ground.on_h200_16)
+    also = () if fallback == "[]" else (f"{ground.target}={other}",)
+    deploy(ground.target, folder / "out", plan=plan, also=also, platform=folder / "platform.yaml")
     return documents(folder / "out")
 
 

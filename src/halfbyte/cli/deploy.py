@@ -18,7 +18,10 @@ def deploy(
     target: Annotated[Path | None, typer.Argument(help="Checkpoint folder, with its gate.json.")] = None,
     plan: Annotated[Path | None, typer.Option(help="plan.json, as halfbyte plan -o writes it.")] = None,
     platform: Annotated[Path | None, typer.Option(help="platform.yaml: pools, tenants, models, prices.")] = None,
-    also: Annotated[list[str] | None, typer.Option(help="FOLDER=PLAN: one more of the platform's models.")] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="FOLDER=PLAN: one more of the platform's models, or one's plan for a GPU it falls back to."),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write.")] = None,
     no_gate: Annotated[
         bool, typer.Option("--no-gate", help="Ask for no decision of the gate; the manifests say so.")
@@ -78,7 +81,7 @@ def _show(result: "Deployed") -> None:
             one.name,
             f"{one.min_replicas} to {one.max_replicas}",
             f"{one.gpus} on {one.nodes}",
-            one.pool.name,
+            ", then ".join(pool.name for pool in one.pools),
             f"{one.cold_start_s} s",
             "pass" if one.decision is not None else "not judged",
         ]
@@ -100,9 +103,11 @@ def _explain(result: "Deployed", platform: Path | None, json_output: bool) -> No
         print_json({"replicas": [step.as_json() for step in steps]})
         return
     rows = [
-        [step.model, str(step.replica), str(step.own), str(step.borrowed), step.waits or "admitted"] for step in steps
+        [step.model, str(step.replica), step.flavor or "", str(step.own), str(step.borrowed), step.waits or "admitted"]
+        for step in steps
     ]
-    print_table("replicas, one after the other", ["model", "replica", "own GPUs", "borrowed", "Kueue"], rows)
+    columns = ["model", "replica", "flavor", "own GPUs", "borrowed", "Kueue"]
+    print_table("replicas, one after the other", columns, rows)
 
 
 def _simulate(result: "Deployed", platform: Path | None, requests: float, plot: Path | None, json_output: bool) -> None:

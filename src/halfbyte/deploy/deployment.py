@@ -38,6 +38,7 @@ class Deployed:
                 {
                     "model": one.name,
                     "pool": one.pool.name,
+                    "fallback_pools": [pool.name for pool in one.pools[1:]],
                     "gpus": one.gpus,
                     "nodes": one.nodes,
                     "min_replicas": one.min_replicas,
@@ -68,7 +69,11 @@ def deploy(
     with files_at_fault():
         platform = Platform.from_file(options.platform)
         pairs = [(target, Path(options.plan)), *map(_pair, options.also)]
-        served = [facts(one, PlanDocument.read(plan), platform, gated=not options.no_gate) for one, plan in pairs]
+        plans: dict[Path, list[PlanDocument]] = {}
+        for one, plan in pairs:
+            same = next((known for known in plans if known.resolve() == one.resolve()), one)
+            plans.setdefault(same, []).append(PlanDocument.read(plan))
+        served = [facts(one, its, platform, gated=not options.no_gate) for one, its in plans.items()]
         _check_pools(served)
     documents = [one for group in manifests(platform, served).values() for one in group]
     found = [line for one in documents for line in object_lines(one)] or faults(documents)

@@ -1,6 +1,7 @@
 """What a deployment follows from: the checkpoint, its plan, its pool, and how long a replica takes to start."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from halfbyte.checkpoint.index import SHARD_SUFFIX
 from halfbyte.checkpoint.json_file import read_json
 from halfbyte.deploy.approval import approved, weights_hashes
 from halfbyte.deploy.errors import DeployError
+from halfbyte.deploy.fallback import Place, gpus_of, places
 from halfbyte.deploy.platform import Model, Platform, Pool
 from halfbyte.errors import CheckpointError
 from halfbyte.evidence.decision import DecisionDocument
 from halfbyte.evidence.plan import PlanDocument
-from halfbyte.plan.hardware import Gpu, find_gpu
-from halfbyte.serve.engine.command import Command, planned_command
+from halfbyte.serve.engine.command import Command
 
 PORT = 30000
 MODELS = "/models"
@@ -30,18 +31,15 @@ ROUTER_S = 15
 class Served:
     """One model as it is deployed.
 
-    object: what its objects are called. gpus: of a replica. decision: the gate's; None with --no-gate. sha256: file ->
-    hash of all that a replica loads. command: of its server.
+    object: what its objects are called. gpus: of a replica. places: where it may run, first its own pool, then those
+    it falls back to. decision: the gate's; None with --no-gate. sha256: file -> hash of all that a replica loads.
     """
 
     model: Model
-    pool: Pool
-    gpu: Gpu
-    plan: PlanDocument
+    places: tuple[Place, ...]
     decision: DecisionDocument | None
     sha256: dict[str, str]
     bytes: int
-    command: Command
     min_replicas: int
     max_replicas: int
     cold_start_s: int
@@ -50,6 +48,24 @@ class Served:
     @property
     def name(self) -> str:
         return self.model.name
+
+    @property
+    def pool(self) -> Pool:
+        return self.places[0].pool
+
+    @property
+    def pools(self) -> list[Pool]:
+        """Its own, then those it falls back to."""
+        return [place.pool for place in self.places]
+
+    @property
+    def plan(self) -> PlanDocument:
+        return self.places[0].plan
+
+    @property
+    def command(self) -> Command:
+        """Of its server, in its own pool."""
+        return self.places[0].command
 
     @property
     def object(self) -> str:
@@ -62,7 +78,7 @@ class Served:
 
     @property
     def gpus(self) -> int:
-        return self.plan.deployment.gpus // self.plan.deployment.replicas
+        return gpus_of(self.plan)
 
     @property
     def nodes(self) -> int:
@@ -86,9 +102,23 @@ class Served:
     def grace_s(self) -> int:
         return self.drain_s + ROUTER_S
 
-    def share(self, of_node: int) -> int:
+    @property
+    def cpus(self) -> int:
+        """That a pod asks for."""
+        return min(self._share(pool, pool.cpus_per_node) for pool in self.pools)
+
+    @property
+    def memory_gib(self) -> int:
+        return min(self._share(pool, pool.memory_per_node_gib) for pool in self.pools)
+
+    def _share(self, pool: Pool, of_node: int) -> int:
         """What a pod gets of a node's processors or memory, by its GPUs; a little is left to the node."""
-        return max(1, of_node * 15 // 16 * self.gpus_per_node // self.pool.gpus_per_node)
+        return max(1, of_node * 15 // 16 * self.gpus_per_node // pool.gpus_per_node)
+
+    def more(self, pool: Pool) -> int:
+        """Replicas beyond the least that may run in a pool."""
+        held = holds(pool, self.gpus) - (self.min_replicas if pool == self.pool else 0)
+        return min(self.max_replicas - self.min_replicas, held)
 
     @property
     def waiting_tokens(self) -> int:
@@ -98,36 +128,23 @@ class Served:
         return max(self.plan.deployment.context // 4, 1) if not each else max(1, round(each))
 
 
-def facts(target: Path, plan: PlanDocument, platform: Platform, *, gated: bool = True) -> Served:
-    """gated: whether a passing decision is asked for. Raises HalfbyteError for what cannot be deployed."""
+def facts(target: Path, plans: Sequence[PlanDocument], platform: Platform, *, gated: bool = True) -> Served:
+    """plans: of the model's own pool first, then for other kinds of GPU that it falls back to. gated: whether a passing
+    decision is asked for. Raises HalfbyteError for what cannot be deployed."""
     if not target.is_dir():
         raise CheckpointError(f"{target}: no such folder", hint="give a checkpoint folder")
     decision = approved(target) if gated else None
     model = platform.model_for(target)
-    deployment = plan.deployment
-    if not plan.fits:
-        why = plan.problems[0] if plan.problems else "see its terms"
-        raise DeployError(f"the plan does not fit: {why}", hint=plan.smallest_change)
-    pool = platform.pool_for(model, deployment.gpu)
-    tensor_bytes = _check_same(target, plan)
-    gpus = deployment.gpus // max(1, deployment.replicas)
-    nodes = -(-gpus // pool.gpus_per_node)
-    if nodes > 1 and gpus % pool.gpus_per_node:
-        raise DeployError(
-            f"a replica of {gpus} GPUs does not fill nodes of {pool.gpus_per_node} (pool {pool.name})",
-            hint=f"plan for a multiple of {pool.gpus_per_node} GPUs",
-        )
-    least, most = _replicas(model, pool, gpus)
+    tensor_bytes = max(_check_same(target, plan) for plan in plans)
+    at = places(target, model, plans, platform, f"{MODELS}/{model.name}")
+    least, most = _replicas(model, [place.pool for place in at], gpus_of(at[0].plan))
     load_s = tensor_bytes / 1e9 / platform.weights.load_gb_per_s
     return Served(
         model=model,
-        pool=pool,
-        gpu=find_gpu(deployment.gpu),
-        plan=plan,
+        places=at,
         decision=decision,
         sha256={} if model.weights_image is not None else weights_hashes(target, decision),
         bytes=tensor_bytes,
-        command=planned_command(target, plan, f"{MODELS}/{model.name}", model.name, nodes),
         min_replicas=least,
         max_replicas=most,
         cold_start_s=math.ceil(load_s + platform.weights.warm_up_seconds),
@@ -135,21 +152,27 @@ def facts(target: Path, plan: PlanDocument, platform: Platform, *, gated: bool =
     )
 
 
-def _replicas(model: Model, pool: Pool, gpus: int) -> tuple[int, int]:
-    """Raises DeployError where the pool holds too few."""
-    holds = (
-        pool.nodes // (gpus // pool.gpus_per_node)
-        if gpus > pool.gpus_per_node
-        else (pool.nodes * (pool.gpus_per_node // gpus))
-    )
-    for name, wanted in (("min_replicas", model.min_replicas), ("max_replicas", model.max_replicas or 0)):
-        if wanted > holds:
+def holds(pool: Pool, gpus: int) -> int:
+    """Replicas of so many GPUs that a pool has room for."""
+    if gpus > pool.gpus_per_node:
+        return pool.nodes // (gpus // pool.gpus_per_node)
+    return pool.nodes * (pool.gpus_per_node // gpus)
+
+
+def _replicas(model: Model, pools: Sequence[Pool], gpus: int) -> tuple[int, int]:
+    """Least and most: the least are the model's own, in its own pool. Raises DeployError where pools hold too few."""
+    for name, wanted, where in (
+        ("min_replicas", model.min_replicas, pools[:1]),
+        ("max_replicas", model.max_replicas or 0, pools),
+    ):
+        held = sum(holds(pool, gpus) for pool in where)
+        if wanted > held:
+            shown = " and ".join(f"pool {pool.name} of {pool.nodes} x {pool.gpus_per_node}" for pool in where)
             raise DeployError(
-                f"platform: model {model.name}: {name} {wanted} of {gpus} GPUs each, pool {pool.name} of "
-                f"{pool.nodes} x {pool.gpus_per_node} holds {holds}",
+                f"platform: model {model.name}: {name} {wanted} of {gpus} GPUs each, {shown} holds {held}",
                 hint=f"lower {name}, or add nodes",
             )
-    return model.min_replicas, model.max_replicas or holds
+    return model.min_replicas, model.max_replicas or sum(holds(pool, gpus) for pool in pools)
 
 
 def _check_same(target: Path, plan: PlanDocument) -> int:

@@ -67,7 +67,7 @@ def _job(platform: Platform, one: Served, verb: str, words: list[str], parts: in
     name = f"{one.object}-{verb}"
     marks = labels(name, BATCH_COMPONENT, one.name)
     arguments = [*words, *(["--part", f"/{parts}"] if parts > 1 else [])]
-    pod = _pod(platform.images.halfbyte, verb, ["halfbyte", *arguments]) | {"restartPolicy": "Never"}
+    pod = {"restartPolicy": "Never"} | _pod(platform.images.halfbyte, verb, ["halfbyte", *arguments])
     spec: Document = {"suspend": True, "backoffLimit": 6}
     if parts > 1:
         spec |= {"completionMode": "Indexed", "completions": parts, "parallelism": parts}

@@ -1,7 +1,9 @@
 """Kueue: a flavor and a cohort for each pool, a queue for each model with its floor, and one for batch with none.
 
 A model owns the GPUs of its least replicas; all beyond is the cohort's, and borrowed: by models that grow, and by batch
-work, which gives way. Sources: docs/deploy.md, Kueue 0.19's API v1beta2.
+work, which gives way. Pools that a model may fall back between are one cohort, as quota is borrowed within one only;
+its queue names their flavors in order. In the first where there is room Kueue stops; rather than displace batch work it
+looks in the next. Sources: docs/deploy.md, Kueue 0.19's API v1beta2.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,13 +22,15 @@ COMPUTE_MAJOR = "nvidia.com/gpu.compute.major"
 
 def kueue(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
     pools = platform.pools
+    cohort = cohorts(pools, served)
     for pool in pools:
         if pool.topology:
             yield _object("Topology", pool.name, {"levels": [{"nodeLabel": label} for label in pool.topology]})
         yield _flavor(pool, served)
-        yield _cohort(pool, served)
+        if cohort[pool.name] == pool.name:
+            yield _cohort([one for one in pools if cohort[one.name] == pool.name], served)
     for one in served:
-        yield _cluster_queue(platform, one)
+        yield _cluster_queue(platform, one, cohort[one.pool.name])
     yield _batch_queue(platform, pools)
     for one in served:
         yield _priority(one.object, one.model.priority, f"Replicas of {one.name}.")
@@ -35,6 +39,17 @@ def kueue(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
         yield _local_queue(platform, one.queue, one.queue)
     yield _local_queue(platform, BATCH, BATCH)
     yield _local_queue(platform, HELD, BATCH, stopPolicy="Hold")
+
+
+def cohorts(pools: Sequence[Pool], served: Sequence[Served]) -> dict[str, str]:
+    """Pool -> its cohort, which is called after the first of its pools."""
+    found = {pool.name: pool.name for pool in pools}
+    order = list(found)
+    for one in served:
+        joined = {found[pool.name] for pool in one.pools}
+        first = min(joined, key=order.index)
+        found = {pool: first if cohort in joined else cohort for pool, cohort in found.items()}
+    return found
 
 
 def node_labels(pool: Pool, major: str | None) -> dict[str, str]:
@@ -86,17 +101,22 @@ def _group(flavors: Sequence[tuple[Pool, int, int | None, bool]]) -> list[Docume
     return [{"coveredResources": list(RESOURCES), "flavors": rows}]
 
 
-def _cohort(pool: Pool, served: Sequence[Served]) -> Document:
+def owned(pool: Pool, served: Sequence[Served]) -> int:
+    """GPUs of a pool that are models' own."""
+    return sum(one.floor for one in served if one.pool.name == pool.name)
+
+
+def _cohort(pools: Sequence[Pool], served: Sequence[Served]) -> Document:
     """Its own quota is what no model owns."""
-    own = sum(one.floor for one in served if one.pool.name == pool.name)
-    return _object("Cohort", pool.name, {"resourceGroups": _group([(pool, pool.gpus - own, None, False)])})
+    rows = [(pool, pool.gpus - owned(pool, served), None, False) for pool in pools]
+    return _object("Cohort", pools[0].name, {"resourceGroups": _group(rows)})
 
 
-def _cluster_queue(platform: Platform, one: Served) -> Document:
+def _cluster_queue(platform: Platform, one: Served, cohort: str) -> Document:
     timeout = platform.cluster.wait_for_pods_ready_seconds
     stated = {"annotations": {READY_TIMEOUT_ANNOTATION: str(timeout)}} if timeout is not None else {}
     spec: Document = {
-        "cohortName": one.pool.name,
+        "cohortName": cohort,
         "queueingStrategy": "BestEffortFIFO",
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": platform.namespace}},
         "flavorFungibility": {"whenCanBorrow": "MayStopSearch", "whenCanPreempt": "TryNextFlavor"},
@@ -105,7 +125,12 @@ def _cluster_queue(platform: Platform, one: Served) -> Document:
             "withinClusterQueue": "LowerPriority",
             "borrowWithinCohort": {"policy": "LowerPriority", "maxPriorityThreshold": BATCH_PRIORITY},
         },
-        "resourceGroups": _group([(one.pool, one.floor, (one.max_replicas - one.min_replicas) * one.gpus, True)]),
+        "resourceGroups": _group(
+            [
+                (pool, one.floor if pool == one.pool else 0, one.more(pool) * one.gpus, pool == one.pool)
+                for pool in one.pools
+            ]
+        ),
     }
     return _object("ClusterQueue", one.queue, spec, **stated)
 

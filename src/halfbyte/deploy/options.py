@@ -6,8 +6,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class DeployOptions:
-    """plan: `plan.json`. platform: `platform.yaml`. also: more checkpoints, of other models, as FOLDER=PLAN.
-    no_gate: ask for no passing decision of these very files; the manifests say so."""
+    """plan: `plan.json`. platform: `platform.yaml`. also: more checkpoints, of other models, or more plans of one, for
+    kinds of GPU that it falls back to, as FOLDER=PLAN. no_gate: ask for no passing decision of these very files; the
+    manifests say so."""
 
     plan: Path | None = None
     platform: Path | None = None

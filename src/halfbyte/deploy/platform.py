@@ -76,13 +76,15 @@ class Pool(Table):
 class Model(Table):
     """A served model. name: what users ask for. checkpoint: base name of its folder; without it the model is whatever
     TARGET is deployed. weights_image: OCI image volume that holds the weights (Kubernetes 1.35), instead of a claim
-    that a Job fills. pool: by default the one with the plan's GPU. max_replicas: by default all that the pool holds.
-    priority: of Kueue, over batch work and other models."""
+    that a Job fills. pool: by default the one with the plan's GPU. fallback_pools: where replicas beyond the least run
+    when that one is full, in this order. max_replicas: by default all that these pools hold. priority: of Kueue, over
+    batch work and other models."""
 
     name: ModelName
     checkpoint: Text | None = None
     weights_image: Text | None = None
     pool: PoolName | None = None
+    fallback_pools: tuple[PoolName, ...] = Field(default=(), max_length=8)
     min_replicas: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 2
     max_replicas: Count | None = None
     priority: Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)] = 10_000
@@ -208,8 +210,12 @@ class Platform(WrittenFile):
                 raise ValueError(f"{what}: {twice} stands there twice")
         served, pools = {model.name for model in self.models}, {pool.name for pool in self.pools}
         for model in self.models:
-            if model.pool is not None and model.pool not in pools:
-                raise ValueError(f"models: {model.name} names pool {model.pool}, which is none of {sorted(pools)}")
+            named = (*(() if model.pool is None else (model.pool,)), *model.fallback_pools)
+            for name in named:
+                if name not in pools:
+                    raise ValueError(f"models: {model.name} names pool {name}, which is none of {sorted(pools)}")
+                if named.count(name) > 1:
+                    raise ValueError(f"models: {model.name} names pool {name} twice")
             if model.max_replicas is not None and model.max_replicas < model.min_replicas:
                 raise ValueError(
                     f"models: {model.name} has max_replicas {model.max_replicas}, below its "
@@ -242,6 +248,9 @@ class Platform(WrittenFile):
                 hint=f"models have checkpoint: {known}; add one, or leave it out",
             )
         return found
+
+    def pool(self, name: str) -> Pool:
+        return next(pool for pool in self.pools if pool.name == name)
 
     def pool_for(self, model: Model, gpu: str) -> Pool:
         """The pool that a model's plan is for. Raises DeployError."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from halfbyte.deploy.facts import Served
 from halfbyte.deploy.frontdoor import SCRAPE_SECRET, door_name
 from halfbyte.deploy.objects import MODEL_LABEL, SHARED_LABEL
-from halfbyte.deploy.platform import Platform, Tenant
+from halfbyte.deploy.platform import Platform, Pool, Tenant
 
 MINIMUM = (
     ("Kubernetes", "1.31", "1.35 for weights from an OCI image"),
@@ -32,7 +32,7 @@ def readme(platform: Platform, served: Sequence[Served], files: Sequence[str]) -
         gate = "**not judged**" if one.decision is None else f"pass by policy {one.decision.policy.name}"
         lines.append(
             f"| {one.name} | {one.min_replicas} to {one.max_replicas} | {one.gpus} on {one.nodes} node(s) | "
-            f"{one.pool.name} ({one.pool.nodes} x {one.pool.gpus_per_node} {one.pool.gpu}) | {gate} | "
+            f"{', then '.join(map(_shown, one.pools))} | {gate} | "
             f"{one.cold_start_s} s | {one.drain_s} s |"
         )
     lines += ["", "## Before", "", "| needs | from | for |", "|---|---|---|"]
@@ -49,7 +49,7 @@ def readme(platform: Platform, served: Sequence[Served], files: Sequence[str]) -
         "",
         *_tenants(platform, served),
     ]
-    lines += ["", *_jobs(platform), "", *_cost(), "", *_changes(platform)]
+    lines += ["", *_jobs(platform), "", *_cost(), "", *_changes(platform), *map(_falls_back, _roaming(served))]
     return "\n".join(lines) + "\n"
 
 
@@ -69,8 +69,30 @@ def _secrets(platform: Platform) -> list[str]:
 def _flags(served: Sequence[Served]) -> list[str]:
     lines = ["## Why these flags", ""]
     for one in served:
-        lines += [f"{one.name}:", "", *(f"- {note}" for note in one.command.notes), ""]
+        for place in one.places:
+            if place is one.places[0]:
+                lines += [f"{one.name}:", "", *(f"- {note}" for note in place.command.notes), ""]
+            elif place.command.words != one.command.words:
+                lines += [f"{one.name} on {place.pool.gpu}, where its container finds one:", ""]
+                lines += [*(f"- {note}" for note in place.command.notes), ""]
     return lines[:-1]
+
+
+def _shown(pool: Pool) -> str:
+    return f"{pool.name} ({pool.nodes} x {pool.gpus_per_node} {pool.gpu})"
+
+
+def _roaming(served: Sequence[Served]) -> list[Served]:
+    return [one for one in served if len(one.pools) > 1]
+
+
+def _falls_back(one: Served) -> str:
+    others = " and ".join(pool.name for pool in one.pools[1:])
+    return (
+        f"- A replica of {one.name} begins in {one.pool.name} where there is room without displacing batch work, then "
+        f"in {others}; one that runs is not moved. `model:halfbyte_pool_cost_usd:per_hour` counts all at the price of "
+        f"{one.pool.name}, and the autoscaler's thresholds are those of its plan."
+    )
 
 
 def _tenants(platform: Platform, served: Sequence[Served]) -> list[str]:

@@ -5,6 +5,7 @@ object. One replica in flight at a time: there is no quota for a second one besi
 from collections.abc import Iterator
 
 from halfbyte.deploy.facts import PERIOD_S, PORT, ROUTER_S, Served
+from halfbyte.deploy.fallback import start
 from halfbyte.deploy.objects import (
     ANSWER_ANNOTATION,
     COLD_START_ANNOTATION,
@@ -23,7 +24,7 @@ from halfbyte.deploy.objects import (
     selector,
     service,
 )
-from halfbyte.deploy.platform import Platform
+from halfbyte.deploy.platform import Platform, Taint
 from halfbyte.deploy.weights import mount, volume
 
 ENGINE = "engine"
@@ -151,26 +152,29 @@ def _pod(platform: Platform, one: Served, follower: bool = False) -> Document:
         "containers": [_container(platform, one, [mount(platform, one), *mounts], home, follower)],
         "volumes": [volume(platform, one), *volumes],
     }
-    if one.pool.taint is not None:
-        taint = one.pool.taint
-        how = {"operator": "Equal", "value": taint.value} if taint.value else {"operator": "Exists"}
-        spec["tolerations"] = [{"key": taint.key, **how, "effect": taint.effect}]
+    taints = list(dict.fromkeys(pool.taint for pool in one.pools if pool.taint is not None))
+    if taints:
+        spec["tolerations"] = [_toleration(taint) for taint in taints]
     return {"metadata": meta, "spec": spec}
+
+
+def _toleration(taint: Taint) -> Document:
+    how = {"operator": "Equal", "value": taint.value} if taint.value else {"operator": "Exists"}
+    return {"key": taint.key, **how, "effect": taint.effect}
 
 
 def _container(
     platform: Platform, one: Served, mounts: list[Document], home: list[Document], follower: bool
 ) -> Document:
     engine = one.command.engine
-    words = [*one.command.words, "--host", "0.0.0.0", "--port", str(PORT)]
-    words += engine.follower_flags() if follower else []
-    cpu, memory = one.share(one.pool.cpus_per_node), one.share(one.pool.memory_per_node_gib)
+    more = ["--host", "0.0.0.0", "--port", str(PORT), *(engine.follower_flags() if follower else [])]
+    cpu, memory = one.cpus, one.memory_gib
     environment = home + [{"name": name, "value": value} for name, value in sorted(one.command.env.items())]
     environment += [{"name": "HF_HUB_OFFLINE", "value": "1"}]
     found: Document = {
         "name": ENGINE,
         "image": getattr(platform.images, engine.name),
-        "command": words,
+        "command": start(one.places, more),
         "env": environment,
         "resources": {
             "requests": {"cpu": str(cpu), "memory": f"{memory}Gi", GPU: one.gpus_per_node},

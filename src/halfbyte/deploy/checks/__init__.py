@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from halfbyte.deploy.checks import pods, queues, traffic
+from halfbyte.deploy.checks import flavors, pods, queues, traffic
 from halfbyte.deploy.checks.documents import Cluster
 from halfbyte.deploy.objects import Document
 
@@ -23,6 +23,8 @@ CHECKS: tuple[Callable[[Cluster], Iterator[str]], ...] = (
     queues.quota_covers,
     queues.work_fits,
     queues.tolerations,
+    flavors.quota_there,
+    flavors.placement,
     pods.startup,
     pods.drain,
     traffic.scaling,

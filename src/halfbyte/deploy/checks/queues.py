@@ -82,7 +82,7 @@ def quota_covers(cluster: Cluster) -> Iterator[str]:
                 f"{shown(queue)}: floor of {nominal:g} GPUs is more than {least} least replicas of {gpus}: "
                 f"{nominal - least * gpus:g} would never be used or lent"
             )
-        within = sum(_most(cluster, queue, flavor, GPU) // gpus * gpus for flavor in quotas(queue))
+        within = sum(most_of(cluster, queue, flavor, GPU) // gpus * gpus for flavor in quotas(queue))
         scaler = scaler_of(cluster, one)
         who = shown(scaler if scaler is not None else one)
         if least * gpus > within:
@@ -93,7 +93,7 @@ def quota_covers(cluster: Cluster) -> Iterator[str]:
             yield from _enough(cluster, one, queue, resource, least)
 
 
-def _most(cluster: Cluster, queue: Document, flavor: str, resource: str) -> float:
+def most_of(cluster: Cluster, queue: Document, flavor: str, resource: str) -> float:
     """Of one flavor, all that a queue can ever have: its own and what it may borrow, within what its cohort has."""
     row = quotas(queue).get(flavor, {}).get(resource)
     if row is None:
@@ -122,7 +122,7 @@ def _asked(workload: Document, resource: str) -> float:
 
 def _enough(cluster: Cluster, workload: Document, queue: Document, resource: str, least: int) -> Iterator[str]:
     flavors = [flavor for flavor, rows in quotas(queue).items() if resource in rows]
-    asked, has = least * _asked(workload, resource), sum(_most(cluster, queue, one, resource) for one in flavors)
+    asked, has = least * _asked(workload, resource), sum(most_of(cluster, queue, one, resource) for one in flavors)
     if flavors and asked > has:
         yield f"{shown(queue)}: {resource} for {least} replicas of {shown(workload)} is {asked:g}, the quota {has:g}"
 
@@ -135,7 +135,7 @@ def work_fits(cluster: Cluster) -> Iterator[str]:
             continue
         for resource in ("cpu", "memory", GPU):
             flavors = [flavor for flavor, rows in quotas(queue).items() if resource in rows]
-            asked, has = _asked(one, resource), sum(_most(cluster, queue, flavor, resource) for flavor in flavors)
+            asked, has = _asked(one, resource), sum(most_of(cluster, queue, flavor, resource) for flavor in flavors)
             if flavors and asked > has:
                 what = f"its pods ask for {asked:g} of {resource} together, {shown(queue)} can have {has:g}"
                 yield f"{shown(one)}: {what}, so Kueue would never admit it"

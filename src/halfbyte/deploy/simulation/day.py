@@ -2,7 +2,8 @@
 
 In steps of the autoscaler's polling, requests as a stream: a replica works on as many at once as hold the plan's
 objective, at the plan's rate; the rest waits. A replica that is admitted works after its cold start. Batch work takes
-what is idle, and gives it back when a replica asks. Fixed fleets get the same traffic.
+what is idle in the model's own pool, and gives it back when a replica asks. Where the model falls back, a replica works
+at that pool's rate and costs its price, and nobody else is there. Fixed fleets get the same traffic.
 """
 
 import math
@@ -15,7 +16,9 @@ from halfbyte.deploy.autoscaling import POLL_S, running_per_replica, stable_s, w
 from halfbyte.deploy.facts import Served
 from halfbyte.deploy.kueue import BATCH, BATCH_PRIORITY
 from halfbyte.deploy.platform import Platform
-from halfbyte.deploy.simulation.admission import Cohort, Queue, Workload
+from halfbyte.deploy.simulation.admission import Cohort, Flavors, Queue, Workload
+from halfbyte.deploy.simulation.queues import queue_of
+from halfbyte.evidence.plan import PlanDocument
 
 DAY_S = 86_400
 PEAK_HOUR = 15.0
@@ -32,10 +35,10 @@ class Rate:
     tokens: float
 
     @classmethod
-    def of(cls, one: Served) -> "Rate":
+    def of(cls, plan: PlanDocument) -> "Rate":
         """Raises ValueError where the plan has no throughput."""
-        found = one.plan.throughput
-        replicas = max(1, one.plan.deployment.replicas)
+        found = plan.throughput
+        replicas = max(1, plan.deployment.replicas)
         at = found.at_slo
         tokens = float((found.input_tokens or 0) + (found.output_tokens or 0))
         if at is not None and at.requests_per_s > 0:
@@ -90,20 +93,16 @@ def simulate(platform: Platform, one: Served, requests: float) -> list[Outcome]:
 
 
 class _Fleet:
-    """Replicas under Kueue beside batch work. ready: moments from which each admitted one works."""
+    """Replicas under Kueue beside batch work. ready: pool and moment from which each admitted one works there."""
 
     def __init__(self, platform: Platform, one: Served) -> None:
-        own = Queue(
-            one.queue,
-            one.floor,
-            borrowing=(one.max_replicas - one.min_replicas) * one.gpus,
-            lending=0,
-            reclaim="Any",
-            within=True,
-            borrow_below=BATCH_PRIORITY,
-        )
-        self.one, self.cohort = one, Cohort.of([own, Queue(BATCH, 0)], one.pool.gpus - one.floor)
-        self.ready: list[float] = []
+        self.one = one
+        self.cohort = Cohort.of([queue_of(one, one.pool), Queue(BATCH, 0)], one.pool.gpus - one.floor)
+        there = {one.pool.name: self.cohort} | {
+            pool.name: Cohort.of([queue_of(one, pool)], pool.gpus) for pool in one.pools[1:]
+        }
+        self.flavors = Flavors(there, {one.queue: tuple(there)})
+        self.ready: list[tuple[str, float]] = []
         self.preempted = self._made = 0
 
     def fill(self) -> None:
@@ -119,25 +118,27 @@ class _Fleet:
         while len(self.ready) < replicas:
             self._made += 1
             name = f"replica-{len(self.ready)}"
-            victims = self.cohort.admit(
+            admitted = self.flavors.admit(
                 Workload(name, self.one.queue, self.one.gpus, self.one.model.priority, self._made)
             )
-            if victims is None:
+            if admitted is None:
                 return True
-            self.preempted += len(victims)
-            self.ready.append(now + cold_s)
+            self.preempted += len(admitted.victims)
+            self.ready.append((admitted.flavor, now + cold_s))
         while len(self.ready) > replicas:
             self.ready.pop()
-            self.cohort.release(f"replica-{len(self.ready)}")
+            self.flavors.release(f"replica-{len(self.ready)}")
         return False
 
 
 def _run(platform: Platform, one: Served, requests: float, fixed: int | None) -> Outcome:
-    rate, fleet = Rate.of(one), _Fleet(platform, one)
+    rates, fleet = {place.pool.name: Rate.of(place.plan) for place in one.places}, _Fleet(platform, one)
+    price = {pool.name: pool.usd_per_gpu_hour for pool in one.pools}
+    tokens = rates[one.pool.name].tokens
     wanted = fixed if fixed is not None else one.min_replicas
     fleet.wish(wanted, -one.cold_start_s, one.cold_start_s)
     fleet.fill()
-    inside = gated = gpu_seconds = 0.0
+    inside = gated = gpu_seconds = usd = 0.0
     asked, waits, series = (
         deque[tuple[float, int]](),
         list[tuple[float, float]](),
@@ -147,15 +148,17 @@ def _run(platform: Platform, one: Served, requests: float, fixed: int | None) ->
     for tick in range(DAY_S // POLL_S):
         now = float(tick * POLL_S)
         coming = diurnal(requests, now)
-        working = sum(moment <= now for moment in fleet.ready)
+        at_work = [rates[flavor] for flavor, moment in fleet.ready if moment <= now]
+        working, room = len(at_work), sum(rate.concurrency for rate in at_work)
+        fastest = sum(rate.requests_per_s for rate in at_work)
         inside += coming * POLL_S
-        running = min(inside, working * rate.concurrency)
-        inside -= min(inside, running / rate.concurrency * rate.requests_per_s * POLL_S)
-        waiting = max(0.0, inside - working * rate.concurrency)
-        wait = waiting / max(working * rate.requests_per_s, 1e-9)
+        running = min(inside, room)
+        inside -= min(inside, running / room * fastest * POLL_S) if room else 0.0
+        waiting = max(0.0, inside - room)
+        wait = waiting / max(fastest, 1e-9)
         waits.append((wait, coming * POLL_S))
         if fixed is None:
-            wish = _wished(platform, one, waiting * rate.tokens, min(inside, working * rate.concurrency))
+            wish = _wished(platform, one, waiting * tokens, min(inside, room))
             asked.append((now, wish))
             while asked and asked[0][0] < now - stable_s(one):
                 asked.popleft()
@@ -169,8 +172,11 @@ def _run(platform: Platform, one: Served, requests: float, fixed: int | None) ->
         fleet.fill()
         peak = max(peak, len(fleet.ready))
         gpu_seconds += len(fleet.ready) * one.gpus * POLL_S
+        usd += sum(price[flavor] for flavor, _ in fleet.ready) * one.gpus * POLL_S / 3600
         series.append((now / 3600, coming, wanted, working, wait))
-    return _outcome(platform, one, fixed, waits, gpu_seconds, peak, gated, fleet.preempted, series)
+    name = f"{one.min_replicas} to {one.max_replicas}, scaled" if fixed is None else f"{fixed}, fixed"
+    in_time, p99 = _waited(platform, waits)
+    return Outcome(name, in_time, p99, gpu_seconds / 3600, usd, peak, gated, fleet.preempted, series)
 
 
 def _wished(platform: Platform, one: Served, waiting_tokens: float, running: float) -> int:
@@ -180,17 +186,8 @@ def _wished(platform: Platform, one: Served, waiting_tokens: float, running: flo
     return min(one.max_replicas, max(one.min_replicas, by_tokens, by_running))
 
 
-def _outcome(
-    platform: Platform,
-    one: Served,
-    fixed: int | None,
-    waits: Sequence[tuple[float, float]],
-    gpu_seconds: float,
-    peak: int,
-    gated: float,
-    preempted: int,
-    series: list[tuple[float, float, int, int, float]],
-) -> Outcome:
+def _waited(platform: Platform, waits: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """(share of requests in time, wait of all but one in a hundred), of waits and how many requests had each."""
     total = sum(weight for _, weight in waits)
     late = sum(weight for wait, weight in waits if wait > platform.objectives.queue_seconds)
     left, p99 = 0.01 * total, 0.0
@@ -199,7 +196,4 @@ def _outcome(
         left -= weight
         if left < 0:
             break
-    hours = gpu_seconds / 3600
-    name = f"{one.min_replicas} to {one.max_replicas}, scaled" if fixed is None else f"{fixed}, fixed"
-    usd = hours * one.pool.usd_per_gpu_hour
-    return Outcome(name, 1 - late / total, p99, hours, usd, peak, gated, preempted, series)
+    return 1 - late / total, p99

@@ -19,7 +19,8 @@ def simulated(platform: Platform, one: Served, requests: float, plot: Path | Non
     if not (math.isfinite(requests) and 0 < requests <= MOST_REQUESTS):
         raise UsageError(said("{simulate} {value:g}: wanted a number of requests a day above 0", value=requests))
     try:
-        Rate.of(one)
+        for place in one.places:
+            Rate.of(place.plan)
     except ValueError as error:
         raise DeployError(f"{error}, so its day cannot be simulated", hint="plan a server that fits") from None
     if plot is not None:
