@@ -1,4 +1,4 @@
-"""Writes `manifests/` beside this file, as a user would: gate, plan and deploy two checkpoints.
+"""Writes `manifests/` beside this file, as a user would: gate, plan and deploy two checkpoints, one on two pools.
 
     PYTHONPATH=tests python examples/platform/make.py [OUT]
 
@@ -26,12 +26,14 @@ def main() -> None:
         glm, small = Path(work) / "GLM-5.2-NVFP4", Path(work) / "tiny-nvfp4"
         write_full_size(glm, next(iter(KINDS)))
         halfbyte("quantize", HERE.parent / "tiny-glm", small)
-        for target, gpu, gpus in ((glm, "b200", 8), (small, "h200", 4)):
-            halfbyte("gate", target, "--hardware", f"{gpu}x{gpus}")
-            halfbyte("plan", target, "--gpu", gpu, "--gpus", gpus, "-o", f"{target}.plan.json")
-        plans = [f"{target}.plan.json" for target in (glm, small)]
-        also = f"{small}={plans[1]}"
-        halfbyte("deploy", glm, "--plan", plans[0], "--also", also, "--platform", HERE / "platform.yaml", "-o", out)
+        words: list[object] = []
+        for target, gpu, gpus in ((glm, "b200", 8), (glm, "h200", 8), (small, "h200", 4)):
+            plan = Path(work) / f"{target.name}.{gpu}.json"
+            if not (target / "gate.json").exists():
+                halfbyte("gate", target, "--hardware", f"{gpu}x{gpus}")
+            halfbyte("plan", target, "--gpu", gpu, "--gpus", gpus, "-o", plan)
+            words += ["--also", f"{target}={plan}"] if words else [glm, "--plan", plan]
+        halfbyte("deploy", *words, "--platform", HERE / "platform.yaml", "-o", out)
 
 
 if __name__ == "__main__":
