@@ -2,6 +2,7 @@
 
 Every field of the API is named; what is never written here is `Free`: allowed, its content not judged.
 Source: KubeRay 1.7.0, API ray.io/v1 (ray-operator/apis/ray/v1, rayjob_types.go and raycluster_types.go).
+`rayStartParams` may be absent there, but not in 1.2, the oldest that we name.
 """
 
 from typing import Annotated, Literal
@@ -16,8 +17,8 @@ GroupName = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class HeadGroup(Shape):
+    rayStartParams: dict[str, str]
     template: PodTemplate
-    rayStartParams: dict[str, str] | None = None
     serviceType: Literal["ClusterIP", "NodePort", "LoadBalancer"] | None = None
     enableIngress: bool | None = None
     headService: Free = None
@@ -28,12 +29,12 @@ class HeadGroup(Shape):
 
 class WorkerGroup(Shape):
     groupName: GroupName
-    minReplicas: Natural
-    maxReplicas: Natural
+    rayStartParams: dict[str, str]
     template: PodTemplate
+    minReplicas: Natural | None = None
+    maxReplicas: Natural | None = None
     replicas: Natural | None = None
     numOfHosts: Positive | None = None
-    rayStartParams: dict[str, str] | None = None
     idleTimeoutSeconds: Free = None
     labels: Free = None
     priority: Free = None

@@ -59,11 +59,11 @@ def _groups(cluster: Document) -> Iterator[str]:
     field = "spec.rayClusterSpec.workerGroupSpecs"
     yield from twice(field, (group["groupName"].lower() for group in groups))
     for number, group in enumerate(groups):
-        least, most = group["minReplicas"], group["maxReplicas"]
-        if least > most:
+        least, most, now = (group.get(key) for key in ("minReplicas", "maxReplicas", "replicas"))
+        if most is not None and (least or 0) > most:
             yield f"{field}.{number}: minReplicas {least} is more than maxReplicas {most}"
-        elif group.get("replicas") is not None and not least <= group["replicas"] <= most:
-            yield f"{field}.{number}.replicas: {group['replicas']}, wanted {least} to {most}"
+        elif now is not None and (now < (least or 0) or (most is not None and now > most)):
+            yield f"{field}.{number}.replicas: {now}, wanted {least or 0} to {'any' if most is None else most}"
         if group["groupName"] == HEAD:
             yield f"{field}.{number}.groupName: {HEAD!r} is the head's own"
 
