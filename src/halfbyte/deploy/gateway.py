@@ -1,7 +1,9 @@
-"""From outside to the doors, by option: a Gateway API route, or an InferencePool of the engines behind one."""
+"""From outside to the doors, by option: a Gateway API route, an InferencePool of the engines behind one, or Envoy AI
+Gateway's own objects."""
 
 from collections.abc import Iterator, Sequence
 
+from halfbyte.deploy.envoy import ai_gateway
 from halfbyte.deploy.facts import PORT, Served
 from halfbyte.deploy.frontdoor import door_name
 from halfbyte.deploy.objects import Document, labels, metadata, selector
@@ -12,6 +14,9 @@ HEADER = "x-model"
 
 def gateway(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
     if platform.options.gateway == "none":
+        return
+    if platform.options.gateway == "envoy-ai":
+        yield from ai_gateway(platform, served)
         return
     yield _route(platform, served)
     if platform.options.gateway == "inference-pool":

@@ -157,7 +157,7 @@ class Options(Table):
     """gateway: objects that lead there from outside. serving: who runs the replicas. router: smg before the engines of
     a model. quantize: parts as the pods of an Indexed Job, or as tasks of a Ray cluster that KubeRay makes."""
 
-    gateway: Literal["none", "gateway-api", "inference-pool"] = "none"
+    gateway: Literal["none", "gateway-api", "inference-pool", "envoy-ai"] = "none"
     gateway_name: Label = "inference"
     serving: Literal["plain", "kserve"] = "plain"
     router: bool = False

@@ -25,6 +25,17 @@ RAY_MINIMUM = (
 )
 
 
+ENVOY_MINIMUM = (
+    ("Envoy AI Gateway", "0.7", "API v1beta1; it wants Kubernetes 1.32 and Gateway API 1.5"),
+    (
+        "Envoy Gateway",
+        "1.8",
+        "`extensionApis.enableBackend: true`; your Gateway's ClientTrafficPolicy with `connection.bufferLimit: 50Mi`: "
+        "32 KiB hold no prompt",
+    ),
+)
+
+
 def readme(platform: Platform, served: Sequence[Served], files: Sequence[str]) -> str:
     lines = ["# What stands here", ""]
     lines += ["| model | replicas | GPUs each | pool | gate | cold start | drain |", "|---|---|---|---|---|---|---|"]
@@ -37,6 +48,7 @@ def readme(platform: Platform, served: Sequence[Served], files: Sequence[str]) -
         )
     lines += ["", "## Before", "", "| needs | from | for |", "|---|---|---|"]
     needed = (*MINIMUM, *((RAY_MINIMUM,) if _on_ray(platform) else ()))
+    needed += ENVOY_MINIMUM if platform.options.gateway == "envoy-ai" else ()
     lines += [f"| {name} | {version} | {why} |" for name, version, why in needed]
     lines += ["", *_secrets(platform), "", "## Apply, in this order", "", "```sh"]
     lines += [f"kubectl apply --server-side -f {name}" for name in files]

@@ -34,6 +34,7 @@ CHECKS: tuple[Callable[[Cluster], Iterator[str]], ...] = (
     pods.volumes,
     traffic.tenants,
     traffic.doors,
+    traffic.ai_routes,
     pods.locked,
     pods.secrets,
 )

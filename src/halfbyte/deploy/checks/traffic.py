@@ -165,3 +165,30 @@ def doors(cluster: Cluster) -> Iterator[str]:
                         ports = [port.get("port") for port in (service.get("spec") or {}).get("ports") or []]
                         if int(host[2]) not in ports:
                             yield f"{shown(one)}: upstream {url}: {shown(service)} has ports {ports}"
+
+
+def ai_routes(cluster: Cluster) -> Iterator[str]:
+    """What Envoy AI Gateway routes to is here, and leads to a service that is here."""
+    for one in cluster.of("AIGatewayRoute"):
+        for rule in (one.get("spec") or {}).get("rules") or []:
+            for ref in rule.get("backendRefs") or []:
+                kind = str(ref.get("kind") or "AIServiceBackend")
+                if not ref.get("namespace") and cluster.named(kind, ref.get("name")) is None:
+                    yield f"{shown(one)}: {kind} {ref.get('name')} is not here"
+    for one in cluster.of("AIServiceBackend"):
+        ref = (one.get("spec") or {}).get("backendRef") or {}
+        if not ref.get("namespace") and cluster.named("Backend", ref.get("name")) is None:
+            yield f"{shown(one)}: Backend {ref.get('name')} is not here"
+    for one in cluster.of("Backend"):
+        for endpoint in (one.get("spec") or {}).get("endpoints") or []:
+            where = endpoint.get("fqdn") or {}
+            host = re.fullmatch(r"([^.]+)\.([^.]+)\.svc(\..+)?", str(where.get("hostname")))
+            if host is None:
+                continue  # outside the cluster
+            service = cluster.named("Service", host[1])
+            if service is None or (service.get("metadata") or {}).get("namespace") != host[2]:
+                yield f"{shown(one)}: {where['hostname']} is no Service here"
+                continue
+            ports = [port.get("port") for port in (service.get("spec") or {}).get("ports") or []]
+            if where.get("port") not in ports:
+                yield f"{shown(one)}: port {where.get('port')}: {shown(service)} has ports {ports}"

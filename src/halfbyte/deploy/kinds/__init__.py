@@ -1,7 +1,7 @@
 """The kinds of objects in a folder of manifests, each with the model that its file must fit.
 
 Custom resources: `generated`, written from the published definitions by tests/deploy/record_kinds.py. Kinds of
-Kubernetes itself: `core`. Ray's: `ray`. A model is imported when an object of its kind is met.
+Kubernetes itself: `core`. Ray's: `ray`, Envoy's: `envoy`. A model is imported when an object of its kind is met.
 """
 
 from importlib import import_module
@@ -37,6 +37,10 @@ _MODULES: dict[str, dict[str, tuple[str, ...]]] = {
         "rbac.authorization.k8s.io/v1": ("Role", "RoleBinding"),
     },
     "ray": {"ray.io/v1": ("RayJob",)},
+    "envoy": {
+        "aigateway.envoyproxy.io/v1beta1": ("AIGatewayRoute", "AIServiceBackend"),
+        "gateway.envoyproxy.io/v1alpha1": ("Backend",),
+    },
 }
 
 KINDS: dict[tuple[str, str], str] = {

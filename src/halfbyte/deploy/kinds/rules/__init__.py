@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from halfbyte.deploy.kinds import said
-from halfbyte.deploy.kinds.rules import monitoring, network, pods, queues, ray, scaling, secrets, workloads
+from halfbyte.deploy.kinds.rules import envoy, monitoring, network, pods, queues, ray, scaling, secrets, workloads
 
 Document = dict[str, Any]
 Rules = Callable[[Document], Iterator[str]]
@@ -29,6 +29,8 @@ _RULES: dict[str, tuple[Rules, ...]] = {
     "NetworkPolicy": (network.policy,),
     "HTTPRoute": (network.route,),
     "InferencePool": (network.inference_pool,),
+    "AIGatewayRoute": (envoy.ai_route,),
+    "Backend": (envoy.backend,),
     "RoleBinding": (network.role_binding,),
     "ConfigMap": (secrets.config_map,),
     "Secret": (secrets.secret,),
