@@ -12,6 +12,7 @@ import pytest
 from halfbyte.deploy.checks import faults
 from halfbyte.deploy.deployment import deploy
 from halfbyte.deploy.errors import DeployError
+from halfbyte.deploy.manifests import dumped
 
 from .conftest import Ground, documents, halfbyte
 from .test_checks import Edit, both, container, one, put
@@ -260,6 +261,59 @@ def test_the_readme_says_where_replicas_go(fallen: Path) -> None:
     assert "blackwell (6 x 8 b200), then hopper (4 x 8 h200)" in text
     assert "frontier on h200, where its container finds one:" in text
     assert "then in hopper; one that runs is not moved" in text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize(
+    ("told", "dollars"),
+    [
+        ({"blackwell": ("leader", 24), "hopper": ("leader", 8)}, 24 * 4.0 + 8 * 2.5),
+        ({"blackwell": ("leader", 16), "hopper": ("leader", 0)}, 16 * 4.0),
+        ({"blackwell": ("leader", 16)}, 16 * 4.0),
+        ({}, 32 * 4.0),
+    ],
+)
+def test_cost_is_each_pool_s_if_kueue_tells(
+    fallen: Path, tmp_path: Path, told: dict[str, tuple[str, int]], dollars: float
+) -> None:
+    """A follower of Kueue that reports the same counts once."""
+    queue = 'cluster_queue="frontier",resource="nvidia.com/gpu"'
+    series = [
+        (f'kueue_cluster_queue_resource_usage{{{queue},flavor="{flavor}",replica_role="{role}"}}', gpus)
+        for flavor, (leader, gpus) in told.items()
+        for role in (leader, "follower")
+    ]
+    pod = 'namespace="llm",pod="frontier-5d-{}",resource="nvidia_com_gpu"'
+    series += [(f"kube_pod_container_resource_requests{{{pod.format(number)}}}", 8) for number in range(4)]
+    test = {
+        "rule_files": ["rules.yaml"],
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": f"{value}x10"} for name, value in series],
+                "promql_expr_test": [
+                    {
+                        "expr": 'model:halfbyte_pool_cost_usd:per_hour{model="frontier"}',
+                        "eval_time": "5m",
+                        "exp_samples": [
+                            {"labels": 'model:halfbyte_pool_cost_usd:per_hour{model="frontier"}', "value": dollars}
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+    shutil.copy(fallen / "rule-tests/rules.yaml", tmp_path)
+    (tmp_path / "tests.yaml").write_text(dumped([test]))
+    done = subprocess.run(["promtool", "test", "rules", "tests.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_every_alert_fires_and_is_silent_with_two_pools(fallen: Path) -> None:
+    for words in (["check", "rules", "rules.yaml"], ["test", "rules", "tests.yaml"]):
+        done = subprocess.run(["promtool", *words], cwd=fallen / "rule-tests", capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 POD = "spec/template/spec"

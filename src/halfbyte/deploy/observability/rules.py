@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from halfbyte.deploy.autoscaling import waiting_threshold
 from halfbyte.deploy.facts import Served
 from halfbyte.deploy.frontdoor import DOOR, door_name
-from halfbyte.deploy.objects import Document, labels, metadata
+from halfbyte.deploy.objects import GPU, Document, labels, metadata
 from halfbyte.deploy.platform import Platform, Tenant
 
 API = "monitoring.coreos.com/v1"
@@ -76,11 +76,7 @@ def _recorded(platform: Platform, served: Sequence[Served]) -> Iterator[Document
 def _cost(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
     """Dollars an hour by pool price, what tenants pay of it, and the rest, which is idle: together the pool."""
     for one in served:
-        engine = f'namespace="{platform.namespace}",pod=~"{one.object}-[0-9a-z-]+",resource="nvidia_com_gpu"'
-        held = f"sum(kube_pod_container_resource_requests{{{engine}}})"
-        yield _record(
-            "model:halfbyte_pool_cost_usd:per_hour", f"{held} * {one.pool.usd_per_gpu_hour!r}", model=one.name
-        )
+        yield _record("model:halfbyte_pool_cost_usd:per_hour", _held(platform, one), model=one.name)
     yield _record(
         "model:halfbyte_idle_cost_usd:per_hour",
         "model:halfbyte_pool_cost_usd:per_hour - (3600 * model:halfbyte_cost_usd:rate1h or 0 * "
@@ -96,6 +92,17 @@ def _cost(platform: Platform, served: Sequence[Served]) -> Iterator[Document]:
         'sum by (model) (label_replace(opencost_model_cost_per_hour, "model", "$1", "inference_model", "(.+)")) / '
         "on (model) model:halfbyte_pool_cost_usd:per_hour - 1",
     )
+
+
+def _held(platform: Platform, one: Served) -> str:
+    """Dollars an hour of a model's GPUs. In which of several pools they are, Kueue alone says, if it is told to."""
+    engine = f'namespace="{platform.namespace}",pod=~"{one.object}-[0-9a-z-]+",resource="nvidia_com_gpu"'
+    all_ = f"sum(kube_pod_container_resource_requests{{{engine}}}) * {one.pool.usd_per_gpu_hour!r}"
+    if len(one.pools) == 1:
+        return all_
+    used = f'kueue_cluster_queue_resource_usage{{cluster_queue="{one.queue}",resource="{GPU}",flavor='
+    each = (f'max by (flavor) ({used}"{pool.name}"}}) * {pool.usd_per_gpu_hour!r}' for pool in one.pools)
+    return f"sum({' or '.join(each)}) or {all_}"
 
 
 def _alert(
