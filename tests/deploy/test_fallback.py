@@ -260,7 +260,7 @@ def test_the_readme_says_where_replicas_go(fallen: Path) -> None:
     text = (fallen / "README.md").read_text()
     assert "blackwell (6 x 8 b200), then hopper (4 x 8 h200)" in text
     assert "frontier on h200, where its container finds one:" in text
-    assert "then in hopper; one that runs is not moved" in text
+    assert "then in hopper; one that runs stays" in text
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")

@@ -102,7 +102,7 @@ def _falls_back(one: Served) -> str:
     others = " and ".join(pool.name for pool in one.pools[1:])
     return (
         f"- A replica of {one.name} begins in {one.pool.name} where there is room without displacing batch work, then "
-        f"in {others}; one that runs is not moved. `model:halfbyte_pool_cost_usd:per_hour` takes each at its pool's price "
+        f"in {others}; one that runs stays. `model:halfbyte_pool_cost_usd:per_hour` takes each at its pool's price "
         "if Kueue tells (`metrics.enableClusterQueueResources: true` in its configuration), else all at the price of "
         f"{one.pool.name}. The autoscaler's thresholds are those of {one.pool.name}'s plan."
     )
