@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families.published import MINIMAX_M3_CONFIG
 from small import small_tensors, write_checkpoint
 
+from halfbyte.engines.faults import Loaded, faults_met
+from halfbyte.engines.sglang_faults import FAULTS as SGLANG
 from halfbyte.gate.judge import gate
+from halfbyte.models import architecture_of, family_of
 from halfbyte.quantize.pipeline import quantize
 
 from .tokenizers import tokenizer_for
@@ -82,3 +86,17 @@ def test_a_head_dim_of_its_own_in_mixtral(tmp_path: Path) -> None:
 def test_indexer_kernels_take_certain_numbers_of_heads(engine: str, heads: str, tmp_path: Path) -> None:
     folder = made(tmp_path, "GLM-5.2")
     assert severities(folder, engine, "h100x8", heads) == ["warn"]
+
+
+def test_layers_that_sglang_builds_without_their_names(tmp_path: Path) -> None:
+    folder = made(tmp_path, "Hunyuan-A13B")
+    assert severities(folder, "sglang@0.5.23", "h100x8", "without their names") == ["warn"]
+    assert found(folder, "vllm@0.26", "h100x8") == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_shared_expert_of_minimax_m3_is_fused_on_any_gpu(kept: bool) -> None:
+    family, arch = family_of(MINIMAX_M3_CONFIG)[0], architecture_of(MINIMAX_M3_CONFIG)
+    loaded = Loaded(family, arch, "NVFP4", packed_experts=True, kept_shared=kept)
+    met = faults_met("sglang", SGLANG, loaded, "sm100", (0, 5, 23))
+    assert [one.fault.flag for one in met] == ["--disable-shared-experts-fusion"] * kept

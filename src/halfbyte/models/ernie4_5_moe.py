@@ -92,6 +92,11 @@ FAMILY = Family(
                 "run", "vLLM 0.26.0 on one H100; ernie45_moe.py: the router is built with quant_config=None"
             ),
         ),
+        "sglang": Support(
+            file="ernie4",
+            asks_router=False,
+            router_known=Known("read", "SGLang at 008b79d, ernie4.py: the router is a plain parameter"),
+        ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/ernie4_5_moe")),
     },
 )

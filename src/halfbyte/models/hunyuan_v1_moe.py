@@ -88,6 +88,11 @@ FAMILY = Family(
                 "run", "vLLM 0.26.0 on one H100; hunyuan_v1.py: the router is built with quant_config=None"
             ),
         ),
+        "sglang": Support(
+            file="hunyuan",
+            asks_router=False,
+            router_known=Known("read", "SGLang at 0818561, hunyuan.py: the router is built with quant_config=None"),
+        ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/hunyuan_v1_moe")),
     },
 )

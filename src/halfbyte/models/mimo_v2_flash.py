@@ -121,6 +121,11 @@ FAMILY = Family(
             asks_router=False,
             router_known=Known("run", "vLLM 0.26.0 on one H100; mimo_v2_flash.py: the router is a plain torch linear"),
         ),
+        "sglang": Support(
+            file="mimo_v2_flash",
+            asks_router=False,
+            router_known=Known("read", "SGLang at 0a41b3b, mimo_v2_flash.py: the router is a plain parameter"),
+        ),
         "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/mimo_v2_flash")),
     },
 )

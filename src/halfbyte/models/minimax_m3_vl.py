@@ -114,7 +114,11 @@ FAMILY = Family(
     experts_key="num_local_experts",
     needs=("routed_scaling_factor",),
     engines={
-        "sglang": Support(file="minimax_m3"),
+        "sglang": Support(
+            file="minimax_m3",
+            asks_router=False,
+            router_known=Known("read", "SGLang's minimax_m3.py: the router is built with quant_config=None"),
+        ),
         "transformers": Support(since=(5, 12), since_known=Known("read", "5.23.0, models/minimax_m3_vl")),
     },
     vision_bytes=vision_bytes,

@@ -57,6 +57,13 @@ FAMILY = qwen3_next.FAMILY.but(
             asks_router=False,
             router_known=Known("run", f"vLLM 0.26.0 on one H100, beside its tower (alone it has no class); {_ROUTER}"),
         ),
+        "sglang": Support(
+            file="qwen3_5",
+            asks_router=False,
+            router_known=Known(
+                "read", "SGLang at 0201bc8: its MoE block is qwen2_moe.py's, router with quant_config=None"
+            ),
+        ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/qwen3_5_moe")),
     },
     vision_bytes=vision_bytes,

@@ -88,6 +88,14 @@ FAMILY = qwen3_moe.FAMILY.but(
         "vllm": Support(
             file="qwen3_next", asks_router=False, router_known=Known("run", f"vLLM 0.26.0 on one H100; {_ROUTER}")
         ),
+        "sglang": Support(
+            file="qwen3_next",
+            asks_router=False,
+            router_known=Known(
+                "read",
+                "SGLang at 0201bc8, qwen3_next.py: its MoE block is qwen2_moe.py's, router with quant_config=None",
+            ),
+        ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/qwen3_next")),
     },
     llama_cpp=None,

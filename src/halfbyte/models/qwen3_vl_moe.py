@@ -19,6 +19,11 @@ FAMILY = qwen3_moe.FAMILY.but(
         "vllm": Support(
             file="qwen3_vl_moe", asks_router=True, router_known=Known("run", f"vLLM 0.26.0 on one H100, {_ROUTER}")
         ),
+        "sglang": Support(
+            file="qwen3_vl_moe",
+            asks_router=False,
+            router_known=Known("read", "SGLang at 0e0ee12, qwen3_vl_moe.py: its layers are qwen3_moe.py's"),
+        ),
     },
     llama_cpp=None,
     only_wrapped=True,
