@@ -19,6 +19,7 @@ class Fake:
         self.headers: list[dict[str, str]] = []
         self.running = self.most_running = self.left = 0
         self.tokenizes = False
+        self.tokenized = 0
         self.healthy = True
         self.script: list[str] | None = None  # events for whoever cannot send a `fake` field
         self.url = ""
@@ -32,6 +33,7 @@ class Fake:
     async def tokenize(self, request: web.Request) -> web.Response:
         if not self.tokenizes:
             raise web.HTTPNotFound
+        self.tokenized += 1
         document = await request.json()
         text = document.get("content") or document.get("prompt") or ""
         return web.json_response({"tokens": list(range(len(str(text).split())))})

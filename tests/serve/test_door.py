@@ -608,6 +608,26 @@ def test_a_template_that_adds_more_than_was_thought_is_reserved_from_then_on(tmp
         assert at_rest(tmp_path / "state", "a")["used"]["day"]["tokens"] == 840
 
 
+def test_a_prompt_is_counted_only_where_a_limit_is_near(tmp_path: Path) -> None:
+    state, fake = tmp_path / "state", Fake()
+    fake.tokenizes = True
+    ample, near = (
+        add_tenant(state, name, "--tokens-per-day", limit) for name, limit in (("a", "10000000"), ("n", "500"))
+    )
+    answer = {"choices": [], "usage": {"prompt_tokens": 60, "completion_tokens": 10}}
+    ask = {"model": MODEL, "messages": [{"role": "user", "content": "word " * 50}], "max_tokens": 10}
+    ask |= {"fake": {"answer": answer, "before": 0.3}}
+    with fake_upstream(fake), door(MODEL, "--upstream", fake.url, "--state", str(state), log=tmp_path / "l") as running:
+        before = fake.tokenized
+        assert running.client(ample).post(CHAT, json=ask).status_code == 200
+        assert fake.tokenized == before
+        with ThreadPoolExecutor(8) as pool:  # by its 250 bytes only one would have room beside the others
+            statuses = list(pool.map(lambda _: running.client(near).post(CHAT, json=ask).status_code, range(8)))
+        assert fake.tokenized == before + 8
+        assert 3 <= statuses.count(200) < 8
+        assert at_rest(state, "n")["used"]["day"]["tokens"] == 70 * statuses.count(200)
+
+
 def test_without_tenants_only_this_machine_may_ask(tmp_path: Path) -> None:
     own = str(tmp_path / "own")
     with (

@@ -91,7 +91,7 @@ STREAMS: dict[str, tuple[list[str], Tokens]] = {
 
 
 def read(events: bytes, cuts: list[int], show: bool) -> tuple[bytes, Tokens, StreamMeter]:
-    meter = StreamMeter(CHAT, show, Texts())
+    meter = StreamMeter(CHAT, show, Texts(CHAT))
     out, start = b"", 0
     for cut in [*sorted(cuts), len(events)]:
         if cut > start:
@@ -123,7 +123,31 @@ def test_every_cut_gives_the_same(name: str, data: st.DataObject) -> None:
         assert whole[:2] == cut[:2]
         assert whole[2].texts is not None
         assert cut[2].texts is not None
-        assert whole[2].texts.of("other") == cut[2].texts.of("other")
+        for reasoning in (True, False):
+            assert whole[2].texts.of(reasoning) == cut[2].texts.of(reasoning)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+PIECE = st.tuples(st.sampled_from(["content", "reasoning_content", "reasoning"]), TEXT)
+
+
+@given(st.lists(PIECE, min_size=1), st.booleans(), st.data())
+def test_texts_are_those_of_the_events_however_they_come(
+    pieces: list[tuple[str, str]], ascii_only: bool, data: st.DataObject
+) -> None:
+    events = [
+        f"data: {json.dumps({'choices': [{'delta': {kind: text}}]}, ensure_ascii=ascii_only)}\n\n"
+        for kind, text in pieces
+    ]
+    texts, start = Texts(CHAT), 0
+    while start < len(events):
+        stop = start + data.draw(st.integers(1, 3))
+        texts.add("".join(events[start:stop]).encode(), len(events[start:stop]))
+        start = stop
+        if data.draw(st.booleans()):
+            texts.of(reasoning=True)
+    for reasoning in (True, False):
+        assert texts.of(reasoning) == "".join(text for kind, text in pieces if (kind != "content") is reasoning)
 
 
 def test_every_single_byte_by_itself() -> None:

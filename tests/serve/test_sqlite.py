@@ -15,12 +15,12 @@ import pytest
 
 from halfbyte.serve.ledger.errors import LedgerError
 from halfbyte.serve.ledger.report import standing_of, usage
-from halfbyte.serve.ledger.reserve import Ask, Reserved, reserve
+from halfbyte.serve.ledger.reserve import Ask, Reserved, TooRough, reserve
 from halfbyte.serve.ledger.script import Script
 from halfbyte.serve.ledger.settle import open_requests, settle
 from halfbyte.serve.ledger.sqlite import FILE, SqliteLedger
 from halfbyte.serve.ledger.tenants import add_key, add_tenant, end_keys, find_key
-from halfbyte.serve.money import FREE, Tokens
+from halfbyte.serve.money import FREE, PICO, Price, Tokens
 from halfbyte.serve.tenant import Limits
 
 
@@ -48,6 +48,18 @@ def test_many_threads_never_pass_a_limit_together(folder: Path) -> None:
         thread.join()
     assert sum(taken) == 1000
     assert ledger.run(standing_of("t", 2.0))["reserved"]["tokens"] == 1000
+    ledger.close()
+
+
+@pytest.mark.parametrize("limits", [Limits(tokens_per_day=30_000), Limits(usd_per_month=30)])
+def test_a_rough_bound_is_enough_for_a_thousandth_of_what_is_left(folder: Path, limits: Limits) -> None:
+    ledger, dollar = SqliteLedger(folder), Price(*[PICO // 1000] * 4)
+    ledger.run(add_tenant("t", limits, 1.0))
+    ask = Ask("a", "t", "m", 20, 1, 10, rough=True)
+    assert isinstance(ledger.run(reserve(ask, dollar, "d", 2.0)), Reserved)
+    assert ledger.run(reserve(ask._replace(id="b"), dollar, "d", 2.0)) == TooRough()
+    assert isinstance(ledger.run(reserve(ask._replace(id="b", rough=False), dollar, "d", 2.0)), Reserved)
+    assert ledger.run(standing_of("t", 2.0))["reserved"]["tokens"] == 60
     ledger.close()
 
 

@@ -21,11 +21,12 @@ from halfbyte.errors import CheckpointError, HalfbyteError, UsageError, said
 from halfbyte.evidence.reference import ReferenceDocument
 from halfbyte.progress import Progress
 from halfbyte.serve.addresses import base_of, is_loopback
-from halfbyte.serve.door.door import Door, Service
+from halfbyte.serve.door.door import Door
 from halfbyte.serve.door.keeper import Keeper
 from halfbyte.serve.door.metrics import Metrics
 from halfbyte.serve.door.pages import pages
 from halfbyte.serve.door.reparse import reparse_from
+from halfbyte.serve.door.service import Service
 from halfbyte.serve.door.tracing import Tracing
 from halfbyte.serve.door.upstream import HEALTH_EVERY_S, Upstream, Upstreams
 from halfbyte.serve.engine.command import Command
@@ -190,7 +191,7 @@ class _Opening:
             stack.enter_context(_task(self._health(upstreams)))
             stack.enter_context(_task(self._beat(ledger, door)))
             await self._listen(door, bound)
-            await door.settled(CUT_S)
+            await door.settling.done(CUT_S)
             with contextlib.suppress(LedgerError):
                 await ledger.run(leave(door.id))
 
@@ -284,7 +285,7 @@ class _Opening:
         until = time.monotonic() + CUT_S
         while door.open and time.monotonic() < until:
             await asyncio.sleep(0.02)
-        await door.settled(CUT_S)
+        await door.settling.done(CUT_S)
         server.should_exit = True
 
     async def _health(self, upstreams: Upstreams) -> None:

@@ -11,7 +11,8 @@ class Dialect:
     lengths: fields that bound one choice's output, as clients and engines spell them; the first is what the door adds.
     asks_usage: whether streams carry usage only if `stream_options` says so. says_reasoning: whether usage has a place
     for reasoning tokens.
-    delta: matches each non-empty piece of text; its first group says of which kind. reasoning: those of reasoning.
+    delta: matches each non-empty piece of text; its first group says of which kind. text: the same with the text, as
+    JSON writes it, in a second group; None where it stands elsewhere. reasoning: kinds that are reasoning.
     end: matches what is sent when the stream is whole. finish: what makes it whole though the end was not said.
     """
 
@@ -20,9 +21,18 @@ class Dialect:
     asks_usage: bool
     says_reasoning: bool
     delta: re.Pattern[bytes]
+    text: re.Pattern[bytes] | None
     reasoning: frozenset[bytes]
     end: re.Pattern[bytes]
     finish: re.Pattern[bytes]
+
+
+def _begins(kinds: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb'"(' + kinds + rb')"\s*:\s*"[^"]')
+
+
+def _whole(kinds: bytes) -> re.Pattern[bytes]:
+    return re.compile(rb'"(' + kinds + rb')"\s*:\s*"((?:[^"\\]|\\.)+)"', re.DOTALL)
 
 
 ALIASES = ("n_predict", "max_new_tokens")
@@ -35,7 +45,8 @@ CHAT = Dialect(
     lengths=("max_tokens", "max_completion_tokens", *ALIASES),
     asks_usage=True,
     says_reasoning=True,
-    delta=re.compile(rb'"(content|reasoning_content|reasoning|arguments)"\s*:\s*"[^"]'),
+    delta=_begins(b"content|reasoning_content|reasoning|arguments"),
+    text=_whole(b"content|reasoning_content|reasoning|arguments"),
     reasoning=frozenset((b"reasoning_content", b"reasoning")),
     end=DONE,
     finish=FINISH,
@@ -45,7 +56,8 @@ COMPLETIONS = Dialect(
     lengths=("max_tokens", *ALIASES),
     asks_usage=True,
     says_reasoning=True,
-    delta=re.compile(rb'"(text)"\s*:\s*"[^"]'),
+    delta=_begins(b"text"),
+    text=_whole(b"text"),
     reasoning=frozenset(),
     end=DONE,
     finish=FINISH,
@@ -55,7 +67,8 @@ MESSAGES = Dialect(
     lengths=("max_tokens", *ALIASES),
     asks_usage=False,
     says_reasoning=False,
-    delta=re.compile(rb'"(text|thinking|partial_json)"\s*:\s*"[^"]'),
+    delta=_begins(b"text|thinking|partial_json"),
+    text=_whole(b"text|thinking|partial_json"),
     reasoning=frozenset((b"thinking",)),
     end=re.compile(rb"^event:\s*message_stop", re.MULTILINE),
     finish=re.compile(rb'"stop_reason"\s*:\s*"'),
@@ -66,6 +79,7 @@ RESPONSES = Dialect(
     asks_usage=False,
     says_reasoning=True,
     delta=re.compile(rb'"type"\s*:\s*"response\.(output_text|reasoning_text|function_call_arguments)\.delta"'),
+    text=None,
     reasoning=frozenset((b"reasoning_text",)),
     end=re.compile(rb"^event:\s*response\.(?:completed|incomplete|failed)", re.MULTILINE),
     finish=re.compile(rb'"type"\s*:\s*"response\.(?:completed|incomplete|failed)"'),

@@ -44,28 +44,48 @@ class Held:
 class Texts:
     """What was delivered, for an engine's tokenizer: reasoning apart. Read once in a while, not with each event."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._raw: list[bytes] = []
         self._size = 0
-        self._kinds: dict[str, list[str]] = {"reasoning": [], "other": []}
+        self._one_each = True
+        self._kinds: dict[bool, list[str]] = {True: [], False: []}
+        """By whether it is reasoning."""
 
-    def add(self, events: bytes) -> None:
+    def add(self, events: bytes, pieces: int) -> None:
+        """pieces: of text in these events."""
         self._raw.append(events)
         self._size += len(events)
+        self._one_each = self._one_each and pieces == 1
         if self._size > COMPACT_BYTES:
             self._compact()
 
-    def of(self, kind: str) -> str:
+    def of(self, reasoning: bool) -> str:
         self._compact()
-        text = "".join(self._kinds[kind])
-        self._kinds[kind] = [text]
+        text = "".join(self._kinds[reasoning])
+        self._kinds[reasoning] = [text]
         return text
 
     def _compact(self) -> None:
-        for event in BOUNDARY.split(b"".join(self._raw)):
-            for kind, text in texts_of(payload(event)):
-                self._kinds["reasoning" if kind == "reasoning" else "other"].append(text)
-        self._raw, self._size = [], 0
+        raw, alone = b"".join(self._raw), self._one_each
+        self._raw, self._size, self._one_each = [], 0, True
+        if not (alone and self._dialect.text and self._quickly(self._dialect.text.findall(raw))):
+            for event in BOUNDARY.split(raw):
+                for kind, text in texts_of(payload(event)):
+                    self._kinds[kind == "reasoning"].append(text)
+
+    def _quickly(self, found: list[tuple[bytes, bytes]]) -> bool:
+        """Read as one JSON string what stands in many; whether that went."""
+        read = {}
+        for reasoning in (True, False):
+            bodies = [body for kind, body in found if (kind in self._dialect.reasoning) is reasoning]
+            try:
+                read[reasoning] = json.loads(b'"' + b"".join(bodies) + b'"')
+            except ValueError:
+                return False
+        for reasoning, text in read.items():
+            self._kinds[reasoning].append(text)
+        return True
 
 
 class StreamMeter:
@@ -129,7 +149,7 @@ class StreamMeter:
         if not found:
             return
         if self.texts is not None:
-            self.texts.add(events)
+            self.texts.add(events, len(found))
         if len(found) > 1 and len(found) > events.count(b"data:"):
             self._count_exactly(events)
             return

@@ -16,7 +16,7 @@ class Ask(NamedTuple):
     """A request that wants in. prompt: its tokens, or the most that it can have.
 
     choices: `n`. max_tokens: of one choice, None if not said. room: output tokens of one choice that the model's
-    context leaves, None if not known.
+    context leaves, None if not known. rough: whether both are bounds that nobody counted.
     """
 
     id: str
@@ -26,6 +26,7 @@ class Ask(NamedTuple):
     choices: int = 1
     max_tokens: int | None = None
     room: int | None = None
+    rough: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,15 @@ class Refused:
     standing: Standing = field(default_factory=Standing)
 
 
+ROUGH_PART = 1000
+
+
+@dataclass(frozen=True)
+class TooRough:
+    """A request that was not counted may take more than one part in ROUGH_PART of what is left of a limit: then it is
+    worth counting, as others would be refused for what it does not use. Nothing was reserved."""
+
+
 @dataclass
 class _Check:
     """One limit against one request. left: what may still be taken. wait_s: until some of what is used comes free."""
@@ -69,7 +79,7 @@ class _Check:
     wait_s: int
 
 
-def reserve(ask: Ask, price: Price, door: str, now: float) -> Script[Reserved | Refused]:
+def reserve(ask: Ask, price: Price, door: str, now: float) -> Script[Reserved | Refused | TooRough]:
     """Take what a request may use, against every limit at once, or say which one forbids it."""
     rows = yield "SELECT limits FROM tenants WHERE name = :name {lock}", {"name": ask.tenant}
     if not rows:
@@ -82,10 +92,12 @@ def reserve(ask: Ask, price: Price, door: str, now: float) -> Script[Reserved | 
     checks = list(_checks(limits, held, minute, used[day], used[day[:7]], ask, price, now))
     standing = _standing(checks, limits)
     wanted, output = _wanted(ask, checks, limits, price)
+    usd = price.most(ask.prompt, output)
+    tokens = {"prompt": ask.prompt, "output": output, "tokens": ask.prompt + output, "usd": usd}
+    if ask.rough and any(tokens.get(_kind(check.name), 0) * ROUGH_PART > check.left for check in checks):
+        return TooRough()
     for check in checks:
-        needs = {"requests": 1, "concurrency": 1, "prompt": ask.prompt, "output": output}.get(_kind(check.name))
-        if needs is None:
-            needs = ask.prompt + output if _kind(check.name) == "tokens" else price.most(ask.prompt, output)
+        needs = tokens.get(_kind(check.name), 1)
         if needs > check.left:
             possible = needs <= check.limit
             left = _amount(check, max(check.left, 0))
@@ -97,7 +109,6 @@ def reserve(ask: Ask, price: Price, door: str, now: float) -> Script[Reserved | 
             (c for c in checks if c.name not in ("requests_per_minute", "concurrency")), key=lambda c: c.left
         )
         return Refused(tightest.name, f"{tightest.name.replace('_', ' ')}: nothing is left", tightest.wait_s, standing)
-    usd = price.most(ask.prompt, output)
     yield (
         "INSERT INTO requests (id, door, tenant, model, started, day, price, held_prompt, held_output, held_usd) "
         "VALUES (:id, :door, :tenant, :model, :now, :day, :price, :prompt, :output, :usd)",
