@@ -38,7 +38,7 @@ tests: export OMP_NUM_THREADS = 1
 tests: .venv/ready
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test-slow: .venv/ready
+test-slow: .venv/ready .venv-olah/ready
 	$(BIN)/python -m pytest -m slow
 
 # With triton installed; without a GPU it runs in Triton's interpreter.
@@ -70,6 +70,12 @@ golden: .venv-peers/ready
 	$(call install,.venv) --no-deps -r constraints.txt -e .
 	touch $@
 
+# A mirror of the hub, which wants an older psutil.
+.venv-olah/ready:
+	$(call make_venv,.venv-olah)
+	$(call install,.venv-olah) "olah==0.5.4"
+	touch $@
+
 .venv-peers/ready: benchmarks/peers/requirements.txt
 	$(call make_venv,.venv-peers)
 	$(call install,.venv-peers) "torch==2.13.0"
@@ -84,4 +90,4 @@ golden: .venv-peers/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-demo .venv-peers .venv-llmcompressor demo-output
+	rm -rf .venv .venv-demo .venv-peers .venv-olah .venv-llmcompressor demo-output
