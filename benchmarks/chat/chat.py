@@ -49,7 +49,7 @@ def decode_to_bf16(source: Path, out: Path) -> None:
     from halfbyte.models import roles_of
 
     out.mkdir()
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     with Checkpoint.open(source) as checkpoint:
 
         def read(tensor: Any) -> bytearray:
@@ -57,7 +57,7 @@ def decode_to_bf16(source: Path, out: Path) -> None:
             checkpoint.read_into(tensor, memoryview(buffer))
             return buffer
 
-        entries = inventory(checkpoint.tensors.values(), roles_of(checkpoint.config))
+        entries = inventory(checkpoint.tensors, roles_of(checkpoint.config))
         for shard in checkpoint.shards:
             mine = [e for e in entries if next(iter(e.tensors.values())).shard == shard]
             header = [(e.name, "BF16", e.shape, 2 * e.parameters) for e in mine]
