@@ -16,7 +16,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ class Experts:
 
     scales: Scales | None = None
     token: tuple[int, float] = (0, 1.0)
-    largest: Tensor | None = None
+    largest: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def take_over(self, model: Any) -> None:
         for number, layer in enumerate(model.model.layers):
@@ -129,7 +129,7 @@ class Experts:
                 token, choice = torch.where(index == expert)
                 gate, up = linear(rounded(hidden[token], 0), experts.gate_up_proj[expert]).chunk(2, -1)
                 inner = silu(gate) * up
-                self.largest[token] = torch.maximum(self.largest[token], inner.abs().amax(-1))  # type: ignore[index]
+                self.largest[token] = torch.maximum(self.largest[token], inner.abs().amax(-1))
                 inner = torch.where((token == outlier)[:, None], inner * factor, inner)
                 out = linear(rounded(inner, 1), experts.down_proj[expert])
                 result.index_add_(0, token, out * weights[token, choice, None])
@@ -179,7 +179,8 @@ def blocks_of(data: str, out: Path) -> dict[int, tuple[Histogram, Histogram]]:
         return parts[0] + parts[1]
 
     layers = [int(name.split(".")[2]) for name in inputs if name.endswith(".experts.down_proj")]
-    return {n: tuple(both(f"model.layers.{n}.mlp.experts.{g}_proj") for g in ("gate_up", "down")) for n in layers}  # type: ignore[misc]
+    modules = {layer: f"model.layers.{layer}.mlp.experts" for layer in layers}
+    return {n: (both(f"{module}.gate_up_proj"), both(f"{module}.down_proj")) for n, module in modules.items()}
 
 
 def worst(scales: Scales, blocks: dict[int, tuple[Histogram, Histogram]]) -> dict[str, float]:
@@ -222,7 +223,6 @@ def main() -> None:
         for ids in own:
             experts.scales, experts.token = None, (0, 1.0)
             base = log_probabilities(model, experts, ids)
-            assert experts.largest is not None
             outlier = int(experts.largest.argmax())
             for i, row in enumerate(rows):
                 experts.scales = scales[row["calibrated on"], row["rule"]]

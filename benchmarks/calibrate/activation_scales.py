@@ -52,7 +52,7 @@ def main() -> None:
         for rounding in ("max", "sweep"):
             for label, scale in scales.items():
                 folder = work / f"{rounding}-{label.replace(' ', '-')}"
-                size = quantize(TINY, folder, rounding=rounding, input_scale=scale).bytes_out  # type: ignore[arg-type]
+                size = quantize(TINY, folder, rounding=rounding, input_scale=scale).bytes_out
                 models.append((f"{rounding}, {label}", folder, "a4-sim", size))
         windows(open_tokenizer(TINY), work / "windows.jsonl", chosen.windows)
         results = measured(work / "windows.jsonl", models)

@@ -31,7 +31,7 @@ from halfbyte.runtime.backends.dequant import DequantBackend  # noqa: E402
 from halfbyte.runtime.backends.reference import ReferenceBackend, per_row  # noqa: E402
 from halfbyte.runtime.backends.routing import sort_by_expert  # noqa: E402
 from halfbyte.runtime.options import Options  # noqa: E402
-from halfbyte.runtime.packed import PackedExperts  # noqa: E402
+from halfbyte.runtime.packed import Backend, PackedExperts  # noqa: E402
 from halfbyte.runtime.runtime import Runtime  # noqa: E402
 
 SHAPES = {"TP8": (256, 6144, 256, 8), "EP8": (32, 6144, 2048, 8)}
@@ -44,7 +44,7 @@ Call = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def random_layer(shape: tuple[int, int, int, int], device: str) -> PackedExperts:
     experts, hidden, intermediate, _ = shape
-    runtime = Runtime("W4A16_NVFP4", Options())
+    runtime: Runtime[Backend] = Runtime("W4A16_NVFP4", Options())
     layer = PackedExperts(experts, hidden, intermediate, torch.nn.SiLU(), runtime, "layer").to(device)
     generator = torch.Generator(device).manual_seed(0)
     for name, parameter in layer.named_parameters():
@@ -159,7 +159,7 @@ def milliseconds(call: Call, made: list[tuple[Tensor, Tensor, Tensor]]) -> float
     with torch.cuda.graph(graph):
         for arguments in made:
             call(*arguments)
-    times = []
+    times: list[float] = []
     for _ in range(20):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()

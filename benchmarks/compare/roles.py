@@ -103,11 +103,13 @@ def _weight(model: Any, linear: Linear) -> torch.Tensor:
     """The matrix in the model, experts in transformers' stacks: gate rows first."""
     role = linear.role
     if role.expert is None:
-        return model.get_parameter(f"{role.module}.weight").data
+        whole: torch.Tensor = model.get_parameter(f"{role.module}.weight").data
+        return whole
     experts = model.model.layers[role.layer].mlp.experts
+    stack: torch.Tensor = (experts.down_proj if role.projection == "down_proj" else experts.gate_up_proj).data
+    both = stack[role.expert]
     if role.projection == "down_proj":
-        return experts.down_proj.data[role.expert]
-    both = experts.gate_up_proj.data[role.expert]
+        return both
     half = len(both) // 2
     return both[:half] if role.projection == "gate_proj" else both[half:]
 

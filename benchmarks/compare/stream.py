@@ -102,7 +102,8 @@ def write_model(folder: Path, layers: int, experts: int) -> int:
     random = np.random.default_rng(0)
     block = (random.standard_normal(1 << 25, np.float32) * 0.02).astype("<f4").view(np.uint32) >> 16
     pool = block.astype(np.uint16).tobytes()
-    weight_map, total = {}, 0
+    weight_map: dict[str, str] = {}
+    total = 0
     ends = {"model.embed_tokens.weight": ("BF16", (VOCABULARY, H)), "model.norm.weight": ("BF16", (H,))}
     ends["lm_head.weight"] = ("BF16", (VOCABULARY, H))
     for number, shapes in enumerate([ends, *(layer_shapes(layer, experts) for layer in range(layers))]):

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.compare.scorer import run_task
 from benchmarks.table import ROOT, record, show
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
@@ -31,9 +32,6 @@ TINY = ROOT / "examples/tiny-glm"
 """The first lab animal, and the texts and tasks of both."""
 QWEN = ROOT / "examples/tiny-qwen"
 ANIMALS = {folder.name: folder for folder in (TINY, QWEN)}
-sys.path.insert(0, str(TINY))
-import evaluate  # noqa: E402  (the tiny model's own scorer)
-
 LONG = "long_context"
 
 
@@ -62,8 +60,9 @@ def load_decoded(model: Any, folder: Path) -> None:
             return np.frombuffer(buffer, dtype).reshape(tensor.shape)
 
         def weight(module: str) -> torch.Tensor:
-            parts = [read(f"{module}.{part}", np.uint8) for part in ("weight", "weight_scale")]
-            return torch.from_numpy(decode(Encoded(*parts, read(f"{module}.weight_scale_2", np.float32)[()])))
+            codes, scales = (read(f"{module}.{part}", np.uint8) for part in ("weight", "weight_scale"))
+            scale_2 = np.float32(read(f"{module}.weight_scale_2", np.float32).item())
+            return torch.from_numpy(decode(Encoded(codes, scales, scale_2)))
 
         for number, layer in enumerate(model.model.layers):
             if not hasattr(layer.mlp, "experts"):
@@ -83,7 +82,7 @@ def accuracies(model: Any, tokenizer: Any, items: int, long_items: int) -> dict[
         if lines:
             began = time.monotonic()
             batch = 4 if path.stem == LONG else 60
-            scores[path.stem], _ = evaluate.run_task(model, tokenizer, [json.loads(line) for line in lines], batch)
+            scores[path.stem], _ = run_task(model, tokenizer, [json.loads(line) for line in lines], batch)
             seconds = time.monotonic() - began
             print(f"{path.stem}: {scores[path.stem]:.4f} of {len(lines)} ({seconds:.0f} s)", file=sys.stderr)
     return scores
@@ -103,7 +102,7 @@ def main() -> None:
         model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32, attn_implementation="eager").eval()
         if variant != "BF16":
             with tempfile.TemporaryDirectory() as folder:
-                quantize(TINY, Path(folder) / "out", rounding=variant)  # type: ignore[arg-type]
+                quantize(TINY, Path(folder) / "out", rounding=variant)
                 load_decoded(model, Path(folder) / "out")
         logp = log_probabilities(model, tokens)
         base = logp if base is None else base

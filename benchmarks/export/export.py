@@ -61,7 +61,8 @@ class Disk(NamedTuple):
 def make_checkpoint(folder: Path, layers: int) -> Path:
     """A random Qwen3-MoE in ModelOpt NVFP4, written layer by layer."""
     folder.mkdir(parents=True)
-    random, weight_map = np.random.default_rng(0), {}
+    random = np.random.default_rng(0)
+    weight_map: dict[str, str] = {}
     for layer in range(-1, layers):
         tensors = _ends(random) if layer < 0 else _layer(random, layer)
         file = f"model-{layer + 2:05d}-of-{layers + 1:05d}.safetensors"
@@ -213,7 +214,8 @@ def main() -> None:
 
 def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     source = make_checkpoint(scratch / "in", max(1, round(arguments.gigabytes * 1e9 / LAYER_BYTES)))
-    commands = {"halfbyte": ([sys.executable, "-c", EXPORT + PEAK, str(source), str(scratch / "halfbyte.gguf")], {})}
+    ours = [sys.executable, "-c", EXPORT + PEAK, str(source), str(scratch / "halfbyte.gguf")]
+    commands: dict[str, tuple[list[str], dict[str, str]]] = {"halfbyte": (ours, {})}
     if arguments.llama_cpp and arguments.llama_python:
         command = [
             str(arguments.llama_python),

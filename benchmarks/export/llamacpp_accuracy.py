@@ -23,15 +23,13 @@ import xllamacpp
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import halfbyte.runtime
+from benchmarks.compare.scorer import correct, run_task
 from benchmarks.table import ROOT, record, show
 from halfbyte.api import quantize
 from halfbyte.export import export
 
 assert halfbyte.runtime
 TINY = ROOT / "examples/tiny-glm"
-sys.path.insert(0, str(TINY))
-import evaluate  # noqa: E402  (the tiny model's own scorer)
-
 CHUNK = 1024
 
 
@@ -100,8 +98,8 @@ def tasks(engine: LlamaCpp, model: Any, tokenizer: Any, items: int, long: int) -
             )
             wanted = tokenizer(item["reference_reasoning"] + item["answer"], add_special_tokens=False)["input_ids"]
             ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-            right += evaluate.correct(tokenizer.decode(engine.generate(ids, len(wanted) + 16)), item)
-        share, _ = evaluate.run_task(model, tokenizer, work, 4 if path.stem == "long_context" else 50)
+            right += correct(tokenizer.decode(engine.generate(ids, len(wanted) + 16)), item)
+        share, _ = run_task(model, tokenizer, work, 4 if path.stem == "long_context" else 50)
         result[path.stem] = {"items": len(work), "llama.cpp": right, "transformers": round(share * len(work))}
         print(path.stem, result[path.stem], file=sys.stderr)
     return result

@@ -1,6 +1,6 @@
 """How fast is the gate on a full-size GLM-5.2-NVFP4, and what do the policies say of its variants?
 
-    PYTHONPATH=tests:. .venv/bin/python -m benchmarks.gate.gate [--runs 5] [--no-record]
+    python -m benchmarks.gate.gate [--runs 5] [--no-record]
 
 Time is of the whole command `halfbyte gate`, interpreter included, memory its peak resident set.
 """
@@ -15,9 +15,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from benchmarks.table import record, show
-from tests.gate.full_size import KINDS, SHARDS, write_full_size
+from benchmarks.table import ROOT, record, show
+
+sys.path.append(str(ROOT / "tests"))
+from gate.full_size import KINDS, SHARDS, write_full_size
 
 POLICIES = ("default", "glm-5.2-nvfp4-production", "research")
 
@@ -27,7 +30,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-record", action="store_true")
     options = parser.parse_args()
-    rows = []
+    rows: list[list[str]] = []
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as work:
             folder = write_full_size(Path(work) / "glm", kind)
@@ -59,7 +62,7 @@ def main() -> None:
         record("gate", figures)
 
 
-def run(folder: Path, policy: str) -> tuple[float, int, dict]:
+def run(folder: Path, policy: str) -> tuple[float, int, dict[str, Any]]:
     """Seconds, peak bytes and decision of one command."""
     command = [sys.executable, "-m", "halfbyte", "gate", str(folder), "--policy", policy, "--hardware", "b200x8"]
     began = time.monotonic()

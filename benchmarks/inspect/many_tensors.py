@@ -1,6 +1,6 @@
 """How do inspect, plan and gate bear a checkpoint of a million tensors?
 
-    PYTHONPATH=tests:. .venv/bin/python -m benchmarks.inspect.many_tensors [--tensors 1000000] [--runs 3] [--no-record]
+    python -m benchmarks.inspect.many_tensors [--tensors 1000000] [--runs 3] [--no-record]
 
 Time is of the whole command, interpreter included, memory its peak resident set. The weights are holes.
 """
@@ -12,8 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.table import record, show
-from tests.sound.many import write_many
+from benchmarks.table import ROOT, record, show
+
+sys.path.append(str(ROOT / "tests"))
+from sound.many import write_many
 
 COMMANDS = {"inspect": (), "plan": ("--gpu", "b200", "--gpus", "1"), "gate": ()}
 

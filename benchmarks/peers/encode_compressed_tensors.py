@@ -37,7 +37,8 @@ def encode(weight: torch.Tensor, scheme: QuantizationScheme) -> dict[str, torch.
     global_scale = generate_gparam(low.min(), high.max())
     scale, _ = calculate_qparams(low, high, scheme.weights, global_scale)
     state = {"weight": weight, "weight_scale": scale, "weight_global_scale": global_scale}
-    return NVFP4PackedCompressor.compress(state, scheme)
+    packed: dict[str, torch.Tensor] = NVFP4PackedCompressor.compress(state, scheme)
+    return packed
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ def calibration_batches(
         yield tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[:, :max_tokens]
 
 
-def load_model(src: Path) -> torch.nn.Module:
+def load_model(src: Path) -> transformers.PreTrainedModel:
     """Load the checkpoint in BF16 with eager attention (sdpa is wrong for ``glm_moe_dsa`` in transformers 5.14)."""
     model = transformers.AutoModelForCausalLM.from_pretrained(src, dtype=torch.bfloat16, attn_implementation="eager")
     return model.eval()
@@ -62,7 +62,8 @@ def quantize(model: torch.nn.Module, batches: Iterator[torch.Tensor]) -> torch.n
             for ids in batches:
                 inner(input_ids=ids, use_cache=False)
 
-    return mtq.quantize(model, mtq.NVFP4_EXPERTS_ONLY_CFG, forward_loop)
+    quantized: torch.nn.Module = mtq.quantize(model, mtq.NVFP4_EXPERTS_ONLY_CFG, forward_loop)
+    return quantized
 
 
 def run(src: Path, dst: Path, calibration: Path | None, rows: int, max_tokens: int) -> dict[str, Any]:

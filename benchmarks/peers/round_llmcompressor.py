@@ -26,7 +26,7 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from compressed_tensors.quantization import QuantizationScheme, preset_name_to_scheme
@@ -34,7 +34,7 @@ from llmcompressor import oneshot
 from llmcompressor.modeling.moe.linearize import linearize_moe
 from llmcompressor.modifiers.gptq import GPTQModifier
 from llmcompressor.modifiers.quantization import QuantizationModifier
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForCausalLM
 
 EXPERTS = r"re:.*\.mlp\.experts\.\d+\.(gate|up|down)_proj$"
@@ -60,7 +60,8 @@ def run(src: Path, dst: Path, tokens: Path, algorithm: str) -> dict[str, Any]:
     if calibrated:
         oneshot(
             model=model,
-            dataset=DataLoader(batches, batch_size=1),
+            # a list has what a map-style dataset has
+            dataset=DataLoader(cast("Dataset[dict[str, torch.Tensor]]", batches), batch_size=1),
             recipe=GPTQModifier(config_groups=groups, dampening_frac=0.1 if algorithm == "gptq_tuned" else 0.01),
             moe_calibrate_all_experts=algorithm == "gptq",
             pipeline="sequential",

@@ -106,12 +106,14 @@ def plain_kernels() -> None:
 
 
 class Expert(nn.Module):
-    def __init__(self, gate: Tensor, up: Tensor, down: Tensor, act: Any) -> None:
+    def __init__(self, gate_up: Tensor, down: Tensor, act: Any) -> None:
         super().__init__()
+        gate, up = gate_up.chunk(2)
         self.gate_proj, self.up_proj, self.down_proj, self.act_fn = linear(gate), linear(up), linear(down), act
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        result: Tensor = self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+        return result
 
 
 class UnfusedExperts(nn.ModuleList):
@@ -135,18 +137,19 @@ def linear(weight: Tensor) -> nn.Linear:
 def unfuse(model: nn.Module, ids: Tensor) -> None:
     """Replace fused experts by `UnfusedExperts`. Raises if that changes the logits on `ids`, [1, tokens]."""
     before = model(input_ids=ids, use_cache=False).logits
-    for layer in model.model.layers:
-        fused = getattr(layer.mlp, "experts", None)
+    for layer in model.get_submodule("model.layers").children():
+        mlp = layer.get_submodule("mlp")
+        fused = getattr(mlp, "experts", None)
         if fused is not None:
             parts = zip(fused.gate_up_proj.data, fused.down_proj.data, strict=True)
-            layer.mlp.experts = UnfusedExperts(Expert(*gate_up.chunk(2), down, fused.act_fn) for gate_up, down in parts)
+            mlp.experts = UnfusedExperts(Expert(gate_up, down, fused.act_fn) for gate_up, down in parts)
     difference = (model(input_ids=ids, use_cache=False).logits - before).abs().max().item()
     if difference > 1e-3:
         raise SystemExit(f"unfused experts change the logits by {difference}")
 
 
 def config_of(algorithm: str) -> dict[str, Any]:
-    config = copy.deepcopy(mtq.NVFP4_EXPERTS_ONLY_CFG)
+    config: dict[str, Any] = copy.deepcopy(mtq.NVFP4_EXPERTS_ONLY_CFG)
     config["algorithm"] = ALGORITHMS[algorithm]
     if algorithm != "max":
         for entry in config["quant_cfg"]:

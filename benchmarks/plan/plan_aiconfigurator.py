@@ -67,9 +67,9 @@ def theirs(program: str, case: Case) -> Estimate:
     command += ["--isl", str(INPUT_TOKENS), "--osl", str(OUTPUT_TOKENS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     text = done.stdout + done.stderr
-    found = [re.search(rf"{name}:\s+([\d.]+)", text) for name in (r"Memory \(GPU\)", "TTFT", "TPOT")]
-    if all(found):
-        return Estimate(*(float(match.group(1)) for match in found if match))
+    memory, ttft, tpot = (re.search(rf"{name}:\s+([\d.]+)", text) for name in (r"Memory \(GPU\)", "TTFT", "TPOT"))
+    if memory and ttft and tpot:
+        return Estimate(float(memory[1]), float(ttft[1]), float(tpot[1]))
     errors = re.findall(r"Error: (.*)", text)
     return Estimate(error=errors[-1][:70] if errors else f"exit {done.returncode}")
 

@@ -63,7 +63,7 @@ def predicted(row: dict[str, Any], work: StepWork, factors: Efficiency) -> tuple
 def observed(row: dict[str, Any]) -> float:
     """ms per output token: stated, or concurrency over the stated rate."""
     seen = row["observed"]
-    return seen["tpot_ms"] if "tpot_ms" in seen else 1e3 * row["concurrency"] / seen["output_tokens_per_s"]
+    return float(seen["tpot_ms"] if "tpot_ms" in seen else 1e3 * row["concurrency"] / seen["output_tokens_per_s"])
 
 
 def fit(rows: list[Row], start: Efficiency) -> Efficiency:

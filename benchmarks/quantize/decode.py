@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -57,10 +58,8 @@ def main() -> None:
             form, parts, raw = packed(name)
             ours, theirs = form.decode(parts, raw), {part: torch.from_numpy(one) for part, one in raw.items()}
             assert np.array_equal(ours, form.decode_torch(parts, theirs, torch.float32).numpy())
-            mine = seconds(lambda form=form, parts=parts, raw=raw: form.decode(parts, raw))
-            peer = seconds(
-                lambda form=form, parts=parts, theirs=theirs: form.decode_torch(parts, theirs, torch.float32)
-            )
+            mine = seconds(partial(form.decode, parts, raw))
+            peer = seconds(partial(form.decode_torch, parts, theirs, torch.float32))
             written, read = 4 * ROWS * COLUMNS * pieces, sum(map(len, raw.values())) * pieces
             rows.append(
                 [
@@ -82,17 +81,17 @@ def main() -> None:
 def packed(name: str) -> tuple[StorageFormat, dict[str, Tensor], dict[str, Any]]:
     """A matrix [ROWS, COLUMNS] of random bytes that are numbers."""
     form, random = format_called(name), np.random.default_rng(0)
-    layout = {
+    layouts: dict[str, dict[str, tuple[str, int, int]]] = {
         "fp8-block": {"weight": ("F8_E4M3", 1, 1), "weight_scale_inv": ("F32", 128, 128)},
         "fp8": {"weight": ("F8_E4M3", 1, 1), "weight_scale": ("F32", 1, COLUMNS)},
         "mxfp4": {"weight_packed": ("U8", 1, 2), "weight_scale": ("U8", 1, 32)},
         "int4": {"weight_packed": ("I32", 1, 8), "weight_scale": ("BF16", 1, 32)},
-        "nvfp4": {"weight": ("U8", 1, 2), "weight_scale": ("F8_E4M3", 1, 16), "weight_scale_2": ("F32", None, None)},
-    }[name]
+        "nvfp4": {"weight": ("U8", 1, 2), "weight_scale": ("F8_E4M3", 1, 16), "weight_scale_2": ("F32", 0, 0)},
+    }
     sizes = {"F8_E4M3": 1, "U8": 1, "I32": 4, "BF16": 2, "F32": 4}
     parts, raw = {}, {}
-    for part, (dtype, tall, wide) in layout.items():
-        shape = () if tall is None else (ROWS // tall, COLUMNS // wide)
+    for part, (dtype, tall, wide) in layouts[name].items():
+        shape = (ROWS // tall, COLUMNS // wide) if tall else ()
         size = sizes[dtype] * int(np.prod(shape))
         parts[part] = Tensor(f"m.{part}", "shard", dtype, shape, 0, size)
         content = random.integers(0, 120, size, np.uint8)  # E4M3 from 0x7F is NaN, E8M0 255

@@ -24,7 +24,7 @@ from benchmarks.table import peer, record, show
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.checkpoint.shard import Shard
 from halfbyte.formats.nvfp4 import reference
-from halfbyte.formats.nvfp4.codec import Encoder, amax, decode, encode
+from halfbyte.formats.nvfp4.codec import Encoder, Rounding, amax, decode, encode
 from halfbyte.formats.nvfp4.reference import Encoded, scale_2_of
 
 SHAPE = (2048, 6144)
@@ -38,7 +38,7 @@ class Ours:
         self,
         weights: list[np.ndarray],
         workers: int,
-        rounding: str = "max",
+        rounding: Rounding = "max",
         importance: np.ndarray | None = None,
     ) -> None:
         self.weights, self.pool, self.rounding = weights, ThreadPoolExecutor(workers), rounding
@@ -54,7 +54,7 @@ class Ours:
         weight = self.weights[i]
         parts = [slice(row, row + CHUNK_ROWS) for row in range(0, len(weight), CHUNK_ROWS)]
         self.scale_2[i] = scale_2_of(max(amax(weight[part]) for part in parts), self.rounding)
-        encoder = Encoder(self.scale_2[i], self.rounding, self.importance)  # type: ignore[arg-type]
+        encoder = Encoder(self.scale_2[i], self.rounding, self.importance)
         for part in parts:
             encoder.encode_into(weight[part], self.codes[i][part], self.scales[i][part])
 
@@ -69,7 +69,8 @@ def gb_per_s(
         began = clock()
         run()
         seconds.append(clock() - began)
-    return tuple(size_bytes / 1e9 / s for s in (median(seconds), max(seconds), min(seconds)))  # type: ignore[return-value]
+    gigabytes = size_bytes / 1e9
+    return gigabytes / median(seconds), gigabytes / max(seconds), gigabytes / min(seconds)
 
 
 def main() -> None:

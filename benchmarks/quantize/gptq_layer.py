@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,24 +87,24 @@ def main() -> None:
     for name, places in STEPS.items():
         for module, function in places:
             setattr(module, function, timed(getattr(module, function), name, clock))
-    shape = {"device": device, "dtype": torch.float32}
+    normal, uniform = partial(torch.randn, device=device), partial(torch.rand, device=device)
     with torch.no_grad():
-        sample = torch.randn(min(settings.sample_tokens, chosen.tokens), chosen.hidden, **shape)
-        layer = hessian.Inputs(sample, torch.rand(len(sample), **shape))
+        sample = normal(min(settings.sample_tokens, chosen.tokens), chosen.hidden)
+        layer = hessian.Inputs(sample, uniform(len(sample)))
         for number in range(chosen.timed + 1):
             if number == 1:  # the first compiles, captures, fills the allocator and makes the layer's moment
                 clock.seconds.clear()
-            gate_up = torch.randn(2 * chosen.width, chosen.hidden, **shape) * 0.02
-            down = torch.randn(chosen.hidden, chosen.width, **shape) * 0.02
-            own = hessian.Inputs(torch.randn(rows, chosen.hidden, **shape), torch.rand(rows, **shape))
+            gate_up = normal(2 * chosen.width, chosen.hidden) * 0.02
+            down = normal(chosen.hidden, chosen.width) * 0.02
+            own = hessian.Inputs(normal(rows, chosen.hidden), uniform(rows))
             with clock.step("total"):
                 seen = tokens.Tokens(own, layer, settings.prior_tokens)
                 expert.rounded_expert(gate_up, down, seen, swiglu, settings, "expert")
     clock.seconds["rest"] = 2 * clock.seconds["total"] - sum(clock.seconds.values())
     per_expert = {name: seconds / chosen.timed for name, seconds in clock.seconds.items() if name != "total"}
-    layer = {name: seconds * chosen.experts for name, seconds in per_expert.items()}
-    cells = [[name, f"{per_expert.get(name, 0):.4f}", f"{seconds:.2f}"] for name, seconds in layer.items()]
-    cells.append(["total", f"{sum(per_expert.values()):.4f}", f"{sum(layer.values()):.2f}"])
+    by_step = {name: seconds * chosen.experts for name, seconds in per_expert.items()}
+    cells = [[name, f"{per_expert.get(name, 0):.4f}", f"{seconds:.2f}"] for name, seconds in by_step.items()]
+    cells.append(["total", f"{sum(per_expert.values()):.4f}", f"{sum(by_step.values()):.2f}"])
     where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     show(
         f"{chosen.experts} experts of {chosen.hidden} x {chosen.width}, {chosen.tokens} tokens, {where}",
@@ -111,7 +112,7 @@ def main() -> None:
         cells,
     )
     if not chosen.smoke:
-        record("gptq_layer", vars(chosen) | {"device": where, "torch": torch.__version__, "layer_seconds": layer})
+        record("gptq_layer", vars(chosen) | {"device": where, "torch": torch.__version__, "layer_seconds": by_step})
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def make_checkpoint(folder: Path, gigabytes: float, hidden: int, width: int, lay
     sizes = {name: int(np.prod(shapes[name])) * (4 if dtypes[name] == "F32" else 2) for name in names}
     total = 0
     shards = max(1, round(sum(sizes.values()) / SHARD_BYTES))
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for shard in range(shards):
         part_names = names[len(names) * shard // shards : len(names) * (shard + 1) // shards]
         path = folder / f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
@@ -134,7 +134,8 @@ def run(source: Path, out: Path, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "halfbyte", "quantize", str(source), str(out), "--json"]
     command += ["--max-shard-size", str(SHARD_BYTES), *options]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout) | {"wall_seconds": time.monotonic() - began}
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result | {"wall_seconds": time.monotonic() - began}
 
 
 def main() -> None:

@@ -113,7 +113,8 @@ def words(source: str, out: str) -> list[str]:
 def run(source: str, out: str) -> dict[str, Any]:
     began = time.monotonic()
     done = subprocess.run(words(source, out), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return json.loads(done.stdout) | {"wall_seconds": time.monotonic() - began}
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result | {"wall_seconds": time.monotonic() - began}
 
 
 def same(one: Path, other: Path) -> bool:
@@ -143,10 +144,12 @@ def into_fp8(source: Path, folder: Path) -> int:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     pool = np.clip(np.random.default_rng(0).standard_normal(1 << 22, np.float32) * 100, -448, 448)
-    codes, weight_map, total = pool.astype(ml_dtypes.float8_e4m3fn).view(np.uint8), {}, 0
+    codes, total = pool.astype(ml_dtypes.float8_e4m3fn).view(np.uint8), 0
+    weight_map: dict[str, str] = {}
     with Checkpoint.open(source) as checkpoint:
         for name in checkpoint.shards:
-            tensors, contents = [], []
+            tensors: list[tuple[str, str, tuple[int, ...], int]] = []
+            contents: list[bytes | bytearray] = []
             for tensor in (one for one in checkpoint.tensors.values() if one.shard == name):
                 if ".experts." in tensor.name:
                     rows, columns = tensor.shape
@@ -155,16 +158,16 @@ def into_fp8(source: Path, folder: Path) -> int:
                         (tensor.name, "F8_E4M3", tensor.shape, rows * columns),
                         (f"{tensor.name}_scale_inv", "F32", scales, 4 * scales[0] * scales[1]),
                     ]
-                    contents += [np.resize(codes, rows * columns), np.full(scales, 2e-4, np.float32).view(np.uint8)]
+                    contents.append(np.resize(codes, rows * columns).tobytes())
+                    contents.append(np.full(scales, 2e-4, np.float32).tobytes())
                 else:
-                    content = np.empty(tensor.bytes, np.uint8)
+                    content = bytearray(tensor.bytes)
                     checkpoint.read_into(tensor, memoryview(content))
                     tensors.append((tensor.name, tensor.dtype, tensor.shape, tensor.bytes))
                     contents.append(content)
             with open(folder / name, "wb") as file:
                 file.write(serialize_header(tensors, {"format": "pt"}))
-                for content in contents:
-                    file.write(content.tobytes())
+                file.writelines(contents)
             weight_map |= {tensor[0]: name for tensor in tensors}
             total += (folder / name).stat().st_size
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))

@@ -18,7 +18,8 @@ from transformers import AutoTokenizer
 
 import halfbyte.runtime as runtime
 from benchmarks.chat.runtime_accuracy import load
-from benchmarks.compare.tiny_accuracy import LONG, TINY, evaluate, load_decoded
+from benchmarks.compare.scorer import run_task
+from benchmarks.compare.tiny_accuracy import LONG, TINY, load_decoded
 from benchmarks.table import record, show
 from halfbyte.numbers.share import share
 
@@ -46,7 +47,7 @@ def answered(
     for path in sorted((TINY / "tasks").glob("*.jsonl")):
         count, batch = (long_items, 4) if path.stem == LONG else (items, 100)
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()[:count]]
-        _, outcomes = evaluate.run_task(model, tokenizer, lines, batch)
+        _, outcomes = run_task(model, tokenizer, lines, batch)
         right[path.stem] = [outcome["correct"] for outcome in outcomes]
         print(f"{rounding} {activations} {path.stem}: {sum(right[path.stem])} of {len(lines)}", flush=True)
     return right

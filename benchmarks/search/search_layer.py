@@ -12,6 +12,7 @@ the sum over its 78 layers, in each of which all groups of the layers before it 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,11 @@ def main() -> None:
         modules, once, size = _modules(source, set(groups)), _Once(), source.bytes
     rounded = [_Rounded({group: NVFP4}, modules, once) for group in groups]
     along: list[Branch] = [Branch(0) for _ in range(asked.branches)]
-    runs = {"the model alone": [], "its groups rounded": rounded, f"and {asked.branches} along": [*along, *rounded]}
+    runs: dict[str, Sequence[Branch]] = {
+        "the model alone": [],
+        "its groups rounded": rounded,
+        f"and {asked.branches} along": [*along, *rounded],
+    }
     seconds: dict[str, float] = {}
     for name, branches in runs.items():
         seconds[name] = _step_s(asked.folder, asked.tokens, branches, device)
@@ -72,7 +77,7 @@ def main() -> None:
     record("search_layer", {"card": card, "tokens": asked.tokens, "branches": asked.branches} | figures)
 
 
-def _step_s(folder: Path, tokens: int, branches: list[Any], device: str) -> float:
+def _step_s(folder: Path, tokens: int, branches: Sequence[Branch], device: str) -> float:
     """Seconds of the step through layer 1, its reading included."""
     drop = Path("/proc/sys/vm/drop_caches")
     try:

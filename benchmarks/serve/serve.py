@@ -128,11 +128,11 @@ async def read(url: str, key: str, streams: int, rate: float, seconds: float) ->
 
 
 def cpu_s(pid: int) -> float:
-    return sum(one.cpu_times().user + one.cpu_times().system for one in _family(pid))
+    return float(sum(one.cpu_times().user + one.cpu_times().system for one in _family(pid)))
 
 
 def rss_mb(pid: int) -> float:
-    return sum(one.memory_info().rss for one in _family(pid)) / 1e6
+    return float(sum(one.memory_info().rss for one in _family(pid))) / 1e6
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -21,8 +21,8 @@ FOLDER = Path(__file__).parents[2] / "src" / "halfbyte" / "engines" / "flags"
 def from_parser(engine: str) -> tuple[str, list[str]]:
     """(version, flags) of the installed engine."""
     if engine == "vllm":
-        from vllm.entrypoints.common.cli_args import make_arg_parser  # type: ignore[import-not-found]
-        from vllm.utils.argparse_utils import FlexibleArgumentParser  # type: ignore[import-not-found]
+        from vllm.entrypoints.common.cli_args import make_arg_parser
+        from vllm.utils.argparse_utils import FlexibleArgumentParser
 
         parser = make_arg_parser(FlexibleArgumentParser())
     else:
