@@ -1,9 +1,10 @@
 """The README's table of five figures against peers, made from the last rows of benchmarks/results/.
 
-.venv/bin/python -m benchmarks.front.readme            # rewrite it
-.venv/bin/python -m benchmarks.front.readme --check    # exit 1 if README says otherwise
+python -m benchmarks.front.readme            # rewrite it
+python -m benchmarks.front.readme --check    # exit 1 if README says otherwise
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -79,9 +80,12 @@ def rewritten(text: str) -> str:
 
 
 def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--check", action="store_true", help="write nothing")
+    chosen = options.parse_args()
     text = README.read_text("utf-8")
     wanted = rewritten(text)
-    if "--check" in sys.argv[1:]:
+    if chosen.check:
         sys.exit("README.md: its figures are not those of benchmarks/results" if text != wanted else 0)
     README.write_text(wanted, "utf-8")
 
