@@ -56,7 +56,7 @@ def findings(
         held_out={"documents": sum(held_out(len(documents.documents)))},
         sampling=sampling,
         coverage=CoverageRecord(**coverage.as_json()),
-        experts=expert_statistics(watch.layers, coverage),
+        experts=expert_statistics(roles, watch.layers, coverage),
         inputs=inputs,
         warnings=[*_coverage_warnings(documents, coverage), *_room_warnings(inputs, rule)],
     )

@@ -9,14 +9,22 @@ from halfbyte.calibrate.headroom import headroom_scale
 from halfbyte.calibrate.inputs import Seen
 from halfbyte.calibrate.rule import Rule
 from halfbyte.calibrate.shares import CEILING
-from halfbyte.calibrate.watch import DOWN, GATE_UP, LayerSeen
+from halfbyte.calibrate.watch import GATE_UP, LayerSeen
 from halfbyte.models.role_map import RoleMap
 
 
 def group_modules(roles: RoleMap, layer: int) -> tuple[str, str]:
     """Names that stand for the gate/up and the down projections of all experts of a layer."""
     container = roles.expert_module(layer, 0, "down_proj").partition(".experts.")[0]
-    return f"{container}.experts.{GATE_UP}", f"{container}.experts.{DOWN}"
+    first, last = group_names(roles)
+    return f"{container}.experts.{first}", f"{container}.experts.{last}"
+
+
+def group_names(roles: RoleMap) -> tuple[str, str]:
+    """What the linears that read an expert's input are together, and the one behind them: `gate_up_proj` and
+    `down_proj`, or `up_proj` and `down_proj`."""
+    *first, last = roles.expert_projections
+    return (GATE_UP if len(first) > 1 else first[0]), last
 
 
 def scale_values(
@@ -34,10 +42,11 @@ def scale_values(
     Left out: whatever saw only zeros, or nothing.
     """
     values: dict[str, float] = {}
+    *first, last = roles.expert_projections
     for layer, seen in sorted(layers.items()):
         experts_of = zip(
             group_modules(roles, layer),
-            (("gate_proj", "up_proj"), ("down_proj",)),
+            (first, [last]),
             (seen.gate_up, seen.down),
             (seen.gate_up_blocks, seen.down_blocks),
             strict=True,
@@ -64,13 +73,14 @@ def _amax(value: float, blocks: Split | None, rule: Rule) -> float:
     return CEILING * headroom_scale(blocks.calibration + blocks.held_out)
 
 
-def expert_statistics(layers: Mapping[int, LayerSeen], coverage: Coverage) -> dict[str, Any]:
+def expert_statistics(roles: RoleMap, layers: Mapping[int, LayerSeen], coverage: Coverage) -> dict[str, Any]:
     """By layer: tokens and amax of every expert's inputs, and the experts whose scale is inherited."""
+    first, last = group_names(roles)
     return {
         str(layer): {
             "tokens": [expert.tokens for expert in seen.gate_up],
-            "gate_up_proj": _columns(seen.gate_up),
-            "down_proj": _columns(seen.down),
+            first: _columns(seen.gate_up),
+            last: _columns(seen.down),
             "inherited": [e for e, expert in enumerate(seen.gate_up) if expert.tokens < coverage.min_tokens],
         }
         for layer, seen in sorted(layers.items())

@@ -80,8 +80,8 @@ def _print(result: "CalibrationResult") -> None:
     for row in result.coverage["layers"]:
         groups = [key for key in scales if f".layers.{row['layer']}." in key and ".experts." in key]
         values = [
-            next((f"{scales[key]:.4g}" for key in groups if key.endswith(f".experts.{group}")), "-")
-            for group in ("gate_up_proj", "down_proj")
+            next((f"{scales[key]:.4g}" for key in groups if key.endswith(names)), "-")
+            for names in ((".experts.gate_up_proj", ".experts.up_proj"), ".experts.down_proj")
         ]
         least, middle, most = (row["tokens"][name] for name in ("least", "median", "most"))
         histogram = " ".join(f"{name}:{count}" for name, count in row["histogram"].items() if count)

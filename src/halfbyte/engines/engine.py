@@ -101,14 +101,17 @@ class Engine(ABC):
         """Whether it quantizes activations with the checkpoint's `input_scale`. block: of config.json, or empty."""
         return algorithm.upper() in ("NVFP4", "NVFP4_AWQ")
 
-    def runtime_module(self, role: TensorRole) -> str:
-        """The module that it asks the exclusion list about for one linear of the checkpoint."""
+    def runtime_module(self, role: TensorRole, gated: bool = True) -> str:
+        """The module that it asks the exclusion list about for one linear of the checkpoint.
+
+        gated: whether the model's MLPs have a gate_proj, with which up_proj is fused.
+        """
         if role.role is Role.ROUTED_EXPERT:
             return role.module.partition(".experts.")[0] + ".experts"
         parent, _, last = role.module.rpartition(".")
         if last in self.run_names:
             return f"{parent}.{self.run_names[last]}"
-        for fused in ("gate_up_proj", "qkv_proj"):
+        for fused in ("gate_up_proj", "qkv_proj") if gated else ("qkv_proj",):
             if last in FUSED[fused]:
                 return f"{parent}.{fused}"
         return role.module

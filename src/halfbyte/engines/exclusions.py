@@ -98,10 +98,11 @@ def contradictions(
     entries: Sequence[str],
     modules: Iterable[tuple[TensorRole, bool]],
     engines: Iterable[EngineName] = tuple(ENGINES),
+    gated: bool = True,
 ) -> list[Misreading]:
     """What an engine would read differently from what is in the files, empty if all agree.
 
-    modules: linears of the checkpoint and whether each is stored quantized.
+    modules: linears of the checkpoint and whether each is stored quantized. gated: whether its MLPs have a gate_proj.
     """
     entries, chosen = tuple(entries), [ENGINES[name] for name in engines]
     problems: dict[str, Misreading] = {}
@@ -119,7 +120,7 @@ def contradictions(
         if role.role is Role.ROUTED_EXPERT and is_quantized and not role.mtp:
             experts_packed.add(role.layer)
         for engine in chosen:
-            module = engine.runtime_module(role)
+            module = engine.runtime_module(role, gated)
             key = (engine.name, module)
             if key not in asked:
                 try:

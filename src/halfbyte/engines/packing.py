@@ -3,7 +3,7 @@
 Read in vLLM 0.33 and SGLang 0.5.23 (docs/engines.md 3).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from halfbyte.models.roles import SHARED_SCALE, Role
 
@@ -32,11 +32,16 @@ PLAIN_INDEXER = ("wk", "weights_proj")
 """Linears of the indexer that both engines build without a quantization config."""
 
 
-def why_unpackable(role: Role, projection: str | None, latent: bool) -> str | None:
+def why_unpackable(
+    role: Role, projection: str | None, latent: bool, packs: Mapping[Role, tuple[str, ...]]
+) -> str | None:
     """Why no engine takes a linear packed, None if one does.
 
-    projection: None for all of the role together. latent: whether the attention is of the latent kind.
+    projection: None for all of the role together. latent: whether the attention is of the latent kind. packs: linears
+    that engines take of this family, though of no other (`Family.packs`).
     """
+    if projection in packs.get(role, ()):
+        return None
     if role is Role.ATTENTION and latent and projection in (None, ABSORBED):
         return LATENT_ATTENTION
     return REASONS.get(role)

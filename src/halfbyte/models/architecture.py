@@ -4,6 +4,10 @@ A family's `read` makes one from config.json, every number checked; nothing belo
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Block = Literal["attention", "state", "experts", "mlp"]
+"""What a layer has that has one block: softmax attention, a mixer that keeps a state, experts, or an ordinary MLP."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,34 @@ class LinearAttention:
 
 
 @dataclass(frozen=True)
+class Mamba:
+    """Mamba-2: heads and their width, numbers of a channel's state, groups that share inputs and outputs of the state,
+    taps of the convolution, whether that has a bias, and bytes of one number of the state as engines keep it."""
+
+    heads: int
+    width: int
+    state: int
+    groups: int
+    kernel: int
+    bias: bool
+    state_bytes: int
+
+    @property
+    def inner(self) -> int:
+        return self.heads * self.width
+
+    @property
+    def convolved(self) -> int:
+        """Channels of the convolution: what is taken up, and the state's inputs and outputs."""
+        return self.inner + 2 * self.groups * self.state
+
+    @property
+    def projected(self) -> int:
+        """Rows of the first projection: a gate, the convolution's inputs and a time step for each head."""
+        return self.inner + self.convolved + self.heads
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One model. Layer numbers count from 0; MTP layers follow the last decoder layer.
 
@@ -105,6 +137,9 @@ class Architecture:
     value_dim: width of a value's head, 0 where it is head_dim. sliding_kv_heads: of layers with a window, 0 where they
     have kv_heads. sinks: layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
     streams: of the residual, more than one with hyper-connections. index_pool: keys that the indexer scores as one.
+    blocks: of layers that have one block each, in order; empty where each has a token mixer and an MLP. mamba: the
+    mixer of layers in `linear`, if it is that. gated_experts: experts and MLPs have a gate_proj. latent: width of the
+    experts' inputs and outputs, 0 where it is `hidden`.
     hash_routed: layers whose tokens go to experts by their number. tapped: how many layers a draft reads that several
     MTP layers make together (DSpark), and draft_rank: of its table of transitions; 0 for MTP layers of the usual kind.
     """
@@ -152,10 +187,15 @@ class Architecture:
     hash_routed: frozenset[int] = frozenset()
     tapped: int = 0
     draft_rank: int = 0
+    blocks: tuple[Block, ...] = ()
+    mamba: Mamba | None = None
+    gated_experts: bool = True
+    latent: int = 0
 
     @property
-    def moe_layers(self) -> int:
-        return self.layers - len(self.dense)
+    def expert_hidden(self) -> int:
+        """Width of an expert's input and output."""
+        return self.latent or self.hidden
 
     @property
     def value_width(self) -> int:
@@ -166,7 +206,15 @@ class Architecture:
         return self.sliding_kv_heads if layer in self.sliding and self.sliding_kv_heads else self.kv_heads
 
     def is_moe(self, layer: int) -> bool:
+        if self.blocks and layer < self.layers:
+            return self.blocks[layer] == "experts"
         return layer not in self.dense and not (self.mtp_dense and layer >= self.layers)
+
+    def attends(self, layer: int) -> bool:
+        """Whether a layer has softmax attention, and so a cache for each token."""
+        if self.blocks and layer < self.layers:
+            return self.blocks[layer] == "attention"
+        return layer not in self.linear
 
     def is_mtp(self, layer: int) -> bool:
         return layer >= self.layers

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import Described
-from halfbyte.models.roles import CACHE_SCALES, GLU, Role
+from halfbyte.models.roles import CACHE_SCALES, GLU, UNGATED, Role
 
 LayerOf = Callable[[Architecture, int], Iterable[Described]]
 
@@ -137,9 +137,11 @@ def hyper_connections(arch: Architecture) -> Iterator[Described]:
             yield Described(f"hc_{block}_{part}", Role.HYPER_CONNECTION, shape, dtype="bf16" if part == "fn" else "f32")
 
 
-def swiglu(role: Role, path: str, hidden: int, width: int, promised: bool = True) -> Iterator[Described]:
-    """Gate, up and down projection of one MLP."""
-    for projection in GLU:
+def swiglu(
+    role: Role, path: str, hidden: int, width: int, promised: bool = True, gated: bool = True
+) -> Iterator[Described]:
+    """Gate, up and down projection of one MLP; without a gate, up and down."""
+    for projection in GLU if gated else UNGATED:
         shape = (hidden, width) if projection == "down_proj" else (width, hidden)
         yield Described(f"{path}.{projection}.weight", role, shape, projection, promised=promised)
 
@@ -179,11 +181,13 @@ def router(
 
 
 def experts(
-    arch: Architecture, containers: tuple[str, ...] = ("mlp",), names: tuple[str, str, str] = GLU
+    arch: Architecture, containers: tuple[str, ...] = ("mlp",), names: tuple[str, ...] = ()
 ) -> Iterator[Described]:
-    """The routed experts one by one, and as the two stacks that transformers 5 saves; names: gate, up, down."""
-    hidden, width, number = arch.hidden, arch.expert_width, arch.experts
-    for projection, published in zip(GLU, names, strict=True):
+    """The routed experts one by one, and as the two stacks that transformers 5 saves; names: gate, up, down, where they
+    are not the standard ones."""
+    hidden, width, number = arch.expert_hidden, arch.expert_width, arch.experts
+    projections = GLU if arch.gated_experts else UNGATED
+    for projection, published in zip(projections, names or projections, strict=True):
         shape = (hidden, width) if projection == "down_proj" else (width, hidden)
         first, *others = [
             f"{container}.experts.{{e}}.{name}.weight"
@@ -191,7 +195,10 @@ def experts(
             for name in dict.fromkeys((published, projection))
         ]
         yield Described(first, Role.ROUTED_EXPERT, shape, projection, count=number, also=tuple(others))
-    for projection, stack in (("gate_up_proj", (number, 2 * width, hidden)), ("down_proj", (number, hidden, width))):
+    first_stack = (
+        ("gate_up_proj", (number, 2 * width, hidden)) if arch.gated_experts else ("up_proj", (number, width, hidden))
+    )
+    for projection, stack in (first_stack, ("down_proj", (number, hidden, width))):
         first, *others = [
             f"{container}.experts.{projection}{ending}" for container in containers for ending in ("", ".weight")
         ]

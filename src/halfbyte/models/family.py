@@ -160,7 +160,8 @@ class Family:
     only_wrapped: there are no others; the text model by itself is another family's. named_so_alone: a text model by
     itself has the names of `wrapping` too. mxfp4_beside_fp8: what its config.json calls FP8 has experts in MXFP4,
     unless `expert_dtype` says fp8. mixture: what engines load beside NVFP4 experts other than 16 bits. turned_stacks:
-    its stacks of experts may have their inputs run down, [E, in, out], instead of across.
+    its stacks of experts may have their inputs run down, [E, in, out], instead of across. packs: linears that engines
+    load in NVFP4 though of other families none does (role -> projections).
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -184,6 +185,7 @@ class Family:
     mxfp4_beside_fp8: bool = False
     mixture: Mixture | None = None
     turned_stacks: bool = False
+    packs: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def by_name(self) -> bool:

@@ -113,8 +113,10 @@ class RoleMap:
         """
         if not self.family.turned_stacks:
             return False
-        hidden, width = self.arch.hidden, self.arch.expert_width
-        sides = (2 * width, hidden) if role.projection == "gate_up_proj" else (hidden, width)
+        hidden, width = self.arch.expert_hidden, self.arch.expert_width
+        sides = {"gate_up_proj": (2 * width, hidden), "up_proj": (width, hidden)}.get(
+            str(role.projection), (hidden, width)
+        )
         if sides[0] == sides[1]:
             raise CheckpointError(
                 f"{role.module}: shape {list(shape)} does not tell which way its experts lie",
@@ -132,6 +134,11 @@ class RoleMap:
             }
             self._projections[role] = list(found)
         return self._projections[role]
+
+    @property
+    def expert_projections(self) -> list[str]:
+        """The linears of a routed expert by their standard names, in the order of use, `down_proj` last."""
+        return self.projections(Role.ROUTED_EXPERT)
 
     def is_buffer(self, name: str) -> bool:
         """Whether a tensor is no weight but what a module computes for itself (Kimi-K2 and Moonlight have such)."""
@@ -170,7 +177,11 @@ class RoleMap:
         return self._numbers[piece]
 
     def _unknown(self, name: str) -> UnknownTensorError:
-        reason, contradicts = self._why(self.wrapping.inner(name).split("."))
+        inner, outer = self.wrapping.inner(name), self.wrapping.outer(name)
+        if inner == name != outer and self._knows(name.split(".")):
+            reason, contradicts = f"this checkpoint's name of it is {outer[:200]!r}", "family"
+        else:
+            reason, contradicts = self._why(inner.split("."))
         shown = name if len(name) <= 200 else name[:200] + "..."
         return UnknownTensorError(
             f"tensor {shown!r} has no role in {self.family.model_type}: {reason}",
@@ -197,12 +208,21 @@ class RoleMap:
             return f"unknown ending {part!r}", "family"
         if inside.startswith("self_attn.") and self._selects_elsewhere(inside):
             return f"layer {layer} shares an earlier layer's selection and carries no indexer", "indexer"
-        kind = "MTP" if layer >= self.layers else "MoE" if self.is_moe(layer) else "dense"
-        return f"no such module in a {kind} layer of this family", "family"
+        return f"no such module in {self._kind(layer)} layer of this family", "family"
+
+    def _kind(self, layer: int) -> str:
+        if layer >= self.layers:
+            return "an MTP"
+        if self.arch.blocks:
+            return {"state": "a Mamba", "attention": "an attention", "experts": "a MoE", "mlp": "a dense"}[
+                self.arch.blocks[layer]
+            ]
+        return "a MoE" if self.is_moe(layer) else "a dense"
 
     def _why_no_expert(self, layer: int, pieces: list[str]) -> tuple[str, str]:
         if not self.is_moe(layer):
-            return f"layer {layer} is dense by the config", "family"
+            kind = f"is {self._kind(layer)} layer" if self.arch.blocks else "is dense"
+            return f"layer {layer} {kind} by the config", "family"
         expert = self._number(pieces[5])
         if expert is not None and expert >= self.num_experts:
             known = self._knows([*pieces[:5], "0", *pieces[6:]])

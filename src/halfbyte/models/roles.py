@@ -14,9 +14,11 @@ class Role(StrEnum):
     DENSE_MLP = "dense_mlp"
     ATTENTION = "attention"
     LINEAR_ATTENTION = "linear_attention"
-    """The token mixer of a layer that keeps a state instead of a cache (gated delta net)."""
+    """The token mixer of a layer that keeps a state instead of a cache (gated delta net, Mamba-2)."""
     INDEXER = "indexer"
     ROUTER = "router"
+    LATENT = "latent"
+    """What takes a token into the narrower space of its experts, and their sum back (latent mixture of experts)."""
     EMBEDDING = "embedding"
     LM_HEAD = "lm_head"
     NORM = "norm"
@@ -30,6 +32,9 @@ class Role(StrEnum):
 
 GLU = ("gate_proj", "up_proj", "down_proj")
 """Standard names of the three linears of an expert or MLP."""
+
+UNGATED = ("up_proj", "down_proj")
+"""The same of experts and MLPs without a gate."""
 
 CACHE_SCALES = ("k_scale", "v_scale")
 """Of a quantized KV cache: no weights, and not all engines read them."""

@@ -1,8 +1,10 @@
-"""transformers' fused experts: two stacks of matrices, gate above up. Recognised, and refused where they differ."""
+"""transformers' fused experts: two stacks of matrices, gate above up, or up alone. Recognised, and refused where they
+differ."""
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.integrations.moe import _default_apply_gate
 
 from halfbyte.errors import UnsupportedError
@@ -10,20 +12,33 @@ from halfbyte.errors import UnsupportedError
 
 def is_experts(module: nn.Module) -> bool:
     """Whether this is a fused experts module of transformers: two stacks of matrices."""
-    stacks = [getattr(module, name, None) for name in ("gate_up_proj", "down_proj")]
-    return all(isinstance(stack, nn.Parameter) and stack.ndim == 3 for stack in stacks)
+    return all(isinstance(stack, nn.Parameter) and stack.ndim == 3 for stack in _stacks(module))
+
+
+def _stacks(module: nn.Module) -> list[Any]:
+    first = "gate_up_proj" if getattr(module, "has_gate", True) else "up_proj"
+    return [getattr(module, name, None) for name in (first, "down_proj")]
+
+
+def join_of(experts: Any) -> Callable[[Tensor], Tensor]:
+    """How an expert makes its intermediate [n, I] of what its first stack gives: gate and up [n, 2I], or up [n, I]."""
+    join: Callable[[Tensor], Tensor] = experts._apply_gate if experts.has_gate else experts.act_fn
+    return join
 
 
 def check_plain(experts: Any, path: str) -> None:
     """Refuse an experts module that computes anything but down(act(gate) * up)."""
     check_joined(experts, path)
+    if not experts.has_gate:
+        raise UnsupportedError(f"{path}: {type(experts).__name__} has no gate")
     if type(experts)._apply_gate is not _default_apply_gate:
         raise UnsupportedError(f"{path}: {type(experts).__name__} joins gate and up in its own way")
 
 
 def check_joined(experts: Any, path: str) -> None:
-    """Refuse an experts module that computes anything but down(join(gate and up)), whatever way it joins them."""
-    wanted = {"has_gate": True, "has_bias": False, "is_transposed": False, "is_concatenated": True}
+    """Refuse an experts module that computes anything but down(join(gate and up)), whatever way it joins them, or
+    without a gate down(act(up))."""
+    wanted = {"has_bias": False, "is_transposed": False, "is_concatenated": True}
     wanted["has_post_expert_norm"] = False
     for name, value in wanted.items():
         if getattr(experts, name, value) != value:

@@ -56,6 +56,10 @@ def forward_terms(arch: Architecture, d: Deployment, tokens: int, phases: tuple[
 
 def _attention(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]) -> Iterator[Term]:
     heads = arch.heads // d.layout.attention
+    if arch.mamba is not None:
+        wide = (arch.mamba.projected + arch.mamba.convolved + arch.mamba.inner) // d.layout.attention
+        formula = f"2 B x {tokens} x {wide} (projection, convolution, output)"
+        yield Term("state mixer", phases, 2 * tokens * wide, formula, BUFFERS, "a smaller --chunk")
     if arch.mla is None:
         keys = max(1, arch.kv_heads // d.layout.attention)
         size = 2 * tokens * (2 * heads + 2 * keys) * arch.head_dim
@@ -77,15 +81,23 @@ def _mlp(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]
     ranks = d.layout
     gathered = tokens * d.kv_ranks  # with data-parallel attention, a rank's experts see the tokens of all ranks
     moe = min(gathered, d.facts.moe_chunk_tokens(d.gpu))
-    width = 2 * arch.expert_width // ranks.expert_width
-    formula = f"2 B x {moe} x top {arch.top_k} x (2 x {arch.expert_width} / {ranks.expert_width})"
+    joined = 2 if arch.gated_experts else 1
+    width = joined * arch.expert_width // ranks.expert_width
+    formula = f"2 B x {moe} x top {arch.top_k} x ({joined} x {arch.expert_width} / {ranks.expert_width})"
     gemm1 = 2 * moe * arch.top_k * width
-    yield Term("expert gate and up output", phases, gemm1, formula, BUFFERS, "a smaller --chunk, more --tp")
-    unmerged = 2 * moe * arch.top_k * arch.hidden
-    formula = f"2 B x {moe} x top {arch.top_k} x {arch.hidden}"
+    yield Term(
+        "expert gate and up output" if arch.gated_experts else "expert up output",
+        phases,
+        gemm1,
+        formula,
+        BUFFERS,
+        "a smaller --chunk, more --tp",
+    )
+    unmerged = 2 * moe * arch.top_k * arch.expert_hidden
+    formula = f"2 B x {moe} x top {arch.top_k} x {arch.expert_hidden}"
     yield Term("expert output before merging", phases, unmerged, formula, BUFFERS, "a smaller --chunk")
-    packed = 0.5625 * gathered * arch.hidden
-    yield Term("packed expert input", phases, packed, f"0.5625 B x {gathered} x {arch.hidden}", BUFFERS)
+    packed = 0.5625 * gathered * arch.expert_hidden
+    yield Term("packed expert input", phases, packed, f"0.5625 B x {gathered} x {arch.expert_hidden}", BUFFERS)
     if gathered > tokens:
         size = 4 * gathered * arch.hidden
         yield Term(
@@ -97,10 +109,9 @@ def _mlp(arch: Architecture, d: Deployment, tokens: int, phases: tuple[str, ...]
             "less --dp",
         )
     if arch.shared_width:
-        shared = 4 * tokens * arch.shared_width / ranks.shared
-        yield Term(
-            "shared expert", phases, shared, f"2 B x {tokens} x 2 x {arch.shared_width} / {ranks.shared}", BUFFERS
-        )
+        shared = 2 * joined * tokens * arch.shared_width / ranks.shared
+        formula = f"2 B x {tokens} x {joined} x {arch.shared_width} / {ranks.shared}"
+        yield Term("shared expert", phases, shared, formula, BUFFERS)
 
 
 def sparse_terms(arch: Architecture, d: Deployment, limits: Limits, tokens: int) -> list[Term]:

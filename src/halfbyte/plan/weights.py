@@ -14,7 +14,7 @@ from halfbyte.models.roles import Role
 from halfbyte.plan.deployment import Deployment
 from halfbyte.plan.weight_groups import WeightGroup
 
-REPLICATED_ROLES = (Role.INDEXER, Role.ROUTER, Role.NORM, Role.MTP, Role.HYPER_CONNECTION)
+REPLICATED_ROLES = (Role.INDEXER, Role.ROUTER, Role.LATENT, Role.NORM, Role.MTP, Role.HYPER_CONNECTION)
 REPLICATED_ATTENTION = ("q_a_proj", "kv_a_proj_with_mqa", "q_a_layernorm", "kv_a_layernorm", "q_norm", "k_norm")
 
 

@@ -16,13 +16,14 @@ from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import RecipeError, UnsupportedError, said
 from halfbyte.formats.catalogue import F32, NVFP4, NVFP4_COMPRESSED
 from halfbyte.formats.modelopt import WITH_ACTIVATIONS
+from halfbyte.formats.storage import WEIGHT
 from halfbyte.models import roles_of, text_config_of
 from halfbyte.models.family import Mixture
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import CORRECTION, Role
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard, lay_out
-from halfbyte.quantize.linears import Linear, check_complete, check_quantizable, split
+from halfbyte.quantize.linears import Kept, Linear, check_complete, check_quantizable, split
 from halfbyte.quantize.units import units_of
 from halfbyte.recipes.recipe import Recipe
 
@@ -83,7 +84,7 @@ def plan_job(
             check_quantizable(linear)
     mixture = _mixture(linears, roles, recipe, warnings, force) if keep_format else None
     if mixture is None:
-        exclusions = _exclusions(linears, roles, warnings, force)
+        exclusions = _exclusions(linears, kept, roles, warnings, force)
     else:
         exclusions = mixture.not_nvfp4(expert_modules(linears))
     shards = lay_out(units_of(linears, kept, entries, mixture is not None), recipe.algorithm, max_shard_bytes)
@@ -196,20 +197,27 @@ def _format(linear: Linear) -> str:
 
 def _exclusions(
     linears: list[Linear],
+    kept: list[Kept],
     roles: RoleMap,
     warnings: list[str],
     force: bool,
 ) -> list[str]:
-    """The ignore list, proved against both engines' matching rules."""
+    """The ignore list, proved against both engines' matching rules.
+
+    kept: of these the convolutions are listed too, as ModelOpt does, though engines build them unquantized.
+    """
     quantized = [linear.role.module for linear in linears if linear.quantize]
     left = [linear.role.module for linear in linears if not linear.quantize]
     asked = [(linear.role, linear.quantize) for linear in linears if linear.role.role is not Role.EMBEDDING]
+    convolutions = [role for role, _, tensor in kept if role.part == WEIGHT and role.projection and tensor.shape[1:]]
+    left += [role.module for role in convolutions]
+    asked += [(role, False) for role in convolutions]
     head = tied_head(roles, left + quantized)
     if head is not None:
         left.append(head.module)
         asked.append((head, False))
     exclusions = exclusion_entries(left, quantized, roles)
-    problems = contradictions(exclusions, asked)
+    problems = contradictions(exclusions, asked, gated=roles.arch.gated_experts)
     if problems and not force:
         raise RecipeError(
             f"engines would misread the checkpoint: {'; '.join(map(str, problems[:3]))}",

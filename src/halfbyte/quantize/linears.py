@@ -13,7 +13,7 @@ from halfbyte.formats.plain import PLAIN
 from halfbyte.formats.storage import WEIGHT
 from halfbyte.formats.turned import Turned
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import GLU, TensorRole
+from halfbyte.models.roles import TensorRole
 
 Kept = tuple[TensorRole, str, Tensor]
 """A tensor that is no matrix: role, output name, source."""
@@ -48,15 +48,18 @@ def split(entries: list[Entry], roles: RoleMap) -> tuple[list[Linear], list[Kept
 
 
 def _unstacked(entry: Entry, roles: RoleMap) -> list[Linear]:
-    """The expert matrices of a 3-D stack: gate_up_proj [E, 2I, H] (gate rows first) or down_proj [E, H, I]; the other
-    way round where the family has such."""
+    """The expert matrices of a 3-D stack: gate_up_proj [E, 2I, H] (gate rows first), up_proj [E, I, H] without a gate,
+    or down_proj [E, H, I]; the other way round where the family has such."""
     tensor = entry.tensors["weight"]
-    stack, halves = entry.role.projection, 2 if entry.role.projection == "gate_up_proj" else 1
+    stack = entry.role.projection
+    assert stack is not None
+    parts = ("gate_proj", "up_proj") if stack == "gate_up_proj" else (stack,)
+    halves = len(parts)
     turned = roles.is_turned(entry.role, tensor.shape)
     if len(tensor.shape) != 3 or tensor.shape[0] != roles.num_experts or tensor.shape[2 if turned else 1] % halves:
         raise CheckpointError(
             f"{tensor.name}: shape {list(tensor.shape)}, wanted [{roles.num_experts}, "
-            + ("2 * width, hidden]" if halves == 2 else "hidden, width]")
+            + {"gate_up_proj": "2 * width, hidden]", "up_proj": "width, hidden]"}.get(stack, "hidden, width]")
         )
     sides = tensor.shape[1:][::-1] if turned else tensor.shape[1:]
     rows, columns = sides[0] // halves, sides[1]
@@ -64,7 +67,7 @@ def _unstacked(entry: Entry, roles: RoleMap) -> list[Linear]:
     assert layer is not None
     linears = []
     for expert in range(roles.num_experts):
-        for half, projection in enumerate(("gate_proj", "up_proj") if stack == "gate_up_proj" else ("down_proj",)):
+        for half, projection in enumerate(parts):
             module = roles.expert_module(layer, expert, projection)
             role = entry.role._replace(module=module, expert=expert, projection=projection, fused=False)
             if turned:
@@ -77,7 +80,7 @@ def _unstacked(entry: Entry, roles: RoleMap) -> list[Linear]:
 
 
 def check_complete(linears: list[Linear], roles: RoleMap) -> None:
-    """Every decoder layer present; every expert of a layer with all three projections, and of one shape."""
+    """Every decoder layer present; every expert of a layer with all its projections, and of one shape."""
     layers: set[int] = set()
     experts: dict[tuple[int, str], dict[int, Linear]] = {}
     for linear in linears:
@@ -96,7 +99,7 @@ def check_complete(linears: list[Linear], roles: RoleMap) -> None:
             if layer < roles.layers:
                 raise CheckpointError(f"{roles.layer_path(layer)} is missing", hint="complete the download")
             continue
-        for projection in GLU if roles.is_moe(layer) else ():
+        for projection in roles.expert_projections if roles.is_moe(layer) else ():
             found = experts.get((layer, projection), {})
             for expert in range(roles.num_experts):
                 if expert not in found:

@@ -12,7 +12,7 @@ from halfbyte.quantize.linears import Kept, Linear
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The smallest piece of work: linears that must be seen together (an expert's three), or one kept tensor.
+    """The smallest piece of work: linears that must be seen together (all of an expert), or one kept tensor.
 
     linears: empty for a kept tensor. kept: (output name, source) of tensors copied byte for byte, all of one weight;
     packed ones are rounded to BF16.
@@ -86,6 +86,6 @@ def unit_key(role: TensorRole) -> tuple[object, ...]:
 
 def is_whole_expert(unit: Unit) -> bool:
     """Whether a unit is all of a routed expert that the main model runs (not MTP): what can be rounded on data."""
-    return len(unit.linears) == len(GLU) and all(
+    return len(unit.linears) > 1 and all(
         linear.role.role is Role.ROUTED_EXPERT and not linear.role.mtp for linear in unit.linears
     )

@@ -86,17 +86,17 @@ class Worker:
         """The codes of an expert that is rounded already, by module; empty for other units."""
         if self._rounded is None or not is_whole_expert(unit):
             return {}
-        gate, up, down = (linear.role for linear in unit.linears)
-        if gate.layer not in self._rounded.layers:
+        *first, down = (linear.role for linear in unit.linears)
+        if down.layer not in self._rounded.layers:
             return {}
-        assert gate.expert is not None
-        both, last, _ = self._rounded.needed(gate.layer, gate.expert)
-        half = len(both.codes) // 2
-        return {
-            gate.module: Encoded(both.codes[:half], both.scales[:half], both.scale_2),
-            up.module: Encoded(both.codes[half:], both.scales[half:], both.scale_2),
-            down.module: last,
-        }
+        assert down.expert is not None
+        both, last, _ = self._rounded.needed(down.layer, down.expert)
+        rows = len(both.codes) // len(first)
+        found = {down.module: last}
+        for number, role in enumerate(first):
+            own = slice(number * rows, (number + 1) * rows)
+            found[role.module] = Encoded(both.codes[own], both.scales[own], both.scale_2)
+        return found
 
     def _copy(self, tensor: Source, offset: int, out: ShardWriter) -> None:
         for start, chunk in self._reader.chunks(tensor):

@@ -4,7 +4,7 @@ What the engines cannot load is refused here, before any work, with the reason; 
 SGLang 0.5.23. One precision per layer's experts holds by construction: a recipe cannot name an expert.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field
@@ -123,10 +123,11 @@ class Recipe(WrittenFile):
 
     def engine_problems(self, roles: RoleMap) -> list[str]:
         """Why an engine could not load a checkpoint made by this recipe; empty if both can."""
-        latent, problems = roles.arch.mla is not None, list[str]()
+        latent, packs, problems = roles.arch.mla is not None, roles.family.packs, list[str]()
         for role in (Role.ATTENTION, *REASONS, Role.SHARED_EXPERT, Role.DENSE_MLP):
             for chosen in filter(_packs, self._chosen(role)):
-                problems += [f"{role}: {reason}" for reason in _reasons(role, chosen, latent, roles.projections(role))]
+                reasons = _reasons(role, chosen, latent, packs, roles.projections(role))
+                problems += [f"{role}: {reason}" for reason in reasons]
         if self.mtp == "nvfp4":
             problems.append(f"mtp: {REASONS[Role.MTP]}")
         return list(dict.fromkeys(problems))
@@ -136,15 +137,17 @@ def _packs(chosen: Chosen) -> bool:
     return "nvfp4" in chosen.values() if isinstance(chosen, dict) else chosen == "nvfp4"
 
 
-def _reasons(role: Role, chosen: Chosen, latent: bool, linears: list[str]) -> Iterator[str]:
-    """Why engines do not load what is chosen for a role. linears: the projections of the role."""
+def _reasons(
+    role: Role, chosen: Chosen, latent: bool, packs: Mapping[Role, tuple[str, ...]], linears: list[str]
+) -> Iterator[str]:
+    """Why engines do not load what is chosen for a role. packs: see `Family`. linears: the projections of the role."""
     if isinstance(chosen, str):
-        reason = why_unpackable(role, None, latent)
+        reason = why_unpackable(role, None, latent, packs)
         if reason is not None:
             yield reason
         return
     packed = [name for name, form in chosen.items() if form == "nvfp4"]
-    yield from filter(None, (why_unpackable(role, name, latent) for name in packed))
+    yield from filter(None, (why_unpackable(role, name, latent, packs) for name in packed))
     apart = halves_apart(packed, linears)
     if apart is not None:
         yield f"{apart[0]} is packed and {apart[1]} is not, yet engines fuse the two"

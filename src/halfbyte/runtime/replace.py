@@ -8,7 +8,7 @@ from torch import nn
 
 from halfbyte.engines.engine import SplitFusedError
 from halfbyte.engines.vllm import VLLM
-from halfbyte.errors import CheckpointError, UnknownTensorError
+from halfbyte.errors import CheckpointError, UnknownTensorError, UnsupportedError
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.modules.experts import check_plain, is_experts
@@ -32,6 +32,11 @@ def is_quantized(role: TensorRole, exclusions: Sequence[str]) -> bool:
 
 def replace_modules(model: Any, roles: RoleMap, exclusions: Sequence[str], runtime: Runtime[Backend]) -> int:
     """Put packed modules (on the meta device) in place of the quantized ones. Returns how many."""
+    if not roles.arch.gated_experts:
+        raise UnsupportedError(
+            f"{roles.family.model_type}: packed experts are multiplied with a gate here, and these have none",
+            hint="serve it with vLLM or SGLang, or compare it with its source: that needs no packed experts",
+        )
     prefix = "" if hasattr(model, model.base_model_prefix) else f"{model.base_model_prefix}."
     count = 0
     for path, module in list(model.named_modules()):

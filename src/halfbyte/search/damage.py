@@ -39,7 +39,8 @@ def measure(
 ) -> list[float]:
     """Mean KL(source ‖ choice) over the job's tokens, in nats, for each choice. Goes on after a kill."""
     modules, once = _modules(source, {group for choice in choices for group in choice}), _Once()
-    branches = [_Rounded(choice, modules, once) for choice in choices if choice]
+    first = len(roles_of(source.config).expert_projections) - 1
+    branches = [_Rounded(choice, modules, once, first) for choice in choices if choice]
     if not branches:
         return [0.0] * len(choices)
     key = fingerprint_of({"choices": [[[group.label, form.name] for group, form in one.items()] for one in choices]})
@@ -76,10 +77,11 @@ class _Once:
 class _Rounded(Branch):
     """The source with some groups as their formats leave them."""
 
-    def __init__(self, choice: Choice, modules: Mapping[Group, list[tuple[str, ...]]], once: _Once) -> None:
-        """modules: of each group's plain linears, those together that share a second scale."""
+    def __init__(self, choice: Choice, modules: Mapping[Group, list[tuple[str, ...]]], once: _Once, first: int) -> None:
+        """modules: of each group's plain linears, those together that share a second scale. first: matrices of an
+        expert before its down_proj."""
         super().__init__(min(group.layer for group in choice))
-        self._modules, self._once = modules, once
+        self._modules, self._once, self._first = modules, once, first
         self._experts = {group.layer: form for group, form in choice.items() if group.role is Role.ROUTED_EXPERT}
         self._plain: dict[int, list[tuple[Group, StorageFormat]]] = {}
         for group, form in choice.items():
@@ -97,8 +99,8 @@ class _Rounded(Branch):
         if layer not in self._experts:
             return None
         form, place = self._experts[layer], (layer, gate_up.data_ptr())
-        gate, up = self._once.rounded(place, list(gate_up.chunk(2)), form)
-        return cat([gate, up]), self._once.rounded(place, [down], form)[0]
+        first = self._once.rounded(place, list(gate_up.chunk(self._first)), form)
+        return cat(first), self._once.rounded(place, [down], form)[0]
 
 
 def _modules(source: Checkpoint, groups: set[Group]) -> dict[Group, list[tuple[str, ...]]]:

@@ -28,7 +28,8 @@ class Branch:
         return {}
 
     def expert(self, layer: int, gate_up: Tensor, down: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Other weights for a routed expert, asked for each. gate_up: [2I, H], gate rows first. down: [H, I]."""
+        """Other weights for a routed expert, asked for each. gate_up: [2I, H], gate rows first, or up alone, [I, H].
+        down: [H, I]."""
         return None
 
 

@@ -23,6 +23,10 @@ AHEAD_BYTES = {"cpu": 512 * MIB, "cuda": 4096 * MIB}
 SCORE_COPIES = 4
 """Copies of the scores that eager attention holds at once: scaled, masked, softmax, result."""
 
+SCAN_COPIES = 12
+"""Float32 arrays that transformers' Mamba-2 has of a token at once, each with a number for every head and every place
+of its chunk, or every number of the state: inputs and outputs of the state by head, decays and products of a chunk."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -49,8 +53,15 @@ def token_bytes(config: Any, dtype: torch.dtype, streams: int) -> int:
     head = (getattr(config, "qk_head_dim", None) or 0) + (getattr(config, "v_head_dim", None) or 0)
     head = head or 2 * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     attention = 4 * heads * head
+    scan = 4 * SCAN_COPIES * _scanned(config)
     mlp = 3 * int(getattr(config, "intermediate_size", 0) or 0)
-    return (8 * streams * int(config.hidden_size) + max(attention, mlp)) * dtype.itemsize
+    return (8 * streams * int(config.hidden_size) + max(attention, mlp)) * dtype.itemsize + scan
+
+
+def _scanned(config: Any) -> int:
+    """Numbers of one such array; 0 without Mamba-2."""
+    heads = int(getattr(config, "mamba_num_heads", 0) or 0)
+    return heads * max(int(getattr(config, "chunk_size", 0) or 0), int(getattr(config, "ssm_state_size", 0) or 0))
 
 
 def divide(

@@ -15,14 +15,15 @@ from halfbyte.formats.plain import PLAIN
 from halfbyte.formats.turned import Turned
 from halfbyte.models import find, is_wrapped, roles_of
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import CACHE_SCALES, GLU, Role
+from halfbyte.models.roles import CACHE_SCALES, Role
 
 
 @dataclass
 class Layer:
     """One decoder layer. plain: everything but the routed experts. experts[e]: its matrices, gate before up and down.
 
-    The matrices of an expert are gate_proj, up_proj and down_proj, or gate_up_proj and down_proj out of a stack.
+    The matrices of an expert are gate_proj, up_proj and down_proj, or gate_up_proj and down_proj out of a stack; those
+    of one without a gate are up_proj and down_proj.
     """
 
     plain: list[Entry] = field(default_factory=list)
@@ -129,8 +130,8 @@ def _expert(found: dict[tuple[int, str], Entry], layer: int, expert: int, roles:
     """The matrices of one expert in the order of use. Raises CheckpointError if one is missing."""
     if (expert, "gate_up_proj") in found and (expert, "down_proj") in found:
         return [found[expert, "gate_up_proj"], found[expert, "down_proj"]]
-    for projection in GLU:
+    for projection in roles.expert_projections:
         if (expert, projection) not in found:
             module = roles.expert_module(layer, expert, projection)
             raise CheckpointError(f"{module}.weight is missing", hint="complete the download")
-    return [found[expert, projection] for projection in GLU]
+    return [found[expert, projection] for projection in roles.expert_projections]

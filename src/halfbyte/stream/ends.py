@@ -62,7 +62,7 @@ class Ends:
     def logits(self, hidden: Tensor) -> Tensor:
         """float32 [n, V] of hidden states after the last layer, [n, H] or as many streams side by side."""
         self._fill_norm()
-        x = self._skeleton.base.norm(self._skeleton.closed(hidden[None]))
+        x = self._skeleton.final_norm(self._skeleton.closed(hidden[None]))
         if self._whole or self.head.format in QUANTIZED:
             if self._head is None:
                 self._head = self._weight(self.head)
@@ -91,7 +91,7 @@ class Ends:
             yield rows, self._rows(self.head, np.arange(rows.start, rows.stop))
 
     def _fill_norm(self) -> None:
-        if self._skeleton.base.norm.weight.device.type == "meta":
+        if self._skeleton.final_norm.weight.device.type == "meta":
             for entry in (self.norm, *self._contents.mixer):
                 self._skeleton.fill(entry, self._weight(entry))
             self._skeleton.check_closed()

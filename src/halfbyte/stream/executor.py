@@ -151,7 +151,13 @@ class Streamed:
             self._skeleton.dtype,
             device,
             own.lengths,
-            [hidden_bytes, hidden_bytes, hidden_bytes * self._skeleton.streams, selection_bytes],
+            [
+                hidden_bytes,
+                hidden_bytes,
+                hidden_bytes * self._skeleton.streams,
+                selection_bytes,
+                *([hidden_bytes * self.roles.arch.latent // self.roles.arch.hidden] if self.roles.arch.latent else []),
+            ],
             self._options["budget"],
         )
         modes = [
@@ -222,9 +228,8 @@ class Streamed:
 
     @property
     def join(self) -> Callable[[Tensor], Tensor]:
-        """How an expert makes its intermediate [n, I] of gate and up [n, 2I]: the same in all layers."""
-        join: Callable[[Tensor], Tensor] = self._skeleton.moe(self.moe_layers[0]).experts._apply_gate
-        return join
+        """How an expert makes its intermediate [n, I] of gate and up [n, 2I], or of up: the same in all layers."""
+        return self._skeleton.join(self.moe_layers[0])
 
     @torch.no_grad()
     def logits(self, sequence: int, start: int, stop: int) -> Tensor:
@@ -280,12 +285,13 @@ class Streamed:
     def _make_stores(self, own: Sequences, selected: list[int] | None, places: Sequence[Place]) -> Stores:
         assert self._work is not None
         folder, device, dtype = self._work.folder, self._skeleton.device, self._skeleton.dtype
-        streams = self._skeleton.streams
+        streams, arch = self._skeleton.streams, self.roles.arch
 
-        def rows(name: str, place: Place, each: int = 1) -> Rows:
-            return Rows(own.offsets, each * int(self.config.hidden_size), dtype, place, device, folder / name)
+        def rows(name: str, place: Place, each: int = 1, width: int = int(self.config.hidden_size)) -> Rows:
+            return Rows(own.offsets, each * width, dtype, place, device, folder / name)
 
-        inputs, outputs = rows("rows-inputs", places[0]), rows("rows-outputs", places[1])
+        inputs, outputs = rows("rows-inputs", places[0]), rows("rows-outputs", places[1], width=arch.expert_hidden)
+        latent = rows("rows-latent", places[4], width=arch.latent) if arch.latent else None
         two = self._options["work"] is not None and places[2] == "file"
         first = rows("hidden-0", places[2], streams)
         second = rows("hidden-1", places[2], streams) if two else first
@@ -298,7 +304,7 @@ class Streamed:
         shares = None
         if streams > 1:
             shares = Rows(own.offsets, streams, dtype, places[0], device, folder / "rows-shares")
-        return Stores(first, second, inputs, outputs, selection, shares)
+        return Stores(first, second, inputs, outputs, selection, shares, latent)
 
     def _keep(self, number: int, observer: Observer) -> None:
         """Write down that a layer is finished."""

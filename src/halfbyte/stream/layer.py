@@ -30,9 +30,9 @@ PLAIN_PARCEL_BYTES = 64 << 20
 class Stores:
     """Rows of all sequences. source and target hold hidden states, the same store where a layer may overwrite them.
 
-    inputs, outputs: of the experts. selection: of the last layer with an indexer, for the sequences that are longer
-    than it selects; None where no layer shares. shares: of each residual stream in the experts' outputs; None where
-    there is one stream.
+    inputs: of the blocks with experts. outputs: of the experts. selection: of the last layer with an indexer, for the
+    sequences that are longer than it selects; None where no layer shares. shares: of each residual stream in the
+    experts' outputs; None where there is one stream. latent: inputs of the experts; None where they are the block's.
     """
 
     source: Rows
@@ -41,6 +41,12 @@ class Stores:
     outputs: Rows
     selection: Rows | None
     shares: Rows | None
+    latent: Rows | None
+
+    @property
+    def experts(self) -> Rows:
+        """Inputs of the experts."""
+        return self.inputs if self.latent is None else self.latent
 
 
 class LayerRun:
@@ -141,7 +147,10 @@ class LayerRun:
         if routing is None:
             return
         stores.inputs.write(x.flatten(0, 1), first, last)
-        index, weights = (part.view(*shape, -1) for part in self._skeleton.route(number, x, ids))
+        routed = self._skeleton.route(number, x, ids)
+        if stores.latent is not None:
+            stores.latent.write(routed.x, first, last)
+        inputs, index, weights = (part.view(*shape, -1) for part in routed)
         energy = residual.float().square().mean(-1)
         if before.shares is not None and stores.shares is not None:
             stores.shares.write(before.shares.flatten(0, 1), first, last)
@@ -149,7 +158,7 @@ class LayerRun:
         for i, sequence in enumerate(range(first, last + 1)):
             routing.put(sequence, index[i], weights[i], energy[i])
             observer.router(number, sequence, index[i])
-            observer.moe_input(number, sequence, x[i], energy[i])
+            observer.moe_input(number, sequence, inputs[i], energy[i])
 
     def _ids(self, number: int, group: Group) -> Tensor | None:
         """Tokens [B, T] of a group, where the layer chooses experts by them."""
@@ -186,14 +195,14 @@ class LayerRun:
         """Second pass."""
         layer = self._contents.layers[number]
         device, dtype = self._skeleton.device, self._skeleton.dtype
-        join = self._skeleton.moe(number).experts._apply_gate
+        join = self._skeleton.join(number)
         scales = ActivationScales()
         if self._simulate:
             scales = expert_activation_scales(layer, self._contents.checkpoint, device)
         with clock.measure("compute"):
             routing.sort()
             stores.outputs.zero()
-        with Asked(number, stores.inputs, observer) as asked:
+        with Asked(number, stores.experts, observer) as asked:
             for expert, entries in enumerate(layer.experts):
                 weights = self._loader.expert(entries, dtype, clock)
                 with clock.measure("compute"):
@@ -220,9 +229,9 @@ class LayerRun:
         (expert, own, rest), weights = due
         together = device_rows(self._skeleton.device)
         look = looker(see, number, expert)
-        run_expert(weights, scales, join, own, stores.inputs, stores.outputs, together, look)
+        run_expert(weights, scales, join, own, stores.experts, stores.outputs, together, look)
         for others, part in rest:
-            run_expert(others, scales, join, part, stores.inputs, stores.outputs, together)
+            run_expert(others, scales, join, part, stores.experts, stores.outputs, together)
 
     def _branched(
         self, number: int, weights: ExpertWeights, rows: ExpertRows

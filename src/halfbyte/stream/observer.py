@@ -46,21 +46,24 @@ class Observer:
         """
 
     def expert_input(self, layer: int, expert: int, x: Tensor) -> None:
-        """Input [n, H] of gate_proj and up_proj, in parts that together are all tokens routed to the expert."""
+        """Input [n, H] of gate_proj and up_proj, in parts that together are all tokens routed to the expert.
+
+        H: of the experts, narrower than the model's where they work in a space of their own.
+        """
 
     def expert(
         self, layer: int, expert: int, hidden: Tensor, rows: ExpertRows, gate_up: Tensor, down: Tensor
     ) -> tuple[Tensor, Tensor] | None:
         """Once for every expert of the model, also one without tokens: all its inputs at once and its weights.
 
-        hidden: [n, H]. rows: which tokens these are, and their router weights. gate_up: [2I, H], gate rows first.
-        down: [H, I]. Weights that it returns (same shapes) take the place of the model's own: they compute this
-        layer's output, which the next layer sees.
+        hidden: [n, H]. rows: which tokens these are, and their router weights. gate_up: [2I, H], gate rows first; up
+        alone, [I, H], in experts without a gate. down: [H, I]. Weights that it returns (same shapes) take the place of
+        the model's own: they compute this layer's output, which the next layer sees.
         """
         return None
 
     def expert_intermediate(self, layer: int, expert: int, x: Tensor) -> None:
-        """Input [n, I] of down_proj, act(gate) * up, in the same parts and order as `expert_input`."""
+        """Input [n, I] of down_proj, such as act(gate) * up, in the same parts and order as `expert_input`."""
 
     def state(self) -> bytes:
         """Everything gathered so far; kept with each finished layer so that a run can go on after a kill."""

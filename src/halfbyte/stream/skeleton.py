@@ -18,7 +18,7 @@ from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.models.role_map import RoleMap
-from halfbyte.modules.experts import check_joined, is_experts
+from halfbyte.modules.experts import check_joined, is_experts, join_of
 from halfbyte.stream.causal import causal, conversions_of, joins, known_to_transformers
 
 
@@ -65,8 +65,10 @@ class Skeleton:
         self._float32 = tuple(known._get_dtype_plan(dtype))
         self.takes_sdpa = bool(known._supports_sdpa)
         for number, layer in enumerate(self.layers):
-            if is_experts(getattr(layer.mlp, "experts", layer.mlp)):
-                check_joined(layer.mlp.experts, f"{roles.layer_path(number)}.mlp.experts")
+            name = _block_name(layer)
+            block = getattr(layer, name)
+            if is_experts(getattr(block, "experts", block)):
+                check_joined(block.experts, f"{roles.layer_path(number)}.{name}.experts")
 
     def _built(self) -> Any:
         try:
@@ -129,7 +131,7 @@ class Skeleton:
 
     def check_filled(self, layer: int) -> None:
         """Raise CheckpointError for a tensor that the files lack."""
-        experts = getattr(self.layers[layer].mlp, "experts", None)
+        experts = getattr(self.moe(layer), "experts", None)
         routed = set() if experts is None else {id(tensor) for tensor in experts.parameters()}
         lacking = {name for name, parts in self._lacking.items() if parts}
         self._lacking.clear()
@@ -156,7 +158,7 @@ class Skeleton:
         several = hidden.unflatten(-1, (self.streams, -1)) if self.streams > 1 else None
         stage = _OnlyLayer(self.layers[layer], selection, several, ids)
         kinds = getattr(self.base.config, "layer_types", None)
-        ends = {name: nn.Identity() for name in ("norm", "hc_head")}
+        ends = {name: nn.Identity() for name in (*FINAL_NORMS, "hc_head")}
         if kinds is not None:  # by which the base model picks a mask for its first layer
             self.base.config.layer_types = [kinds[layer], *kinds[1:]]
         try:
@@ -179,9 +181,18 @@ class Skeleton:
         collapsed: Tensor = self.base.hc_head(hidden.unflatten(-1, (self.streams, -1)))
         return collapsed
 
+    @property
+    def final_norm(self) -> Any:
+        """Behind the last layer."""
+        return next(getattr(self.base, name) for name in FINAL_NORMS if hasattr(self.base, name))
+
     def moe(self, layer: int) -> Any:
         """The layer's mixture-of-experts block."""
-        return self.layers[layer].mlp
+        return getattr(self.layers[layer], _block_name(self.layers[layer]))
+
+    def join(self, layer: int) -> Callable[[Tensor], Tensor]:
+        """How the layer's experts make their intermediate [n, I] of gate and up [n, 2I], or of up alone."""
+        return join_of(self.moe(layer).experts)
 
     def before_moe(self, layer: int, hidden: Tensor, selection: Any, ids: Tensor | None) -> "BeforeMoe":
         """A layer up to its experts."""
@@ -190,7 +201,7 @@ class Skeleton:
         if self.streams > 1:
             hook = decoder.ffn_hc.register_forward_hook(lambda _, args, result: shares.append(result[0]))
         try:
-            with _parts(decoder, mlp=catcher):
+            with _parts(decoder, **{_block_name(decoder): catcher}):
                 residual, selection = self.run(layer, hidden, selection, ids)
         finally:
             if hook is not None:
@@ -198,21 +209,29 @@ class Skeleton:
         assert catcher.x is not None
         return BeforeMoe(residual, catcher.x, selection, shares[0].to(residual.dtype) if shares else None)
 
-    def route(self, layer: int, x: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The router's choice for the block's input [B, T, H]: experts int64 [B*T, top_k] and weights [B*T, top_k]."""
+    def route(self, layer: int, x: Tensor, ids: Tensor | None) -> "Routed":
+        """What the block does with its input [B, T, H] before any expert runs."""
         by_token = {} if ids is None else {"input_ids": ids}
         catcher = _Catcher()
         with _parts(self.moe(layer), experts=catcher, shared_experts=_Nothing(), shared_expert=_Nothing()):
             self.moe(layer)(x, **by_token)
-        index, weights = catcher.rest
-        return index, weights
+        assert catcher.x is not None
+        return Routed(catcher.x, *catcher.rest)
 
     def after_experts(self, layer: int, x: Tensor, index: Tensor, weights: Tensor, routed: Tensor) -> Tensor:
-        """The block's output [B, T, H] from its input, the routing and the experts' sum [B*T, H]."""
+        """The block's output [B, T, H] from its input, the routing and the experts' sum [B*T, expert_hidden]."""
         given = _Given((None, weights, index)), _Given(routed)
-        with _parts(self.moe(layer), gate=given[0], experts=given[1]):
+        with _parts(self.moe(layer), gate=given[0], experts=given[1], fc1_latent_proj=nn.Identity()):
             result: Tensor = self.moe(layer)(x)
         return result
+
+
+class Routed(NamedTuple):
+    """x: inputs of the experts, [B*T, expert_hidden]. chosen: experts, int64 [B*T, top_k]. weights: [B*T, top_k]."""
+
+    x: Tensor
+    chosen: Tensor
+    weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -235,6 +254,7 @@ class _OnlyLayer(nn.Module):
 
     def __init__(self, layer: nn.Module, selection: Any, streams: Tensor | None, ids: Tensor | None) -> None:
         super().__init__()
+        self.block_type = getattr(layer, "block_type", None)  # by which Nemotron-H's base model picks a mask
         self._layer = [layer]  # in a list: not a submodule, so that the model's names stay as they are
         self.selection, self._streams, self._ids = selection, streams, ids
 
@@ -277,6 +297,14 @@ class _Given(nn.Module):
 
     def forward(self, *_: Any) -> Any:
         return self.result
+
+
+FINAL_NORMS = ("norm", "norm_f")
+
+
+def _block_name(layer: Any) -> str:
+    """Of the block that may have experts: `mlp`, or `mixer` where a layer has one block only."""
+    return "mlp" if hasattr(layer, "mlp") else "mixer"
 
 
 def _share(rotary: nn.Module, layers: nn.Module) -> None:

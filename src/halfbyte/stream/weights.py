@@ -20,7 +20,7 @@ from halfbyte.stream.stats import Clock
 
 @dataclass
 class ExpertWeights:
-    """gate_up: [2I, H], gate rows first. down: [H, I]."""
+    """gate_up: [2I, H], gate rows first, or up alone, [I, H]. down: [H, I]."""
 
     gate_up: Tensor
     down: Tensor

@@ -220,10 +220,11 @@ def _beside_experts(facts: Facts, mixture: Mixture, listed: dict[str, Any]) -> I
 )
 def packed_roles(facts: Facts) -> Iterator[Found]:
     latent = facts.arch is not None and facts.arch.mla is not None
+    packs = {} if facts.roles is None else facts.roles.family.packs
     found: dict[tuple[Role, str], list[Alike]] = {}
     for some in facts.packed:
         role = some.first.role
-        if not role.mtp and (reason := why_unpackable(role.role, role.projection, latent)) is not None:
+        if not role.mtp and (reason := why_unpackable(role.role, role.projection, latent, packs)) is not None:
             found.setdefault((role.role, reason), []).append(some)
     for (name, reason), packed in found.items():
         count, module = plural(sum(some.entries for some in packed), "tensor"), packed[0].first.role.module

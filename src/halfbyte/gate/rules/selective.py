@@ -63,7 +63,9 @@ def _loads(facts: Facts) -> bool:
         names = [str(entry.role.projection) for entry in entries]
         if not latent and names != [OUTPUT]:
             return False
-        if halves_apart(names, linears[owner]) or any(why_unpackable(Role.ATTENTION, name, latent) for name in names):
+        if halves_apart(names, linears[owner]) or any(
+            why_unpackable(Role.ATTENTION, name, latent, {}) for name in names
+        ):
             return False
     return read_as_packed(facts, [entry for entries in packed.values() for entry in entries])
 

@@ -16,12 +16,12 @@ from halfbyte.quantize.rounding.settings import Settings
 from halfbyte.quantize.rounding.tokens import Tokens
 
 Activation = Callable[[Tensor], Tensor]
-"""Gate and up [n, 2I] to the intermediate [n, I], as the model's own experts join them."""
+"""Gate and up [n, 2I], or up alone, to the intermediate [n, I], as the model's own experts do."""
 
 
 @dataclass(frozen=True)
 class RoundedExpert:
-    """gate_up: [2I, H], gate rows first. down: [H, I]. dampings: that gate/up and down took."""
+    """gate_up: [2I, H], gate rows first, or up alone, [I, H]. down: [H, I]. dampings: that gate/up and down took."""
 
     gate_up: Rounded
     down: Rounded
@@ -36,7 +36,8 @@ def rounded_expert(
     gate_up: float32 [2I, H]. down: float32 [H, I]. tokens: inputs of the expert. name: for errors.
     Raises NonFiniteError for NaN or Inf in weights or inputs.
     """
-    for part, weight in (("gate_proj and up_proj", gate_up), ("down_proj", down)):
+    inputs = "gate_proj and up_proj" if len(gate_up) > down.shape[1] else "up_proj"
+    for part, weight in ((inputs, gate_up), ("down_proj", down)):
         if not bool(weight.isfinite().all()):
             raise NonFiniteError(
                 f"{name}: NaN or Inf in {part}", hint="the source is damaged or overflowed in training"
@@ -45,7 +46,7 @@ def rounded_expert(
     shares = [(1 - settings.four_bit_share, False), (settings.four_bit_share, True)]
     shares = [(share, coarse) for share, coarse in shares if share]
     outer = [(share, tokens.in_four_bits() if coarse else tokens) for share, coarse in shares]
-    hessian = _hessian(outer, settings, f"{name}, gate_proj and up_proj")
+    hessian = _hessian(outer, settings, f"{name}, {inputs}")
     first, damping = rounded_matrix(gate_up, hessian, settings, settings.damping_for(gate_up.shape[1], count))
     values = first.dequantized()
     exact = [(share, seen.through(lambda x: _intermediate(x, values, act))) for share, seen in outer]

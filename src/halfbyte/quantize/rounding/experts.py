@@ -81,7 +81,7 @@ def _round_experts(task: Task, work: Path, store: RoundedExperts, progress: Prog
     ) as model:
         lengths, act = [len(ids) for ids in sequences], model.join
         rounder = Rounder(model.num_experts, task.layers, lengths, act, settings, store, weights)
-        hidden, width = int(model.config.hidden_size), model.roles.arch.expert_width
+        hidden, width = model.roles.arch.expert_hidden, model.roles.arch.expert_width
         rounder.side_by_side = experts_at_a_time(bounds.device, hidden, width, bounds.memory_budget)
         model.start(sequences, key=f"gptq {SCHEMA} {task.key}")
         model.restore(rounder)

@@ -35,7 +35,8 @@ Number = tuple[int, int]
 
 
 class StoredExpert(NamedTuple):
-    """gate_up: [2I, H], gate rows first. down: [H, I]. record: what `RoundedExperts.records` gathers."""
+    """gate_up: [2I, H], gate rows first, or up alone, [I, H]. down: [H, I]. record: what `RoundedExperts.records`
+    gathers."""
 
     gate_up: Encoded
     down: Encoded
@@ -171,13 +172,13 @@ def _sha256(header: Mapping[str, Any], content: bytes) -> str:
 
 def _read_from_shard(path: Path, shard: OutputShard, unit: Unit) -> bytes:
     """A unit's codes and scales where `shard` has them, in the order of `RoundedExperts.put`; empty if unreadable."""
-    gate, up, down = (linear.role.module for linear in unit.linears)
+    *first, down = (linear.role.module for linear in unit.linears)
     elements = {linear.role.module: linear.source.shape[0] * linear.source.shape[1] for linear in unit.linears}
     parts = []
     try:
         file = Shard(path)
         try:
-            for modules in ((gate, up), (down,)):
+            for modules in (first, [down]):
                 for part, per_byte in (("weight", 2), ("weight_scale", BLOCK_SIZE)):
                     for module in modules:
                         parts.append(bytearray(elements[module] // per_byte))
