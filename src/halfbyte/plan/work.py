@@ -53,10 +53,10 @@ class StepWork:
         return self.dense_bytes + self.expert_bytes * touched / self.arch.experts
 
     def kv_read_bytes(self, context: float) -> float:
-        """Cache bytes that decoding one token of a sequence of `context` tokens reads on a rank.
+        """Cache bytes that decoding one token of a sequence of `context` tokens moves on a rank.
 
         Sparse attention reads the latent of the selected tokens only, and every index key of its indexer layers; a
-        sliding layer reads its window.
+        sliding layer reads its window; a state is read and written.
         """
         stage = kv_stage(self.arch, self.plan.deployment, self.plan.limits, range(self.arch.layers), last=True)
         if self.arch.compressed is not None:
@@ -67,7 +67,7 @@ class StepWork:
         if self.arch.selection is not None:
             share = len(self.arch.selection.layers) / self.arch.layers
             heads *= 1 - share + share * min(1.0, self.arch.selection.tokens / context)
-        return stage.latent * seen + stage.index * context + heads + stage.sliding * window
+        return stage.latent * seen + stage.index * context + heads + stage.sliding * window + 2 * stage.state
 
     def _compressed_read_bytes(self, parts: CompressedAttention, context: float) -> float:
         """A window's keys in every layer, the compressed ones, of which sparse layers see top_k, and their index."""
@@ -96,7 +96,8 @@ class StepWork:
         else:
             width = arch.heads / ranks.attention * (arch.head_dim + arch.value_width)
         seen = before if arch.indexer is None else min(before, arch.indexer.top_k)
-        far, near = arch.layers - len(arch.sliding) - len(arch.linear), len(arch.sliding)
+        near = len(arch.sliding)
+        far = sum(map(arch.attends, range(arch.layers))) - near
         flops = 2 * new * width * (far * seen + near * min(seen, arch.window))
         if arch.selection is not None:
             few = len(arch.selection.layers)
@@ -141,7 +142,7 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
 
 
 def _compute_divisor(group: WeightGroup, others: float, attention: int) -> float:
-    on_each = group.role in (Role.INDEXER, Role.ROUTER, Role.HYPER_CONNECTION)
+    on_each = group.role in (Role.INDEXER, Role.ROUTER, Role.LATENT, Role.HYPER_CONNECTION)
     if on_each or group.projection in ("q_a_proj", "kv_a_proj_with_mqa"):
         return 1
     return attention if group.role in (Role.ATTENTION, Role.LINEAR_ATTENTION) else others
