@@ -47,6 +47,13 @@ SMALL = {
     "swa_num_key_value_heads": 4,
     "swa_head_dim": 16,
     "swa_v_head_dim": 16,
+    "mamba_num_heads": 4,
+    "mamba_head_dim": 16,
+    "ssm_state_size": 16,
+    "n_groups": 2,
+    "chunk_size": 8,
+    "moe_latent_size": 32,
+    "moe_shared_expert_intermediate_size": 32,
     "o_groups": 2,
     "o_lora_rank": 16,
 }
@@ -78,6 +85,8 @@ def small_config(name: str) -> dict[str, Any]:
         config["indexer_types"] = ["full", "full", "full", "shared", "shared"]
     if "mlp_layer_types" in config:
         config["mlp_layer_types"] = ["dense"] * 3 + ["sparse"] * 2
+    if "hybrid_override_pattern" in config:
+        config["hybrid_override_pattern"] = "MEM*E"
     if "compress_ratios" in config:
         config |= {"compress_ratios": [0, 4, 128, 4, 4, 0], "num_hash_layers": 2, "num_key_value_heads": 1}
         config |= {"qk_rope_head_dim": 8, "sliding_window": 8}

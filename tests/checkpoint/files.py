@@ -28,6 +28,8 @@ SETS = (
     "Hunyuan-A13B",
     "MiMo-V2-Flash-BF16",
     "DeepSeek-V4-Flash-BF16",
+    "Nemotron-3-Super-120B-A12B",
+    "Nemotron-3-Nano-30B-A3B",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",
 )

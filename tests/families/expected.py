@@ -337,8 +337,51 @@ def _deepseek_v4(c: Config) -> list[_Part]:
     return parts
 
 
-_ALONE = {"deepseek_v4": _deepseek_v4, "ernie4_5_moe": _ernie, "hunyuan_v1_moe": _hunyuan, "mimo_v2_flash": _mimo}
-"""Those with one set, as published."""
+def _nemotron(c: Config) -> list[_Part]:
+    """Nemotron-3: one block a layer, Mamba-2, attention or experts; no gates; a latent space for experts, and MTP."""
+    h, pattern, latent = c["hidden_size"], c["hybrid_override_pattern"], c.get("moe_latent_size", 0)
+    heads, groups, state = c["mamba_num_heads"], c["n_groups"], c["ssm_state_size"]
+    inner = heads * c["mamba_head_dim"]
+    channels = inner + 2 * groups * state
+    small = channels * (c["conv_kernel"] + 1) + 3 * heads + inner
+    experts, width, shared = c["n_routed_experts"], c["moe_intermediate_size"], c["moe_shared_expert_intermediate_size"]
+    query, key = c["num_attention_heads"] * c["head_dim"], c["num_key_value_heads"] * c["head_dim"]
+    drafts = c.get("num_nextn_predict_layers", 0)
+    parts = [part for part in _ends(c) if part.role != "norm"]
+    parts += [
+        _Part("norm", False, len(pattern) + 1, plain=h, plain_tensors=1),
+        _Part(
+            "linear_attention",
+            False,
+            pattern.count("M"),
+            ((inner + channels + heads, h, 1), (h, inner, 1)),
+            plain=small,
+            plain_tensors=6,
+        ),
+        _Part("norm", True, 5 * drafts, plain=h, plain_tensors=1),
+        _Part("mtp", True, drafts, plain=2 * h * h, plain_tensors=1),
+    ]
+    for mtp, attends, moe in ((False, pattern.count("*"), pattern.count("E")), (True, drafts, drafts)):
+        ways = ((width, latent or h, experts), (latent or h, width, experts))
+        parts += [
+            _Part("attention", mtp, attends, ((query, h, 1), (key, h, 2), (h, query, 1))),
+            _Part("router", mtp, moe, plain=experts * h + experts, plain_tensors=2, f32=experts),
+            _Part("shared_expert", mtp, moe, ((shared, h, 1), (h, shared, 1))),
+            _Part("routed_expert", mtp, moe, ways),
+        ]
+        if latent:
+            parts.append(_Part("latent", mtp, moe, ((latent, h, 1), (h, latent, 1))))
+    return parts
+
+
+_ALONE = {
+    "deepseek_v4": _deepseek_v4,
+    "ernie4_5_moe": _ernie,
+    "hunyuan_v1_moe": _hunyuan,
+    "mimo_v2_flash": _mimo,
+    "nemotron_h": _nemotron,
+}
+"""Those with one kind of set, as published."""
 
 
 def expected(name: str) -> Expected:
@@ -403,6 +446,19 @@ PUBLISHED: dict[str, Published] = {
     "GLM-4.5-Air": Published(_HUB, elements=110_468_824_832),
     "Qwen3-235B-A22B": Published("published index", tensors=36_945, bytes=470_187_269_120),
     "Qwen3-30B-A3B": Published("published index", bytes=61_064_245_248),
+    "Nemotron-3-Nano-30B-A3B": Published(
+        f"{_HUB}: 31,577,937,344 in BF16; correction biases of 23 layers in F32", elements=31_577_937_344 + 23 * 128
+    ),
+    "Nemotron-3.5-Lightning-30B-A3B": Published(
+        "safetensors totals quoted in a public catalogue's tests: BF16 32,913,263,168, F32 3,072",
+        bytes=2 * 32_913_263_168 + 4 * 3_072,
+        elements=32_913_263_168 + 3_072,
+    ),
+    "Nemotron-3-Super-120B-A12B": Published(
+        f"{_HUB}: BF16 123,611,012,096, F32 20,992",
+        bytes=2 * 123_611_012_096 + 4 * 20_992,
+        elements=123_611_012_096 + 20_992,
+    ),
     "MiniMax-M2.5": Published(f"{_HUB}; bytes of its twin MiniMax-M2", bytes=230_121_630_720, elements=228_703_644_928),
     "Mixtral-8x7B-v0.1": Published("published index", bytes=93_405_585_408),
     "Mixtral-8x22B-v0.1": Published("header dump", tensors=1_739, bytes=281_241_268_224),

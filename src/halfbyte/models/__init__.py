@@ -27,6 +27,7 @@ from halfbyte.models import (
     minimax_m2,
     minimax_m3_vl,
     mixtral,
+    nemotron_h,
     qwen3_5_moe,
     qwen3_moe,
     qwen3_next,
@@ -58,6 +59,7 @@ _MODULES = (
     ernie4_5_moe,
     hunyuan_v1_moe,
     mimo_v2_flash,
+    nemotron_h,
     gpt_oss,
     llama4,
 )

@@ -6,13 +6,14 @@ REASONS: dict[str, str] = {
     "leave no whole kernel tiles under tensor parallelism",
     "kimi_linear": "its delta attention (KDA) has convolutions and gates that are not described here",
     "longcat_flash": "some of its experts are identities without weights, which a list of experts cannot say",
-    "nemotron_h": "its layers are Mamba, attention or experts, one each, and its experts have no gate_proj",
+    "nemotron_h_omni": "its text model (nemotron_h) lies beside towers for pictures and sound, whose names are not "
+    "described here",
+    "nemotron_h_puzzle": "its experts are of another width, and chosen by another number, in each layer",
     "step3p7": "its attention has a gate of its own (g_proj) and it lies beside a vision tower",
 }
 ALIASES = {
     "gemma4_text": "gemma4",
     "gemma4_unified": "gemma4",
-    "nemotron_h_omni": "nemotron_h",
     "step3p5": "step3p7",
 }
 
