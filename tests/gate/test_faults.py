@@ -100,3 +100,15 @@ def test_the_shared_expert_of_minimax_m3_is_fused_on_any_gpu(kept: bool) -> None
     loaded = Loaded(family, arch, "NVFP4", packed_experts=True, kept_shared=kept)
     met = faults_met("sglang", SGLANG, loaded, "sm100", (0, 5, 23))
     assert [one.fault.flag for one in met] == ["--disable-shared-experts-fusion"] * kept
+
+
+def test_experts_without_a_gate_in_vllms_kernel_for_blackwell(tmp_path: Path) -> None:
+    """vLLM's issue 52308: fluent and false on B200, right on SM120 and by the other kernel."""
+    folder = made(tmp_path, "Nemotron-3-Nano-30B-A3B")
+    assert severities(folder, "vllm@0.27", "b200x8", "gate_proj wrong") == ["deny"]
+    assert severities(folder, "vllm@0.27", None, "gate_proj wrong") == ["warn"]
+    assert severities(folder, "vllm@0.99", "b200x8", "--moe-backend=flashinfer_cutlass") == ["warn"]
+    for engine, hardware in (("vllm@0.27", "h100x8"), ("sglang@0.5.23", "b200x8")):
+        assert severities(folder, engine, hardware, "gate_proj wrong") == [], (engine, hardware)
+    gated = made(tmp_path / "gated", "Qwen3-30B-A3B")
+    assert severities(gated, "vllm@0.27", "b200x8", "gate_proj wrong") == []

@@ -50,4 +50,17 @@ FAULTS = (
         known=Known("read", "vLLM at 234b8eb, models/deepseek_v4/quant_config.py; its pull request 49133"),
         fatal=False,
     ),
+    Fault(
+        name="ungated-experts",
+        what="FlashInfer's TRT-LLM kernel computes experts without gate_proj wrong where their input is no multiple of "
+        "512 wide (Nemotron-3-Nano's 2688): fluent answers, and false",
+        helps="--moe-backend=flashinfer_cutlass",
+        flag="--moe-backend=flashinfer_cutlass",
+        shows=lambda loaded, file: (
+            loaded.packed_experts and not loaded.arch.gated_experts and loaded.arch.expert_hidden % 512 != 0
+        ),
+        kernels=frozenset(("sm100",)),
+        seen=(0, 27),
+        known=Known("read", "vLLM's issue 52308; flashinfer's issue 3168"),
+    ),
 )
