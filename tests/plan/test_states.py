@@ -68,12 +68,19 @@ def test_terms_of_layers_with_one_block(name: str, attention: int, mamba: int) -
     assert read(0) == 2 * plan.kv.state
 
 
-def test_drafting_keeps_tokens_of_its_attention() -> None:
-    """Super's MTP layer: one attention block and one of experts."""
-    model = nemotron(SUPER)
+@pytest.mark.parametrize(("engine", "states"), [("vllm", 4), ("sglang", 5)])
+@pytest.mark.parametrize("name", [SUPER, "Qwen3-Next-80B-A3B"])
+def test_a_state_is_kept_after_each_draft(name: str, engine: str, states: int) -> None:
+    """SGLang posted `(requests + 1) x 4 draft tokens` for three steps, beside each request's own."""
+    model = nemotron(name)
     plain, drafting = (
-        plan_memory(model.groups, model.arch, server(model, gpus=8, engine="vllm", context=8192, mtp_tokens=tokens)).kv
-        for tokens in (0, 1)
+        plan_memory(model.groups, model.arch, server(model, gpus=8, engine=engine, context=8192, mtp_tokens=tokens))
+        for tokens in (0, 3)
     )
-    assert drafting.heads == pytest.approx(plain.heads * 9 / 8)
-    assert drafting.state == plain.state
+    assert drafting.kv.heads == pytest.approx(plain.kv.heads * (9 / 8 if name == SUPER else 13 / 12))
+    assert drafting.kv.state == states * plain.kv.state > 0
+    one = plain.kv.state
+    assert [work_of(model.groups, model.arch, plan).kv_read_bytes(0) for plan in (plain, drafting)] == [
+        2 * one,
+        pytest.approx((states + 1) * one),
+    ]

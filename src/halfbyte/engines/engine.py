@@ -62,7 +62,8 @@ class Engine(ABC):
     profiles: whether the pool is what a measured forward pass leaves of the fraction (else the fraction is for weights
     and cache alone). sampler_copies: float32 [rows, vocabulary] arrays alive at once. moe_chunk: tokens that Triton and
     Marlin expert kernels take at once. spreads_all_cache: whether decode context parallelism divides indexer keys and
-    heads too. packed_cache_layouts: whether it takes fp8_ds_mla and nvfp4_ds_mla.
+    heads too. packed_cache_layouts: whether it takes fp8_ds_mla and nvfp4_ds_mla. checked_states: states of linear
+    attention and Mamba that it keeps of a sequence while it checks drafts, beside the last and one for each draft.
     """
 
     faults: ClassVar[tuple[Fault, ...]]
@@ -81,6 +82,7 @@ class Engine(ABC):
     moe_chunk: ClassVar[int]
     spreads_all_cache: ClassVar[bool]
     packed_cache_layouts: ClassVar[bool]
+    checked_states: ClassVar[int]
     metrics: ClassVar[EngineMetrics]
 
     # Reading a checkpoint

@@ -40,6 +40,7 @@ class Vllm(Engine):
     moe_chunk = 32768  # VLLM_FUSED_MOE_CHUNK_SIZE
     spreads_all_cache = True
     packed_cache_layouts = True
+    checked_states = 0  # MambaSpec: num_speculative_blocks
     metrics = EngineMetrics("vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc")
 
     def excluded(self, entries: tuple[str, ...], module: str) -> bool:

@@ -51,7 +51,8 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
         held = [*layers, *range(arch.layers, arch.layers + drafts)]
         return _compressed_stage(arch, arch.compressed, d, settled, held)
     linear = sum(layer in arch.linear for layer in layers)
-    state, state_share = linear * state_bytes(arch, d), 1 / d.context if linear else 0.0
+    state = linear * states_kept(d) * state_bytes(arch, d)
+    state_share = 1 / d.context if linear else 0.0
     if arch.mla is None:
         number = 2 if settled.kv_dtype == "bf16" else 1
         spread = d.dcp if d.facts.spreads_all_cache else 1
@@ -112,6 +113,11 @@ def _compressed_stage(
         state=unfinished,
         state_share=1 / d.context,
     )
+
+
+def states_kept(d: Deployment) -> int:
+    """Of a sequence: the last, and with drafts one after each of them, to go on from the last that is accepted."""
+    return 1 + (d.mtp_tokens + d.facts.checked_states if d.mtp_tokens else 0)
 
 
 def state_bytes(arch: Architecture, d: Deployment) -> float:

@@ -12,7 +12,7 @@ from halfbyte.formats.catalogue import format_called
 from halfbyte.models.architecture import Architecture, CompressedAttention
 from halfbyte.models.roles import Role
 from halfbyte.plan.hardware import Gpu, Operand
-from halfbyte.plan.kv import kv_stage
+from halfbyte.plan.kv import kv_stage, states_kept
 from halfbyte.plan.memory import MemoryPlan
 from halfbyte.plan.weight_groups import WeightGroup
 from halfbyte.plan.weights import rank_weights
@@ -56,7 +56,7 @@ class StepWork:
         """Cache bytes that decoding one token of a sequence of `context` tokens moves on a rank.
 
         Sparse attention reads the latent of the selected tokens only, and every index key of its indexer layers; a
-        sliding layer reads its window; a state is read and written.
+        sliding layer reads its window; a state is read, and written for each draft.
         """
         stage = kv_stage(self.arch, self.plan.deployment, self.plan.limits, range(self.arch.layers), last=True)
         if self.arch.compressed is not None:
@@ -67,7 +67,8 @@ class StepWork:
         if self.arch.selection is not None:
             share = len(self.arch.selection.layers) / self.arch.layers
             heads *= 1 - share + share * min(1.0, self.arch.selection.tokens / context)
-        return stage.latent * seen + stage.index * context + heads + stage.sliding * window + 2 * stage.state
+        states = stage.state * (1 + 1 / states_kept(self.plan.deployment))
+        return stage.latent * seen + stage.index * context + heads + stage.sliding * window + states
 
     def _compressed_read_bytes(self, parts: CompressedAttention, context: float) -> float:
         """A window's keys in every layer, the compressed ones, of which sparse layers see top_k, and their index."""
