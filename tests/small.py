@@ -87,6 +87,8 @@ def small_config(name: str) -> dict[str, Any]:
         config["mlp_layer_types"] = ["dense"] * 3 + ["sparse"] * 2
     if "hybrid_override_pattern" in config:
         config["hybrid_override_pattern"] = "MEM*E"
+    if "layers_block_type" in config:
+        config["layers_block_type"] = ["mamba", "moe", "mamba", "attention", "moe"]
     if "compress_ratios" in config:
         config |= {"compress_ratios": [0, 4, 128, 4, 4, 0], "num_hash_layers": 2, "num_key_value_heads": 1}
         config |= {"qk_rope_head_dim": 8, "sliding_window": 8}

@@ -628,6 +628,28 @@ _NEMOTRON_3_SUPER: Config = {
     "routed_scaling_factor": 5.0,
 }
 
+_NEMOTRON_3_ULTRA: Config = {
+    key: value
+    for key, value in _NEMOTRON_3_SUPER.items()
+    if key not in ("hybrid_override_pattern", "mtp_hybrid_override_pattern", "num_hidden_layers")
+} | {
+    "hidden_size": 8192,
+    "intermediate_size": 5120,
+    "layers_block_type": [
+        {"M": "mamba", "*": "attention", "E": "moe"}[letter]
+        for letter in (
+            "MEMEMEM*EMEMEM*EMEMEMEM*EMEMEMEM*EMEMEM*EMEMEMEM*EMEMEMEM*EMEMEM*"
+            "EMEMEMEM*EMEMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME"
+        )
+    ],
+    "mamba_num_heads": 256,
+    "moe_intermediate_size": 5120,
+    "moe_latent_size": 2048,
+    "moe_shared_expert_intermediate_size": 10240,
+    "mtp_layers_block_type": ["attention", "moe"],
+    "num_attention_heads": 64,
+}
+
 CONFIGS: dict[str, Config] = {
     "GLM-5.2": _GLM_52,
     "GLM-5.2-FP8": {
@@ -673,6 +695,7 @@ CONFIGS: dict[str, Config] = {
     "MiMo-V2-Flash-BF16": _MIMO_V2_FLASH,
     "Nemotron-3-Super-120B-A12B": _NEMOTRON_3_SUPER,
     "Nemotron-3-Nano-30B-A3B": _NEMOTRON_3_NANO,
+    "Nemotron-3-Ultra-550B-A55B": _NEMOTRON_3_ULTRA,
     "Nemotron-3.5-Lightning-30B-A3B": {
         **_NEMOTRON_3_NANO,
         "mtp_hybrid_override_pattern": "*E",

@@ -339,7 +339,9 @@ def _deepseek_v4(c: Config) -> list[_Part]:
 
 def _nemotron(c: Config) -> list[_Part]:
     """Nemotron-3: one block a layer, Mamba-2, attention or experts; no gates; a latent space for experts, and MTP."""
-    h, pattern, latent = c["hidden_size"], c["hybrid_override_pattern"], c.get("moe_latent_size", 0)
+    h, latent = c["hidden_size"], c.get("moe_latent_size", 0)
+    words = {"mamba": "M", "attention": "*", "moe": "E"}
+    pattern = "".join(map(words.__getitem__, c.get("layers_block_type", ()))) or c["hybrid_override_pattern"]
     heads, groups, state = c["mamba_num_heads"], c["n_groups"], c["ssm_state_size"]
     inner = heads * c["mamba_head_dim"]
     channels = inner + 2 * groups * state
@@ -347,7 +349,7 @@ def _nemotron(c: Config) -> list[_Part]:
     experts, width, shared = c["n_routed_experts"], c["moe_intermediate_size"], c["moe_shared_expert_intermediate_size"]
     query, key = c["num_attention_heads"] * c["head_dim"], c["num_key_value_heads"] * c["head_dim"]
     drafts = c.get("num_nextn_predict_layers", 0)
-    parts = [part for part in _ends(c) if part.role != "norm"]
+    parts = [part for part in _ends({**c, "num_hidden_layers": len(pattern)}) if part.role != "norm"]
     parts += [
         _Part("norm", False, len(pattern) + 1, plain=h, plain_tensors=1),
         _Part(
@@ -458,6 +460,11 @@ PUBLISHED: dict[str, Published] = {
         f"{_HUB}: BF16 123,611,012,096, F32 20,992",
         bytes=2 * 123_611_012_096 + 4 * 20_992,
         elements=123_611_012_096 + 20_992,
+    ),
+    "Nemotron-3-Ultra-550B-A55B": Published(
+        "safetensors total quoted in a public calculator: 560,524,578,816 in BF16; 1,121 GB in a deployment's notes",
+        bytes=2 * 560_524_578_816 + 4 * 49 * 512,
+        elements=560_524_578_816 + 49 * 512,
     ),
     "MiniMax-M2.5": Published(f"{_HUB}; bytes of its twin MiniMax-M2", bytes=230_121_630_720, elements=228_703_644_928),
     "Mixtral-8x7B-v0.1": Published("published index", bytes=93_405_585_408),

@@ -39,7 +39,7 @@ from .configs import CONFIGS, config
 from .headers import Variant, headers_for
 from .test_every_family import rows_beside, run
 
-NANO, SUPER = "Nemotron-3-Nano-30B-A3B", "Nemotron-3-Super-120B-A12B"
+NANO, SUPER, ULTRA = "Nemotron-3-Nano-30B-A3B", "Nemotron-3-Super-120B-A12B", "Nemotron-3-Ultra-550B-A55B"
 
 
 @cache
@@ -65,16 +65,18 @@ def gate(folder: Path, *words: object, code: int = 0) -> Any:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
-@pytest.mark.parametrize("name", [NANO, SUPER])
+@pytest.mark.parametrize("name", [NANO, SUPER, ULTRA])
 def test_what_is_quantized_passes_the_gate(name: str, engine: str) -> None:
     assert run("verify", source(name), quantized(name))["ok"]
     assert gate(quantized(name), "--engine", engine, "--depth", "full", "--source", source(name))["decision"] == "pass"
 
 
-def test_streamed_logits_of_experts_in_the_models_own_space() -> None:
-    """Every family's test has those of Super, whose experts are in a space of their own."""
+@pytest.mark.parametrize("name", [NANO, ULTRA])
+def test_streamed_logits_are_those_of_transformers(name: str) -> None:
+    """Of experts in the model's own space, and of layers listed by words without a number of them; every family's test
+    has those of Super, whose experts are in a space of their own."""
     ids = sequences(256)
-    for got, want in zip(streamed_logits(source(NANO), ids), whole_logits(source(NANO), ids), strict=True):
+    for got, want in zip(streamed_logits(source(name), ids), whole_logits(source(name), ids), strict=True):
         assert torch.equal(got, want)
 
 

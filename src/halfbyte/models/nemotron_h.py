@@ -3,8 +3,10 @@ mixer, attention without positions, or experts. Experts have no gate: down(relu(
 in a narrower space than the model's (latent mixture of experts).
 
 Sources: config.json of Nemotron-3-Nano-30B-A3B-NVFP4 and of Nemotron-3-Super-120B-A12B-NVFP4, and what their headers
-hold, as a public loader pins it; totals of the published safetensors; transformers 5.23 `models/nemotron_h`, which
-saves the published names and leaves `mtp.*` out; for the names inside `mtp.*` vLLM at 01ca277, nemotron_h_mtp.py.
+hold, as a public loader pins it; Ultra's sizes and layers from Megatron-LM at 0732182 (examples/post_training/modelopt/
+conf/nvidia) and notes on its config.json, which lists layers by words; totals of the published safetensors;
+transformers 5.23 `models/nemotron_h`, which saves the published names and leaves `mtp.*` out; for the names inside
+`mtp.*` vLLM at 01ca277, nemotron_h_mtp.py.
 """
 
 from collections.abc import Iterable, Iterator
