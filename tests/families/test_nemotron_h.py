@@ -445,7 +445,7 @@ UNKNOWN = [
     ("backbone.layers.1.mixer.experts.0.gate_proj.weight", "no such expert tensor"),
     ("backbone.layers.1.mixer.experts.4.up_proj.weight", "the config has 4 experts"),
     ("backbone.layers.6.norm.weight", "the config has layers 0 to 4"),
-    ("mtp.layers.2.norm.weight", "no such module in this family"),
+    ("mtp.layers.2.norm.weight", "no such module in the 1 MTP layer"),
     ("model.layers.1.norm.weight", "this checkpoint's name of it is 'backbone.layers.1.norm.weight'"),
 ]
 

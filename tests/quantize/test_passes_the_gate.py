@@ -35,6 +35,9 @@ FAMILIES = (
     "Hunyuan-A13B",
     "MiMo-V2-Flash-BF16",
     "DeepSeek-V4-Flash-BF16",
+    "Nemotron-3-Nano-30B-A3B",
+    "Nemotron-3-Super-120B-A12B",
+    "Nemotron-3-Ultra-550B-A55B",
 )
 RECIPES: tuple[Any, ...] = (
     "nvfp4-routed-experts",
@@ -46,6 +49,8 @@ RECIPES: tuple[Any, ...] = (
     {"shared_expert": "nvfp4"},
     {"dense_mlp": {"down_proj": "nvfp4"}, "routed_expert": "nvfp4"},
     {"attention": {"q_proj": "nvfp4"}},
+    {"linear_attention": {"in_proj": "nvfp4", "out_proj": "nvfp4"}, "routed_expert": "nvfp4"},
+    {"latent": "nvfp4", "routed_expert": "nvfp4"},
 )
 
 NUMBERS = ("BF16", "F16", "F32")

@@ -191,6 +191,8 @@ class RoleMap:
 
     def _why(self, pieces: list[str]) -> tuple[str, str]:
         """Why nothing in the list has this name, and which number of the config it contradicts (UnknownTensorError)."""
+        if pieces[0] == "mtp":
+            return f"no such module in the {self.mtp_layers} MTP layer(s) of the config", "family"
         if pieces[:2] != LAYERS.split(".") or len(pieces) < 5:
             return "no such module in this family", "family"
         layer, last = self._number(pieces[2]), self.layers + self.mtp_layers
