@@ -103,6 +103,21 @@ MIMO = {
     "swa_num_key_value_heads": 4,
     "vocab_size": VOCABULARY,
 }
+NEMOTRON = {
+    "head_dim": 64,
+    "hidden_size": HIDDEN,
+    "hybrid_override_pattern": "MEM*E",
+    "intermediate_size": 256,
+    "mamba_num_heads": 16,
+    "max_position_embeddings": 2048,
+    "moe_intermediate_size": 256,
+    "moe_shared_expert_intermediate_size": 256,
+    "n_routed_experts": 16,
+    "num_attention_heads": 8,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 5,
+    "vocab_size": VOCABULARY,
+}
 VISION = {
     "deepstack_visual_indexes": [],
     "depth": 2,
@@ -152,9 +167,9 @@ def tensors_of(config: dict[str, Any], one_centred: bool, outer: Callable[[str],
         elif len(shape) == 1:
             plain = "linear_attn.norm" in name or not (one_centred or name.endswith("bias"))
             values = 0.1 * values + plain
-        elif "embed_tokens" not in name:
-            router = name.endswith("mlp.gate.weight")
-            gain = 2.5 if "lm_head" in name else 2 if router else 1.5 if "mlp" in name else 1
+        elif "embed" not in name:
+            router = name.endswith((".mlp.gate.weight", ".mixer.gate.weight"))
+            gain = 2.5 if "lm_head" in name else 2 if router else 1.5 if "mlp" in name or "expert" in name else 1
             values *= gain / shape[-1] ** 0.5
         found[outer(name)] = values.astype(dtypes[dtype])
     return found
@@ -236,6 +251,11 @@ def mimo_v2_flash() -> tuple[dict[str, Any], Tensors]:
     return config, tensors_of(config, one_centred=False)
 
 
+def nemotron_h() -> tuple[dict[str, Any], Tensors]:
+    config = text_config("Nemotron-3-Nano-30B-A3B", NEMOTRON)
+    return config, tensors_of(config, one_centred=False)
+
+
 def qwen3_vl_moe() -> tuple[dict[str, Any], Tensors]:
     """The text model of Qwen3-VL beside a tower, its experts one by one."""
     import ml_dtypes
@@ -272,6 +292,7 @@ MADE = {
     "ernie4_5_moe": ernie4_5_moe,
     "hunyuan_v1_moe": hunyuan_v1_moe,
     "mimo_v2_flash": mimo_v2_flash,
+    "nemotron_h": nemotron_h,
     "qwen3_vl_moe": qwen3_vl_moe,
     "qwen3_next": qwen3_next,
     "qwen3_5_moe": qwen3_5_moe,
