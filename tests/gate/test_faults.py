@@ -112,3 +112,11 @@ def test_experts_without_a_gate_in_vllms_kernel_for_blackwell(tmp_path: Path) ->
         assert severities(folder, engine, hardware, "gate_proj wrong") == [], (engine, hardware)
     gated = made(tmp_path / "gated", "Qwen3-30B-A3B")
     assert severities(gated, "vllm@0.27", "b200x8", "gate_proj wrong") == []
+
+
+def test_half_floats_divide_a_shared_expert_in_vllm(tmp_path: Path) -> None:
+    for name in ("GLM-4.7", "Nemotron-3-Nano-30B-A3B"):
+        folder = made(tmp_path / name, name, torch_dtype="float16", dtype="float16", routed_scaling_factor=2.5)
+        assert severities(folder, "vllm@0.26", "h100x8", "float16") == ["deny"], name
+    usual = made(tmp_path / "usual", "Nemotron-3-Nano-30B-A3B")
+    assert severities(usual, "vllm@0.26", "h100x8", "float16") == []

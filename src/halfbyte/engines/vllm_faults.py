@@ -23,7 +23,9 @@ FAULTS = (
         what="in float16 the shared expert's output is divided by routed_scaling_factor, 16-bit weights too",
         helps="--dtype bfloat16",
         flag="--dtype bfloat16",
-        shows=lambda loaded, file: file == "glm4_moe" and loaded.routed_scale != 1 and loaded.dtype == "float16",
+        shows=lambda loaded, file: (
+            file in ("glm4_moe", "nemotron_h") and loaded.routed_scale != 1 and loaded.dtype == "float16"
+        ),
         seen=RUN,
         known=WAS_RUN,
     ),

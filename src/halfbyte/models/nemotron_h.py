@@ -195,7 +195,9 @@ FAMILY = Family(
             reasoning_parser="nemotron_v3",
             tool_parser="qwen3_coder",
             asks_router=False,
-            router_known=Known("read", "vLLM at 00b08dc, nemotron_h.py: GateLinear without a quantization config"),
+            router_known=Known(
+                "run", "vLLM 0.26.0 on one H200; nemotron_h.py at 00b08dc: GateLinear without a quantization config"
+            ),
         ),
         "sglang": Support(
             file="nemotron_h",
