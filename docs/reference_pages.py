@@ -126,8 +126,10 @@ def families() -> Iterator[str]:
             router = "" if engine == "transformers" else asked[support.asks_router]
             file = f"`{support.file}.py`" if support.file else ""
             yield f"| `{name}` | {engine} | {since} | {file} | {router}{where} |"
-    yield "\nRun on an H100: vLLM 0.26 with fifteen families (nemotron_h on an H200), SGLang 0.5.15.post1 with six: "
-    yield "[engines](engines.md).\n"
+    yield (
+        "\nRun on an H100: vLLM 0.26 with fifteen families (nemotron_h on an H200), SGLang 0.5.15.post1 with six: "
+        "[engines](engines.md).\n"
+    )
     yield from ["| not read | why |", "|---|---|"]
     on_paper = {name: f"planned on paper alone: {one.paper_only}" for name, one in FAMILIES.items() if one.paper_only}
     yield from (f"| `{name}` | {cell(reason)} |" for name, reason in (on_paper | REASONS).items())
