@@ -89,6 +89,8 @@ def small_config(name: str) -> dict[str, Any]:
         config["hybrid_override_pattern"] = "MEM*E"
     if "layers_block_type" in config:
         config["layers_block_type"] = ["mamba", "moe", "mamba", "attention", "moe"]
+    if config["model_type"] == "gpt_oss":
+        config |= {"layer_types": config["layer_types"][:5], "sliding_window": 8, "pad_token_id": 0, "eos_token_id": 2}
     if "compress_ratios" in config:
         config |= {"compress_ratios": [0, 4, 128, 4, 4, 0], "num_hash_layers": 2, "num_key_value_heads": 1}
         config |= {"qk_rope_head_dim": 8, "sliding_window": 8}

@@ -29,6 +29,7 @@ from families.headers import Variant, headers_for
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.formats.nvfp4.stored import FORMAT as NVFP4
+from halfbyte.models import roles_of
 from halfbyte.search.damage import _modules, _Once, _Rounded
 from halfbyte.search.groups import groups_of
 from halfbyte.stream.branch import Branch
@@ -52,7 +53,8 @@ def main() -> None:
     with Checkpoint.open(asked.folder) as source:
         groups = [group for group in groups_of(source, NVFP4) if group.layer == 1]
         modules, once, size = _modules(source, set(groups)), _Once(), source.bytes
-    rounded = [_Rounded({group: NVFP4}, modules, once) for group in groups]
+        first = len(roles_of(source.config).expert_projections) - 1
+    rounded = [_Rounded({group: NVFP4}, modules, once, first) for group in groups]
     along: list[Branch] = [Branch(0) for _ in range(asked.branches)]
     runs: dict[str, Sequence[Branch]] = {
         "the model alone": [],

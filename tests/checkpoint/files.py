@@ -27,6 +27,7 @@ SETS = (
     "ERNIE-4.5-21B-A3B",
     "Hunyuan-A13B",
     "MiMo-V2-Flash-BF16",
+    "gpt-oss-20b",
     "DeepSeek-V4-Flash-BF16",
     "Nemotron-3-Super-120B-A12B",
     "Nemotron-3-Nano-30B-A3B",

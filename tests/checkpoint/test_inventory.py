@@ -46,7 +46,7 @@ def groups_of(name: str) -> list[dict[str, Any]]:
     assert found == labels
     assert sum(len(entry.tensors) for entry in entries) == expected(name).tensors
     groups = grouped(summed(entries))
-    scales = tuple(f".{part}" for part in SCALE_PARTS)
+    scales = (*(f".{part}" for part in SCALE_PARTS), "_scales")
     assert sum(group["tensors"] for group in groups) == sum(not tensor.endswith(scales) for tensor in labels)
     return groups
 

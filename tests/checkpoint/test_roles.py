@@ -23,11 +23,12 @@ def test_every_tensor_of_a_published_checkpoint(name: str) -> None:
     for tensor, label in wanted.items():
         role = roles.role(tensor)
         assert (role.role, role.mtp) == label
-        assert tensor in (f"{role.module}.{role.part}".lstrip("."), role.module if role.fused else None)
+        assert tensor == role.named(role.part).lstrip(".")
         assert (role.layer is not None) == tensor.startswith(
             (f"{roles.layers_path}.{role.layer}.", "mtp.", "model.mtp")
         )
-        assert (role.expert is not None) == (label[0] == "routed_expert" and not role.fused)
+        one = label[0] == "routed_expert" and role.projection is not None and not role.fused
+        assert (role.expert is not None) == one
         if role.expert is not None:
             assert f".experts.{role.expert}." in tensor
             assert role.layer is not None

@@ -511,6 +511,53 @@ _MIMO_V2_FLASH: Config = {
     "vocab_size": 152576,
 }
 
+_GPT_OSS_20B: Config = {
+    "architectures": ["GptOssForCausalLM"],
+    "model_type": "gpt_oss",
+    "attention_bias": True,
+    "attention_dropout": 0.0,
+    "eos_token_id": 200002,
+    "experts_per_token": 4,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 2880,
+    "initial_context_length": 4096,
+    "intermediate_size": 2880,
+    "layer_types": ["sliding_attention", "full_attention"] * 12,
+    "max_position_embeddings": 131072,
+    "num_attention_heads": 64,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 8,
+    "num_local_experts": 32,
+    "pad_token_id": 199999,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 32.0,
+        "original_max_position_embeddings": 4096,
+        "rope_type": "yarn",
+        "truncate": False,
+    },
+    "rope_theta": 150000,
+    "router_aux_loss_coef": 0.9,
+    "sliding_window": 128,
+    "swiglu_limit": 7.0,
+    "tie_word_embeddings": False,
+    "vocab_size": 201088,
+}
+
+GPT_OSS_MXFP4: Config = {
+    "modules_to_not_convert": [
+        "model.layers.*.self_attn",
+        "model.layers.*.mlp.router",
+        "model.embed_tokens",
+        "lm_head",
+    ],
+    "quant_method": "mxfp4",
+}
+
 _DEEPSEEK_V4: Config = {
     "architectures": ["DeepseekV4ForCausalLM"],
     "model_type": "deepseek_v4",
@@ -700,6 +747,15 @@ CONFIGS: dict[str, Config] = {
         **_NEMOTRON_3_NANO,
         "mtp_hybrid_override_pattern": "*E",
         "num_nextn_predict_layers": 1,
+    },
+    "gpt-oss-20b": {**_GPT_OSS_20B, "quantization_config": GPT_OSS_MXFP4},
+    "gpt-oss-20b-BF16": _GPT_OSS_20B,
+    "gpt-oss-120b": {
+        **_GPT_OSS_20B,
+        "layer_types": ["sliding_attention", "full_attention"] * 18,
+        "num_hidden_layers": 36,
+        "num_local_experts": 128,
+        "quantization_config": GPT_OSS_MXFP4,
     },
     "MiniMax-M2.5": {**_MINIMAX_M25, "quantization_config": _MINIMAX_FP8},
     "MiniMax-M2.5-BF16": _MINIMAX_M25,

@@ -70,7 +70,9 @@ class _Part:
         return storage.nvfp4 and self.role == "routed_expert" and not self.mtp
 
     def _tensors_a_matrix(self, storage: Variant) -> int:
-        return 2 if storage.fp8 else 4 if self._nvfp4(storage) else 1
+        if storage.fp8 or (storage.mxfp4 and self.role == "routed_expert"):
+            return 2
+        return 4 if self._nvfp4(storage) else 1
 
 
 def _mlp(hidden: int, width: int, copies: int = 1) -> tuple[tuple[int, int, int], ...]:
@@ -274,6 +276,22 @@ def _mimo(c: Config) -> list[_Part]:
     ]
 
 
+def _gpt_oss(c: Config) -> list[_Part]:
+    """gpt-oss: biases everywhere, a sink in each head, two stacks of experts."""
+    h, layers, experts, width = c["hidden_size"], c["num_hidden_layers"], c["num_local_experts"], c["intermediate_size"]
+    attention = _gqa_part(c, layers, False, bias=True, norm=0)
+    sinks = _Part("attention", False, layers, plain=h + c["num_attention_heads"], plain_tensors=2)
+    biases = _Part("routed_expert", False, layers, plain=experts * (2 * width + h), plain_tensors=2)
+    return [
+        *_ends(c),
+        attention,
+        sinks,
+        _Part("router", False, layers, plain=experts * h + experts, plain_tensors=2),
+        _expert_part(h, width, experts, layers, False, True),
+        biases,
+    ]
+
+
 def _deepseek_v4(c: Config) -> list[_Part]:
     """DeepSeek-V4: window, compressed keys with and without an indexer, streams, experts by token in three layers."""
     h, layers, experts, width = (
@@ -379,6 +397,7 @@ def _nemotron(c: Config) -> list[_Part]:
 _ALONE = {
     "deepseek_v4": _deepseek_v4,
     "ernie4_5_moe": _ernie,
+    "gpt_oss": _gpt_oss,
     "hunyuan_v1_moe": _hunyuan,
     "mimo_v2_flash": _mimo,
     "nemotron_h": _nemotron,
@@ -443,6 +462,7 @@ PUBLISHED: dict[str, Published] = {
     "DeepSeek-V4-Flash-0731": Published(
         "pinned identity of the published index in a public loader", tensors=72_317, bytes=166_878_536_440
     ),
+    "gpt-oss-20b": Published("header report of the checkpoint", tensors=459, elements=11_956_805_184),
     "GLM-4.7": Published(_HUB, elements=358_337_791_296),
     "GLM-4.7-Flash": Published("pinned inventory of the published index in a public loader's tests", tensors=9_703),
     "GLM-4.5-Air": Published(_HUB, elements=110_468_824_832),

@@ -41,6 +41,8 @@ _VARIANTS: dict[str, Variant] = {
     "DeepSeek-V4-Flash-0731": Variant(fp8=True, mxfp4=True),
     "GLM-5.2-fused": Variant(fused=True, mtp=False),
     "GLM-5.2-fused-mtp": Variant(fused=True),
+    "gpt-oss-20b": Variant(mxfp4=True),
+    "gpt-oss-120b": Variant(mxfp4=True),
     "DeepSeek-V3": Variant(fp8=True),
     "DeepSeek-V3.2": Variant(fp8=True),
     "Kimi-K2-Instruct": Variant(fp8=True),
@@ -75,7 +77,11 @@ class _Writer:
         """One tensor of the list under its own name; linears in the variant's format."""
         label = (str(tensor.role), tensor.mtp)
         is_linear = len(tensor.shape) == 2 and tensor.projection is not None and tensor.projection not in PLAIN
-        if is_linear and self.variant.mxfp4:
+        if tensor.stack and self.variant.mxfp4:
+            experts, inputs, outputs = tensor.shape
+            self.tensor(f"{name}_blocks", (experts, outputs, inputs // 32, 16), label, "U8")
+            self.tensor(f"{name}_scales", (experts, outputs, inputs // 32), label, "U8")
+        elif is_linear and self.variant.mxfp4 and self.variant.fp8:
             (rows, columns), owner = tensor.shape, name.removesuffix("weight")
             if label[0] == "routed_expert":
                 self.tensor(name, (rows, columns // 2), label, "I8")
@@ -107,7 +113,7 @@ def _stored(tensors: list[Described], stored: Variant) -> Iterator[tuple[Describ
     """The tensors of a checkpoint and their names, an expert's linears side by side. `tensors` are of one place."""
     for tensor in tensors:
         if tensor.stack:
-            if stored.fused:
+            if stored.fused or tensor.promised:
                 yield tensor, _as_transformers_saves(tensor)
         elif tensor.promised and "{e}" not in tensor.name:
             yield tensor, _as_transformers_saves(tensor) if stored.fused else tensor.name

@@ -1,7 +1,7 @@
 """The tensors of published checkpoints as listed in public reports of their headers: names, shapes, dtypes; no weights.
 
 A line is `name shape dtype`; `A-B` in a name stands for each number from A to B, `A-B/2` for every second. b, f, 8, i,
-w, q: BF16, F32, F8_E4M3, I8, I32, I64. What is listed as `name*` also has the block scales of FP8 beside it
+u, w, q: BF16, F32, F8_E4M3, I8, U8, I32, I64. What is listed as `name*` also has the block scales of FP8 beside it
 (`weight_scale_inv`, one for 128 x 128; float32, or bf16 where the line ends in `8b`); as `name+` DeepSeek-V4's
 (`scale`, F8_E8M0; of I8 one for 32 numbers, which are 16 bytes), as `name=` one for each row (`weight_scale`, F32).
 """
@@ -14,7 +14,7 @@ from math import ceil, prod
 
 from .configs import CONFIGS, Config
 
-DTYPES = {"b": "BF16", "f": "F32", "8": "F8_E4M3", "i": "I8", "w": "I32", "q": "I64"}
+DTYPES = {"b": "BF16", "f": "F32", "8": "F8_E4M3", "i": "I8", "u": "U8", "w": "I32", "q": "I64"}
 RANGE = re.compile(r"(?<=\.)(\d+)-(\d+)(?:/(\d+))?(?=\.)")
 
 
@@ -606,6 +606,30 @@ patch_merge_mlp.linear_2.weight 6144x6144 b
 {_M3_VISION}pre_layrnorm.bias 1280 b
 {_M3_VISION}pre_layrnorm.weight 1280 b
 """
+GPT_OSS_20B = """
+lm_head.weight 201088x2880 b
+model.embed_tokens.weight 201088x2880 b
+model.layers.0-23.input_layernorm.weight 2880 b
+model.layers.0-23.mlp.experts.down_proj_bias 32x2880 b
+model.layers.0-23.mlp.experts.down_proj_blocks 32x2880x90x16 u
+model.layers.0-23.mlp.experts.down_proj_scales 32x2880x90 u
+model.layers.0-23.mlp.experts.gate_up_proj_bias 32x5760 b
+model.layers.0-23.mlp.experts.gate_up_proj_blocks 32x5760x90x16 u
+model.layers.0-23.mlp.experts.gate_up_proj_scales 32x5760x90 u
+model.layers.0-23.mlp.router.bias 32 b
+model.layers.0-23.mlp.router.weight 32x2880 b
+model.layers.0-23.post_attention_layernorm.weight 2880 b
+model.layers.0-23.self_attn.k_proj.bias 512 b
+model.layers.0-23.self_attn.k_proj.weight 512x2880 b
+model.layers.0-23.self_attn.o_proj.bias 2880 b
+model.layers.0-23.self_attn.o_proj.weight 2880x4096 b
+model.layers.0-23.self_attn.q_proj.bias 4096 b
+model.layers.0-23.self_attn.q_proj.weight 4096x2880 b
+model.layers.0-23.self_attn.sinks 64 b
+model.layers.0-23.self_attn.v_proj.bias 512 b
+model.layers.0-23.self_attn.v_proj.weight 512x2880 b
+model.norm.weight 2880 b
+"""
 _FROM_THE_FOURTH = [0] * 3 + [1] * 57
 MINIMAX_M3_CONFIG: Config = {
     "model_type": "minimax_m3_vl",
@@ -658,6 +682,7 @@ PUBLISHED = {
     ),
     "Kimi-K2.6": Published(_beside_a_tower("kimi_k25", "Kimi-K2-BF16"), 208_550, KIMI_K26, 170_738_182_128),
     "MiniMax-M3": Published(MINIMAX_M3_CONFIG, 23_416, MINIMAX_M3, 427_040_140_160),
+    "gpt-oss-20b": Published("gpt-oss-20b", 459, GPT_OSS_20B, 11_956_805_184),
     "DeepSeek-R1": Published("DeepSeek-V3", 91_991, _deepseek(61, 3, 128, 256, 129280, more=_deepseek_mtp("b"))),
     "DeepSeek-V3.2": Published(
         "DeepSeek-V3.2", 92_425, _deepseek(61, 3, 128, 256, 129280, "f", _deepseek_mtp("f") + _INDEXER)

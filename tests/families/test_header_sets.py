@@ -12,7 +12,7 @@ from .expected import DTYPE_BYTES, PUBLISHED, expected
 from .headers import ROLES, header_set, role_set
 
 RECORDED = json.loads(Path(__file__).with_name("recorded.json").read_text())
-SCALES = (".scale", ".weight_scale_inv", ".weight_scale", ".weight_scale_2", ".input_scale")
+SCALES = (".scale", "_scales", ".weight_scale_inv", ".weight_scale", ".weight_scale_2", ".input_scale")
 
 
 def _parameters(name: str, dtype: str, shape: tuple[int, ...]) -> int:
@@ -73,7 +73,14 @@ def test_glm_52_mtp_layer() -> None:
 
 @pytest.mark.parametrize(
     ("name", "billions"),
-    [("DeepSeek-V3", 671.03), ("DeepSeek-V3.2", 671.88), ("GLM-4.7", 352.80), ("GLM-4.5-Air", 106.85)],
+    [
+        ("DeepSeek-V3", 671.03),
+        ("DeepSeek-V3.2", 671.88),
+        ("GLM-4.7", 352.80),
+        ("GLM-4.5-Air", 106.85),
+        ("gpt-oss-20b", 20.91),
+        ("gpt-oss-120b", 116.83),
+    ],
 )
 def test_main_model_without_mtp(name: str, billions: float) -> None:
     main = sum(count for (_, mtp), count in expected(name).roles.items() if not mtp)

@@ -60,7 +60,7 @@ def test_every_promised_tensor_is_published(name: str) -> None:
 
 def stored_as(name: str) -> Iterator[str]:
     """A tensor's name, as packed integers, and in a stack of experts."""
-    yield from (name, f"{name}_packed")
+    yield from (name, f"{name}_packed", f"{name}_blocks")
     path, found, last = name.partition(".experts.0.")
     if found:
         yield f"{path}.experts.{'down_proj' if last == 'down_proj.weight' else 'gate_up_proj'}"

@@ -2,8 +2,9 @@
 
     python tests/golden/record.py vectors                   # nvfp4_vectors.npz and modelopt_bugs.json
     python tests/golden/record.py tiny-glm --checkpoint DIR # tiny_glm_modelopt.json
+    python tests/golden/record.py stacks --checkpoint DIR   # gpt_oss_modelopt.json; DIR by tests/quantize/stacked.py
 
-Both write next to this file (``--out DIR`` changes that). Nothing here re-implements NVFP4: every recorded byte is
+All write next to this file (``--out DIR`` changes that). Nothing here re-implements NVFP4: every recorded byte is
 what ModelOpt returned. Sources are built so that the hard inputs (exact ties and their neighbours, every block scale
 byte, subnormals, saturation) surely occur, and the script asserts that they do.
 
@@ -511,6 +512,61 @@ def record_tiny_glm(src: Path, out: Path, calibration: Path, rows: int, max_toke
     print(f"{path.name}: {len(modules)} matrices, {path.stat().st_size} bytes")
 
 
+def record_stacks(src: Path, out: Path) -> None:
+    """Export a small gpt-oss (DIR/bf16) with ModelOpt, and cast the stacks of a published one (DIR/mxfp4)."""
+    sys.path.insert(0, str(HERE.parents[1] / "benchmarks" / "peers"))
+    import quantize_modelopt as peer
+    from modelopt.torch.export.shard_cast_utils import mxfp4_kmax, quantize_mxfp4_to_nvfp4_lossless
+
+    scratch = Path(tempfile.mkdtemp(prefix="golden-"))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            peer.run(src / "bf16", scratch, None, 4, 64)
+        tensors = read_export(scratch)
+        hf_quant_config = json.loads((scratch / "hf_quant_config.json").read_text(encoding="utf-8"))
+    finally:
+        shutil.rmtree(scratch)
+    published, cast = read_export(src / "mxfp4"), {}
+    for name in sorted(published):
+        if not name.endswith("_blocks"):
+            continue
+        stack, blocks = name.removesuffix("_blocks"), published[name]
+        scales = published[f"{stack}_scales"]
+        codes, block_scales, scale_2, kept, total = quantize_mxfp4_to_nvfp4_lossless(
+            blocks.flatten(-2), scales, mxfp4_kmax(scales), "cpu"
+        )
+        cast[stack] = {
+            "weight_sha256": sha256(codes.transpose(-2, -1)),
+            "weight_scale_sha256": sha256(block_scales.transpose(-2, -1)),
+            "weight_scale_2": float_hex(scale_2),
+            "lossless_blocks": [int(kept), int(total)],
+        }
+    result = {
+        "versions": {
+            "modelopt": modelopt.__version__,
+            "torch": torch.__version__,
+            "transformers": peer.transformers.__version__,
+        },
+        "notes": [
+            "tensors: dtype, shape and sha256 of every tensor of the export of DIR/bf16, raw bytes, row-major",
+            "input_scales: float32 bits in hex; they depend on BF16 arithmetic of the calibration machine",
+            "cast: of the stacks of DIR/mxfp4 under one second scale a stack, then turned as the export turns them",
+        ],
+        "hf_quant_config": hf_quant_config,
+        "tensors": {
+            name: [str(value.dtype).removeprefix("torch."), list(value.shape), sha256(value.reshape(-1))]
+            for name, value in sorted(tensors.items())
+        },
+        "input_scales": {
+            name: float_hex(value) for name, value in sorted(tensors.items()) if name.endswith("_input_scale")
+        },
+        "cast": cast,
+    }
+    path = out / "gpt_oss_modelopt.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{path.name}: {len(tensors)} tensors, {path.stat().st_size} bytes")
+
+
 def main() -> None:
     """Command line entry point."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -522,10 +578,14 @@ def main() -> None:
     tiny.add_argument("--calibration", type=Path, help="JSON lines (default: DIR/calibration.jsonl)")
     tiny.add_argument("--rows", type=int, default=8, help="calibration rows")
     tiny.add_argument("--max-tokens", type=int, default=256, help="tokens kept of each calibration row")
+    stacks = commands.add_parser("stacks", help="hashes of ModelOpt's stacks of experts")
+    stacks.add_argument("--checkpoint", type=Path, required=True, help="what tests/quantize/stacked.py wrote")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.command == "vectors":
         record_vectors(args.out)
+    elif args.command == "stacks":
+        record_stacks(args.checkpoint, args.out)
     else:
         calibration = args.calibration or args.checkpoint / "calibration.jsonl"
         record_tiny_glm(args.checkpoint, args.out, calibration, args.rows, args.max_tokens)

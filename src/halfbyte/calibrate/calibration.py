@@ -18,7 +18,8 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import load
 from halfbyte.data.tokenizer import open_tokenizer
 from halfbyte.disk import check_output
-from halfbyte.errors import OutputError, said
+from halfbyte.errors import OutputError, UsageError, said
+from halfbyte.models import roles_of
 from halfbyte.process import peak_rss_bytes
 from halfbyte.progress import Progress
 
@@ -76,6 +77,13 @@ def calibrate(
     with ExitStack() as stack:
         source = stack.enter_context(Checkpoint.of(src))
         check_output(output, [*source.kept_apart(), *map(Path, data)])
+        if options.per_expert and roles_of(source.config).family.stacked:
+            raise UsageError(
+                said(
+                    "{per_expert}: {src}'s experts are stacks with one input_scale for all of them", src=source.folder
+                ),
+                hint=said("leave {per_expert} out"),
+            )
         documents = load(list(data), open_tokenizer(source.folder), **sampling)
         left_out = held_out(len(documents.documents))
         if options.ray is None:

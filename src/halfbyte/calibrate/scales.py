@@ -15,9 +15,9 @@ from halfbyte.models.role_map import RoleMap
 
 def group_modules(roles: RoleMap, layer: int) -> tuple[str, str]:
     """Names that stand for the gate/up and the down projections of all experts of a layer."""
-    container = roles.expert_module(layer, 0, "down_proj").partition(".experts.")[0]
+    container = roles.experts_path(layer)
     first, last = group_names(roles)
-    return f"{container}.experts.{first}", f"{container}.experts.{last}"
+    return f"{container}.{first}", f"{container}.{last}"
 
 
 def group_names(roles: RoleMap) -> tuple[str, str]:

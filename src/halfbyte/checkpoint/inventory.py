@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnknownTensorError
-from halfbyte.formats.catalogue import LINEAR_PARTS, NUMBER_PARTS, SCALE_PARTS, format_called, recognised
+from halfbyte.formats.catalogue import (
+    LINEAR_PARTS,
+    NUMBER_PARTS,
+    SCALE_PARTS,
+    STACK_NUMBERS,
+    STACK_PARTS,
+    STACKS,
+    format_called,
+    recognised,
+    recognised_stack,
+)
 from halfbyte.formats.storage import BARE_SCALE, SCALE, WEIGHT, StorageFormat
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
@@ -38,7 +48,8 @@ class Entry(NamedTuple):
     @property
     def form(self) -> StorageFormat:
         """What the format's name stands for."""
-        return format_called(self.format)
+        found = STACKS.get(self.format) if self.role.fused else None
+        return format_called(self.format) if found is None else found
 
     @property
     def parameters(self) -> int:
@@ -81,7 +92,7 @@ def each_entry(
             on_damage(name, error)
             continue
         try:
-            if not follows:
+            if not follows and (not role.fused or role.part == _first_of_stack(role, tensors)):
                 yield _entry(role, _parts(role, tensor, parts, tensors), known)
         except CheckpointError as error:
             on_damage(role.module, error)
@@ -104,6 +115,11 @@ def _follows(name: str, parts: list[str], tensors: Mapping[str, Tensor], roles: 
     return False
 
 
+def _first_of_stack(role: TensorRole, tensors: Mapping[str, Tensor]) -> str:
+    """The part that stands for all of a stack: its numbers, where they are there."""
+    return next((part for part in STACK_PARTS if role.named(part) in tensors), role.part)
+
+
 def _parts(role: TensorRole, tensor: Tensor, parts: list[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All that is stored of one entry, `tensor` first. Raises CheckpointError for a stack that is there twice."""
     found = {role.part: tensor}
@@ -111,6 +127,7 @@ def _parts(role: TensorRole, tensor: Tensor, parts: list[str], tensors: Mapping[
         other = f"{role.module}.{WEIGHT}"
         if tensor.name == role.module and other in tensors:
             raise CheckpointError(f"{tensor.name}: is there twice, also as {other}")
+        found |= {part: tensors[role.named(part)] for part in STACK_PARTS if role.named(part) in tensors}
     elif role.part in _ORDER and len(parts) > 1:
         for part in parts:
             beside = tensors.get(f"{role.module}.{part}")
@@ -217,7 +234,10 @@ def _linear(tail: str) -> str:
 
 def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
     first, tensor = next(iter(parts.items()))
-    if first not in NUMBER_PARTS:
+    if role.fused:
+        if first not in STACK_NUMBERS:
+            raise CheckpointError(f"{tensor.name}: a scale without its weight")
+    elif first not in NUMBER_PARTS:
         if len(parts) > 1 or SCALE in parts:
             raise CheckpointError(f"{role.module}: has {', '.join(parts)} but no weight")
         if first in SCALE_PARTS and first != BARE_SCALE:
@@ -226,7 +246,7 @@ def _entry(role: TensorRole, parts: dict[str, Tensor], known: Layouts) -> Entry:
     layout = tuple([(part, tensor.dtype, tensor.shape) for part, tensor in parts.items()])
     found = known.get(layout)
     if found is None:
-        form, shape = recognised(parts)
+        form, shape = recognised_stack(parts) if role.fused else recognised(parts)
         found = known[layout] = form.name, shape
     return Entry(role, *found, sum([tensor.stop - tensor.start for tensor in parts.values()]), parts)
 

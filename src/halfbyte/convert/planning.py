@@ -83,6 +83,12 @@ def planned(source: Checkpoint, layout: Layout) -> Plan:
     if came_from == layout:
         raise UnsupportedError(f"{source.folder}: is in the layout {layout} already", hint="there is nothing to do")
     packed = [entry for entry in entries if is_nvfp4(entry.form)]
+    for entry in packed:
+        if entry.role.fused:
+            raise UnsupportedError(
+                f"{entry.name}: a stack of experts, which compressed-tensors has no layout for",
+                hint="no engine is known to load these experts but as ModelOpt's stacks",
+            )
     input_scale = stored.INPUT_SCALE if came_from == "modelopt" else compressed.INPUT_GLOBAL_SCALE
     scaled = [entry for entry in packed if input_scale in entry.tensors]
     if scaled and len(scaled) != len(packed):

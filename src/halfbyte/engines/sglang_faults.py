@@ -84,6 +84,19 @@ FAULTS = (
         known=WAS_RUN,
     ),
     Fault(
+        name="stacked-experts",
+        what="releases without a loader of stacked NVFP4 experts leave their scales out, without a word in the log",
+        helps="a version that has FusedMoE.make_expert_params_mapping_fused_nvfp4",
+        shows=lambda loaded, file: file == "gpt_oss" and loaded.packed_experts,
+        seen=READ,
+        known=Known(
+            "read",
+            "SGLang at e914904, gpt_oss.py: has none; its main's test of fused NVFP4 experts, for "
+            "mmangkad/gpt-oss-120b-nvfp4: has one",
+        ),
+        fatal=False,
+    ),
+    Fault(
         name="mixtral-head-dim",
         what="a head_dim other than hidden_size / num_attention_heads stops at the first token",
         helps="vLLM",

@@ -40,6 +40,15 @@ FAULTS = (
         known=Known("read", "vLLM at 0101ca2, models/deepseek_v4/attention.py: wo_a.weight_scale_inv"),
     ),
     Fault(
+        name="stacked-experts",
+        what="gpt_oss.py leaves the scales of stacked experts out (their names are not mapped) and knows no biases "
+        "beside NVFP4 experts: loading stops, or every token is the same",
+        helps="SGLang",
+        shows=lambda loaded, file: file == "gpt_oss" and loaded.packed_experts,
+        seen=(0, 33),
+        known=Known("read", "vLLM at a6b6cfa, gpt_oss.py, _load_weights_other; its issue 46641 and pull request 46645"),
+    ),
+    Fault(
         name="draft-experts",
         what="its draft reads the experts of DeepSeek-V4's MTP layers as NVFP4, which they are not: hardly a draft is "
         "accepted, answers stay as they are",

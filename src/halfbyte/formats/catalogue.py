@@ -10,6 +10,7 @@
 | nvfp4-w4a16 | N*K/2 + N*K/16 + 4 | as nvfp4 | as nvfp4 |
 | nvfp4-ct | N*K/2 + N*K/16 + 8 | yes | yes |
 | mxfp4, mxfp4-weight | N*K/2 + N*K/32 | yes | yes |
+| stacks of experts in nvfp4 and mxfp4 | as of their matrices, 8 once | yes | one by one |
 | int4, int4-gG | N*K/2 + 2*N*K/G + 8 | yes | yes |
 | int4-zp, int4-gG-zp | the same + N*K/(2*G) | yes | yes |
 """
@@ -20,7 +21,7 @@ from halfbyte.formats.dtypes import BF16 as BF16_DTYPE
 from halfbyte.formats.dtypes import F16 as F16_DTYPE
 from halfbyte.formats.dtypes import F32 as F32_DTYPE
 from halfbyte.formats.dtypes import I32, I64
-from halfbyte.formats.nvfp4 import compressed
+from halfbyte.formats.nvfp4 import compressed, stack
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.plain import PLAIN
 from halfbyte.formats.quantization_block import QuantizationBlock
@@ -49,7 +50,12 @@ SCALED: tuple[StorageFormat, ...] = (
 )
 """The formats with more than one tensor to a weight, in the order in which they are tried."""
 
-FORMATS: dict[str, StorageFormat] = {form.name: form for form in (*PLAIN.values(), *SCALED)}
+STACKS: dict[str, StorageFormat] = {form.name: form for form in (stack.STACK, mxfp4.STACK)}
+"""The formats of a whole stack of experts, under the names of their matrices' formats."""
+OF_STACKS: tuple[StorageFormat, ...] = (stack.TURNED, mxfp4.OF_STACK)
+"""Of one expert's matrix out of such a stack: in no file by itself."""
+
+FORMATS: dict[str, StorageFormat] = {form.name: form for form in (*PLAIN.values(), *SCALED, *OF_STACKS)}
 
 
 class _Quantized:
@@ -67,6 +73,9 @@ SCALE_PARTS = tuple(dict.fromkeys(part for form in SCALED for part in form.scale
 NUMBER_PARTS = tuple(dict.fromkeys(form.numbers for form in SCALED))
 LINEAR_PARTS = frozenset((*NUMBER_PARTS, *SCALE_PARTS))
 """What may follow a linear's path, in any format."""
+STACK_NUMBERS = tuple(dict.fromkeys(form.numbers for form in STACKS.values()))
+STACK_PARTS = (*STACK_NUMBERS, *dict.fromkeys(part for form in STACKS.values() for part in form.scales))
+"""What may follow a stack's path, in any format, the numbers first."""
 
 
 def format_called(name: str) -> StorageFormat:
@@ -94,6 +103,14 @@ def recognised(parts: Parts) -> tuple[StorageFormat, tuple[int, ...]]:
         beside = f" with {', '.join(sorted(scales))}" if scales else ""
         raise CheckpointError(f"{weight.name}: {weight.dtype}{beside} is no known format")
     return PLAIN[weight.dtype.lower()], weight.shape
+
+
+def recognised_stack(parts: Parts) -> tuple[StorageFormat, tuple[int, ...]]:
+    """The same of a stack of experts."""
+    for form in STACKS.values():
+        if len(parts) > 1 and form.numbers in parts and form.recognises(parts):
+            return form, form.logical_shape(parts)
+    return recognised(parts)
 
 
 def declared(block: QuantizationBlock) -> StorageFormat | None:

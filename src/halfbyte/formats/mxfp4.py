@@ -5,8 +5,11 @@
 | `weight_packed` | U8 | [N, K/2], low nibble first |
 | `weight_scale` | U8 (or F8_E8M0) | [N, K/32]; 2^(byte - 127), 255 is NaN |
 
-DeepSeek-V4 calls them `weight` (I8) and `scale` (F8_E8M0). Sources: OCP Microscaling Formats (MX) v1.0; parts as
-compressed-tensors 0.12 writes them (`mxfp4-pack-quantized`), and as stand in DeepSeek-V4-Flash.
+DeepSeek-V4 calls them `weight` (I8) and `scale` (F8_E8M0). gpt-oss has stacks of experts: `STACK_blocks`, U8
+[E, N, K/32, 16], and `STACK_scales`, U8 [E, N, K/32]; its stacks of 16 bits lie the other way round, [E, K, N].
+
+Sources: OCP Microscaling Formats (MX) v1.0; parts as compressed-tensors 0.12 writes them (`mxfp4-pack-quantized`), and
+as stand in DeepSeek-V4-Flash and gpt-oss-20b; transformers 5.23 `convert_moe_packed_tensors`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +19,18 @@ from typing import TYPE_CHECKING, Any
 from halfbyte.errors import CheckpointError, NonFiniteError, UnsupportedError
 from halfbyte.formats.dtypes import F8_E8M0, I8, U8
 from halfbyte.formats.quantization_block import QuantizationBlock
-from halfbyte.formats.storage import BARE_SCALE, SCALE, WEIGHT, Operand, Parts, Span, StorageFormat, whole_rows
+from halfbyte.formats.storage import (
+    BARE_SCALE,
+    SCALE,
+    WEIGHT,
+    Operand,
+    Parts,
+    Span,
+    StorageFormat,
+    WholeStack,
+    one_of,
+    whole_rows,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,3 +127,33 @@ class Mxfp4(StorageFormat):
 FORMAT = Mxfp4("mxfp4", PACKED, SCALE, (U8,))
 UNDER_WEIGHT = Mxfp4("mxfp4-weight", WEIGHT, BARE_SCALE, (I8, U8))
 """As DeepSeek-V4 is published."""
+
+BLOCKS, SCALES = "blocks", "scales"
+HALF_BLOCK = BLOCK_SIZE // 2
+"""Bytes of a block's codes."""
+
+
+class Mxfp4Stack(WholeStack, Mxfp4):
+    """As gpt-oss is published. Logical shape [E, K, N], as the same stack has in 16 bits."""
+
+    def logical_shape(self, parts: Parts) -> tuple[int, ...]:
+        packed, scale = parts[self.numbers], parts[self.scale]
+        if len(packed.shape) != 4 or packed.shape[-1] != HALF_BLOCK or scale.shape != packed.shape[:-1]:
+            raise CheckpointError(
+                f"{packed.name}: blocks {list(packed.shape)} with scales {list(scale.shape)}, wanted [experts, "
+                f"outputs, blocks of inputs, {HALF_BLOCK}] and the same without the last"
+            )
+        experts, outputs, blocks, _ = packed.shape
+        return experts, blocks * BLOCK_SIZE, outputs
+
+    def of_expert(self, parts: Parts, number: int) -> tuple[StorageFormat, dict[str, Span]]:
+        first, (outputs, blocks, half) = one_of(parts[self.numbers], number)
+        return OF_STACK, {
+            self.numbers: Span(first, (outputs, blocks * half)),
+            self.scale: one_of(parts[self.scale], number),
+        }
+
+
+STACK = Mxfp4Stack("mxfp4", BLOCKS, SCALES, (U8,))
+OF_STACK = Mxfp4("mxfp4-blocks", BLOCKS, SCALES, (U8,))
+"""One expert's matrix out of it: its blocks lie one behind the other, as those of any matrix."""

@@ -83,6 +83,10 @@ class StorageFormat:
         """Shape of the weight that recognised tensors stand for. Raises CheckpointError if they contradict."""
         return parts[self.numbers].shape
 
+    def of_expert(self, parts: Parts, number: int) -> "tuple[StorageFormat, dict[str, Span]]":
+        """One expert's matrix out of a stack: how it is stored, and what of each stored tensor it is."""
+        raise UnsupportedError(f"{parts[self.numbers].name}: {self.name} is no stack of experts")
+
     def bytes(self, shape: tuple[int, ...]) -> int:
         """Bytes of a weight of logical `shape`, its scales included."""
         raise NotImplementedError
@@ -117,12 +121,26 @@ class StorageFormat:
         return [from_numpy(array).to(weight.device) for array, weight in zip(arrays, weights, strict=True)]
 
 
+class WholeStack(StorageFormat):
+    """Mixed into the format of a matrix: a stack of experts, which is read one by one (`of_expert`), not as it is."""
+
+    rows, decode, decode_torch = StorageFormat.rows, StorageFormat.decode, StorageFormat.decode_torch
+
+
 def whole_rows(stored: Stored, first: int, stop: int) -> Span:
     """The rows [first, stop) of a tensor whose first axis is the matrix's own."""
     width = 1
     for side in stored.shape[1:]:
         width *= side
     return Span(first * width, (stop - first, *stored.shape[1:]))
+
+
+def one_of(stored: Stored, number: int) -> Span:
+    """What a tensor whose first axis counts experts has of one of them."""
+    width = 1
+    for side in stored.shape[1:]:
+        width *= side
+    return Span(number * width, tuple(stored.shape[1:]))
 
 
 def typed(parts: Parts, raw: "Mapping[str, npt.NDArray[np.uint8]]") -> "dict[str, npt.NDArray[Any]]":

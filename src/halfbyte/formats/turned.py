@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"(\w+)\^T(?:\[(\d)/(\d)\])?")
 
 
+WHOLE = 1 << 40
+"""As `row_step`: more rows than any matrix has, it is never cut."""
+
+
 class Turned(StorageFormat):
     """plain: how it is stored. part of parts: which of as many equal shares of the outputs."""
 
     quantized = False
-    row_step = 1 << 40
-    """More rows than any matrix has: it is never cut."""
+    row_step = WHOLE
 
     def __init__(self, plain: Plain, part: int = 0, parts: int = 1) -> None:
         super().__init__(f"{plain.name}^T" + (f"[{part}/{parts}]" if parts > 1 else ""))

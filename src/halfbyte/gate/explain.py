@@ -60,13 +60,14 @@ def _compare(facts: Facts, arch: Architecture) -> None:
         promised.setdefault(_key(tensor), Counter())[tensor.shape] += tensor.count
     there: defaultdict[Key, Counter[tuple[int, ...]]] = defaultdict(Counter)
     fused: set[tuple[int | None, str | None]] = set()
+    stacked = facts.roles is not None and facts.roles.family.stacked
     # a shard or a module that could not be read is reported as such; what it would have held is not missing besides
     whole = not any(rule in facts.problems for rule in ("integrity.parts", "integrity.shard"))
     for entry, count, _ in facts.alike:
         role = entry.role
         if role.part in CACHE_SCALES or _beside(role):
             continue
-        if role.fused:
+        if role.fused and not stacked:
             fused.add((role.layer, role.projection))
             continue
         key = (role.role, role.layer, None if role.role is Role.ROUTER else role.projection)

@@ -116,10 +116,12 @@ class Facts:
 
     @cached_property
     def formats(self) -> "Counter[tuple[Role, bool, str]]":
-        """Logical tensors by role, MTP flag and format, tables aside."""
+        """Logical tensors by role, MTP flag and format, tables and biases of experts aside."""
         found: Counter[tuple[Role, bool, str]] = Counter()
         for entry, count, _ in self.alike:
             if entry.role.part == TABLE and entry.format in WHOLE:
+                continue
+            if is_expert_bias(entry):
                 continue
             found[entry.role.role, entry.role.mtp, entry.format] += count
         return found
@@ -133,7 +135,8 @@ class Facts:
         found: dict[int, dict[str, list[Alike]]] = {}
         for some in self.alike:
             role = some.first.role
-            if role.role is Role.ROUTED_EXPERT and not role.mtp and role.layer is not None:
+            expert = role.role is Role.ROUTED_EXPERT and not is_expert_bias(some.first)
+            if expert and not role.mtp and role.layer is not None:
                 found.setdefault(role.layer, {}).setdefault(some.first.format, []).append(some)
         return found
 
@@ -180,6 +183,11 @@ class Facts:
 def is_linear(entry: Entry) -> bool:
     """A matrix's weight: what an engine builds a linear for."""
     return "weight" in entry.tensors and len(entry.shape) >= 2 and entry.role.role is not Role.NORM
+
+
+def is_expert_bias(entry: Entry) -> bool:
+    """What experts have beside their matrices, in the format of whatever adds it up."""
+    return entry.role.role is Role.ROUTED_EXPERT and entry.role.projection is None
 
 
 def reported(facts: Facts, rule: str) -> Iterator[Found]:

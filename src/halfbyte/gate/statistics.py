@@ -1,12 +1,14 @@
 """Statistics of packed tensors, read once in constant memory: one piece of one tensor per thread."""
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
 from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.packed import Stacked
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import HalfbyteError
@@ -18,10 +20,12 @@ from halfbyte.formats.nvfp4.compressed import GLOBAL_SCALE, INPUT_GLOBAL_SCALE
 from halfbyte.formats.nvfp4.format import SCALE_FIRST, SCALE_LAST
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.reference import Encoded
+from halfbyte.formats.nvfp4.stack import straightened
 from halfbyte.gate import kernels
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.measures import TensorStatistics
 from halfbyte.quantize.linears import split
+from halfbyte.quantize.rows import RowReader
 
 PIECE_BYTES = 1 << 20
 NAN_BYTES = (0x7F, 0xFF)
@@ -54,15 +58,16 @@ def measure(facts: Facts) -> list[TensorStatistics]:
         return list(pool.map(one, packed))
 
 
-def _originals(facts: Facts) -> dict[str, Tensor]:
-    """Module -> the source's own weight, a part of a stack where the source is fused. Empty if it is another model."""
+def _originals(facts: Facts) -> dict[str, Tensor | Stacked]:
+    """Module -> the source's own weight, a part of a stack where the source is fused, a whole stack where engines load
+    stacks. Empty if it is another model."""
     assert facts.source is not None
     assert facts.roles is not None
     try:
         linears, _ = split(inventory(facts.source.tensors, facts.roles), facts.roles)
     except HalfbyteError:
         return {}
-    return {linear.role.module: linear.source for linear in linears if isinstance(linear.source, Tensor)}
+    return {linear.role.module: linear.source for linear in linears if isinstance(linear.source, Tensor | Stacked)}
 
 
 def read(facts: Facts, tensor: Tensor, start: int, size: int) -> npt.NDArray[np.uint8]:
@@ -104,29 +109,47 @@ def _scales(facts: Facts, entry: Entry) -> TensorStatistics:
     )
 
 
-def _codes(facts: Facts, found: TensorStatistics, original: Tensor | None) -> None:
+def _codes(facts: Facts, found: TensorStatistics, original: Tensor | Stacked | None) -> None:
     """The codes' part, piece by piece, and the distance to the source."""
-    weight, scale = found.entry.tensors["weight"], found.entry.tensors["weight_scale"]
     counts, blocks = np.zeros(256, np.int64), np.zeros(2, np.int64)
-    columns = found.entry.shape[-1]
     comparable = original is not None and original.shape == found.entry.shape and original.dtype in NUMPY_DTYPES
-    row_blocks = columns // BLOCK_SIZE
-    rows = max(1, PIECE_BYTES // max(1, columns // 2))
     error = energy = 0.0
-    for first in range(0, found.entry.shape[0], rows):
-        count = min(rows, found.entry.shape[0] - first)
-        codes = read(facts, weight, first * columns // 2, count * columns // 2)
-        scales = read(facts, scale, first * row_blocks, count * row_blocks)
-        kernels.count_codes(codes, scales, counts, blocks)
+    for first, packed in _pieces(facts, found):
+        kernels.count_codes(packed.codes.reshape(-1), packed.scales.reshape(-1), counts, blocks)
         if comparable and original is not None and facts.source is not None and not found.nan:
-            wanted = _source_rows(facts.source, original, first, count)
-            packed = Encoded(codes.reshape(count, -1), scales.reshape(count, -1), np.float32(found.scale_2))
+            if isinstance(original, Stacked):
+                wanted = RowReader(facts.source).matrix(original.matrices[first])
+            else:
+                wanted = _source_rows(facts.source, original, first, len(packed.codes))
             error += float(np.square(decode(packed) - wanted, dtype=np.float64).sum())
             energy += float(np.square(wanted, dtype=np.float64).sum())
     found.codes = counts.reshape(16, 16).sum(axis=0) + counts.reshape(16, 16).sum(axis=1)
     found.zero_blocks, found.lost_blocks = int(blocks[0]), int(blocks[1])
     if energy:
         found.source_error = float(np.sqrt(error / energy))
+
+
+def _pieces(facts: Facts, found: TensorStatistics) -> Iterator[tuple[int, Encoded]]:
+    """Rows of a packed matrix and the number of the first; of a stack matrix by matrix, and the expert's number."""
+    weight, scale = found.entry.tensors["weight"], found.entry.tensors["weight_scale"]
+    scale_2 = np.float32(found.scale_2)
+    if found.entry.role.fused:
+        experts, columns, height = found.entry.shape
+        for number in range(experts):
+            pair = [
+                straightened(read(facts, tensor, number * size, size), (-1, height))
+                for tensor, size in ((weight, columns * height // 2), (scale, columns * height // BLOCK_SIZE))
+            ]
+            yield number, Encoded(pair[0], pair[1], scale_2)
+        return
+    height, columns = found.entry.shape[0], found.entry.shape[-1]
+    row_blocks = columns // BLOCK_SIZE
+    rows = max(1, PIECE_BYTES // max(1, columns // 2))
+    for first in range(0, height, rows):
+        count = min(rows, height - first)
+        codes = read(facts, weight, first * columns // 2, count * columns // 2)
+        scales = read(facts, scale, first * row_blocks, count * row_blocks)
+        yield first, Encoded(codes.reshape(count, -1), scales.reshape(count, -1), scale_2)
 
 
 def _source_rows(source: Checkpoint, tensor: Tensor, first: int, count: int) -> npt.NDArray[np.float32]:

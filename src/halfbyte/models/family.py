@@ -40,6 +40,11 @@ class Described:
     layer: int | None = None
     mtp: bool = False
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether it is a linear's matrix, or a stack of them: what a format is chosen for."""
+        return self.stack or (len(self.shape) == 2 and self.projection is not None)
+
 
 @dataclass(frozen=True)
 class Known:
@@ -161,7 +166,9 @@ class Family:
     itself has the names of `wrapping` too. mxfp4_beside_fp8: what its config.json calls FP8 has experts in MXFP4,
     unless `expert_dtype` says fp8. mixture: what engines load beside NVFP4 experts other than 16 bits. turned_stacks:
     its stacks of experts may have their inputs run down, [E, in, out], instead of across. packs: linears that engines
-    load in NVFP4 though of other families none does (role -> projections).
+    load in NVFP4 though of other families none does (role -> projections). stacked: its experts are stacks in every
+    checkpoint, inputs down, also those of fewer bits, whose parts are named `STACK_part`: what engines load.
+    scores_beside: transformers' block returns its router's scores beside its output.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -186,6 +193,8 @@ class Family:
     mixture: Mixture | None = None
     turned_stacks: bool = False
     packs: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
+    stacked: bool = False
+    scores_beside: bool = False
 
     @property
     def by_name(self) -> bool:

@@ -1,7 +1,14 @@
-"""gpt-oss: on paper only, enough to plan for. Biases everywhere, attention sinks, a window in every other layer.
+"""gpt-oss: experts in stacks with biases, attention sinks, a window in every other layer.
 
-Sources: config.json of gpt-oss-120b; transformers 5.23 `GptOssConfig`. The published experts are MXFP4 stacks under
-other names than those used here.
+A stack holds gate and up interleaved, even outputs gate, odd ones up, and its inputs run down, [E, in, out]; published
+in MXFP4 they run across (`formats.mxfp4`). An expert is down((up + 1) * gate * sigmoid(1.702 * gate)), gate and up
+clamped to 7, which transformers' own module computes.
+
+In NVFP4 a stack is one tensor with one second scale and one input scale for all its experts (`formats.nvfp4.stack`):
+as ModelOpt writes it and SGLang loads it.
+
+Sources: header report of gpt-oss-20b (gogongxt/python at cbff706, scripts/models/gpt_oss_20b.md), config.json of both;
+transformers 5.23 `models/gpt_oss`; nvidia-modelopt 0.47, unified export of `GptOssExperts`.
 """
 
 from collections.abc import Iterator
@@ -27,13 +34,14 @@ def read(config: Config) -> Architecture:
         dense=frozenset(),
         indexers=frozenset(),
         **reading.sizes(config, layers, ("sliding_attention", "full_attention"), WINDOW),
-        experts=positive(config, "num_local_experts"),
+        experts=reading.expert_count(config, FAMILY.experts_key),
         expert_width=width,
         shared_width=0,
         dense_width=width,
         attention_bias=True,
         router_bias=True,
         expert_bias=True,
+        sinks=frozenset(range(layers)),
     )
 
 
@@ -45,10 +53,11 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
     yield from blocks.norms(arch)
     yield from blocks.gqa(arch, sinks=True)
     yield from blocks.router(arch, name="router", bias=("router.bias",), bias_dtype="bf16")
-    yield from blocks.experts(arch)
-    for projection, width in (("gate_up_proj", 2 * arch.expert_width), ("down_proj", arch.hidden)):
-        name = f"mlp.experts.{{e}}.{projection}.bias"
-        yield Described(name, Role.ROUTED_EXPERT, (width,), projection, count=arch.experts)
+    hidden, width, experts = arch.hidden, arch.expert_width, arch.experts
+    for projection, inputs, outputs in (("gate_up_proj", hidden, 2 * width), ("down_proj", width, hidden)):
+        name = f"mlp.experts.{projection}"
+        yield Described(name, Role.ROUTED_EXPERT, (experts, inputs, outputs), projection, stack=True)
+        yield Described(f"{name}_bias", Role.ROUTED_EXPERT, (experts, outputs))
 
 
 FAMILY = Family(
@@ -58,12 +67,22 @@ FAMILY = Family(
     "num_local_experts",
     engines={
         "vllm": Support(
-            asks_router=False, router_known=Known("read", "vLLM at 0025d69, gpt_oss.py: a plain torch linear")
+            file="gpt_oss",
+            asks_router=False,
+            router_known=Known("read", "vLLM at 0025d69, gpt_oss.py: a plain torch linear"),
         ),
         "sglang": Support(
-            asks_router=False, router_known=Known("read", "SGLang at 009c680, gpt_oss.py: quant_config=None")
+            file="gpt_oss",
+            since_known=Known(
+                "read",
+                "main loads it, no release is known to: its test of fused NVFP4 experts has the names, taken from "
+                "mmangkad/gpt-oss-120b-nvfp4; gpt_oss.py at 009c680 and e914904 does not",
+            ),
+            asks_router=False,
+            router_known=Known("read", "SGLang at 009c680, gpt_oss.py: quant_config=None"),
         ),
+        "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/gpt_oss")),
     },
-    paper_only="its experts are published as MXFP4 stacks with biases, for which no loader in NVFP4 is known: vLLM "
-    "0.26.0 takes BF16 stacks (gpt_oss.py, _load_weights_other) and MXFP4 as it is; SGLang's was not read",
+    stacked=True,
+    scores_beside=True,
 )

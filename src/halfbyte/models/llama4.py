@@ -69,7 +69,8 @@ FAMILY = Family(
             asks_router=False, router_known=Known("read", "SGLang at 003cb21, llama4.py: quant_config=None")
         ),
     },
-    paper_only="its experts are stacks under feed_forward, with a router of another name, whose NVFP4 names in engines "
-    "were not read",
+    paper_only="its experts are stacks under feed_forward that take their input times the score; transformers "
+    "multiplies every token by every expert, which is not streamed here (their NVFP4 stacks are gpt_oss's: vLLM loads "
+    "them by its pull request 21499, SGLang stops by its pull request 35032)",
     vision_bytes=vision_bytes,
 )

@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from halfbyte.errors import CheckpointError, UnknownTensorError
+from halfbyte.formats.catalogue import F32, STACK_PARTS
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import UNWRAPPED, Described, Family, Wrapping
-from halfbyte.models.roles import CACHE_SCALES, PARTS, Role, TensorRole
+from halfbyte.models.roles import CACHE_SCALES, CORRECTION, PARTS, STACK_NAMES, Role, TensorRole
 
 LAYERS = "model.layers"
 """Path of the decoder layers in a text model by itself."""
@@ -47,6 +48,8 @@ class RoleMap:
         self._experts: dict[tuple[str, str], _Module] = {}  # (path above `.experts.`, path below the number)
         self._stacks: dict[str, TensorRole] = {}
         self._expert_paths: dict[tuple[int | None, str | None], tuple[str, str]] = {}
+        self._corrections: set[str] = set()
+        self._containers: dict[int | None, str] = {}  # layer -> path of its experts, as published
         self._published: dict[str, str] = {}
         self._projections: dict[Role, list[str]] = {}
         self._numbers: dict[str, int | None] = {}  # a few hundred spellings serve many thousand names
@@ -58,17 +61,24 @@ class RoleMap:
         for name in map(self.wrapping.outer, (tensor.name, *tensor.also)):
             if tensor.stack:
                 module = name.removesuffix(".weight")
-                self._stacks[name] = TensorRole(
+                role = TensorRole(
                     tensor.role, module, "weight", tensor.layer, None, tensor.projection, tensor.mtp, fused=True
                 )
+                self._stacks[name] = role
+                if self.family.stacked:
+                    self._stacks |= {role.named(part): role._replace(part=part) for part in STACK_PARTS}
+                self._containers.setdefault(tensor.layer, module.rpartition(".")[0])
                 continue
             module, _, part = name.rpartition(".")
+            if tensor.role is Role.ROUTER and part in CORRECTION and tensor.dtype == F32:
+                self._corrections.add(part)
             parts = PARTS if part in PARTS and part not in CACHE_SCALES else frozenset((part,))
             entry = _Module(tensor.role, tensor.layer, tensor.projection, tensor.mtp, parts)
             head, marker, tail = module.partition(".experts.{e}.")
             if marker:
                 self._experts[head, tail] = entry
                 self._expert_paths.setdefault((tensor.layer, tensor.projection), (head, tail))
+                self._containers.setdefault(tensor.layer, f"{head}.experts")
             elif module in self._modules:
                 self._modules[module] = self._modules[module]._replace(parts=self._modules[module].parts | parts)
             else:
@@ -111,6 +121,8 @@ class RoleMap:
 
         Raises CheckpointError where the family has such and a square shape does not tell.
         """
+        if self.family.stacked:
+            return True
         if not self.family.turned_stacks:
             return False
         hidden, width = self.arch.expert_hidden, self.arch.expert_width
@@ -137,8 +149,14 @@ class RoleMap:
 
     @property
     def expert_projections(self) -> list[str]:
-        """The linears of a routed expert by their standard names, in the order of use, `down_proj` last."""
-        return self.projections(Role.ROUTED_EXPERT)
+        """The linears of a routed expert, or the stacks of all: their standard names in the order of use, `down_proj`
+        last."""
+        return list(STACK_NAMES) if self.family.stacked else self.projections(Role.ROUTED_EXPERT)
+
+    def corrects(self, role: TensorRole) -> bool:
+        """Whether a tensor is the bias by which a router chooses experts, and not just that of a linear: it is float32
+        where it is published."""
+        return role.role is Role.ROUTER and role.part in self._corrections
 
     def is_buffer(self, name: str) -> bool:
         """Whether a tensor is no weight but what a module computes for itself (Kimi-K2 and Moonlight have such)."""
@@ -155,6 +173,10 @@ class RoleMap:
         """Module path of one expert's linear in the published names, which engines load."""
         head, tail = self._expert_paths[layer, projection]
         return f"{head}.experts.{expert}.{tail}"
+
+    def experts_path(self, layer: int) -> str:
+        """Of what holds a layer's routed experts, one by one or in stacks, in the published names."""
+        return self._containers[layer]
 
     def published(self, name: str) -> str:
         """A module or tensor name as the published checkpoints spell it: fused Mixtral says `mlp` where they do not."""

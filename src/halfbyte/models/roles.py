@@ -4,6 +4,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from halfbyte.formats.catalogue import LINEAR_PARTS
+from halfbyte.formats.storage import WEIGHT
 
 
 class Role(StrEnum):
@@ -35,6 +36,9 @@ GLU = ("gate_proj", "up_proj", "down_proj")
 
 UNGATED = ("up_proj", "down_proj")
 """The same of experts and MLPs without a gate."""
+
+STACK_NAMES = ("gate_up_proj", "down_proj")
+"""Of the two stacks of a layer's experts."""
 
 CACHE_SCALES = ("k_scale", "v_scale")
 """Of a quantized KV cache: no weights, and not all engines read them."""
@@ -69,3 +73,9 @@ class TensorRole(NamedTuple):
     projection: str | None = None
     mtp: bool = False
     fused: bool = False
+
+    def named(self, part: str) -> str:
+        """Name of one of the module's tensors. A stack is a parameter by itself, its other parts stand beside it."""
+        if not self.fused:
+            return f"{self.module}.{part}"
+        return self.module if part == WEIGHT else f"{self.module}_{part}"

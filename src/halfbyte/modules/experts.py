@@ -2,6 +2,7 @@
 differ."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,11 +36,35 @@ def check_plain(experts: Any, path: str) -> None:
         raise UnsupportedError(f"{path}: {type(experts).__name__} joins gate and up in its own way")
 
 
-def check_joined(experts: Any, path: str) -> None:
+def check_joined(experts: Any, path: str, stacked: bool = False) -> None:
     """Refuse an experts module that computes anything but down(join(gate and up)), whatever way it joins them, or
-    without a gate down(act(up))."""
-    wanted = {"has_bias": False, "is_transposed": False, "is_concatenated": True}
-    wanted["has_post_expert_norm"] = False
+    without a gate down(act(up)).
+
+    stacked: the checkpoint has the stacks as the module has them. Then they may have biases, and gate and up may lie
+    interleaved, which is the join's matter.
+    """
+    wanted = {"has_post_expert_norm": False}
+    if not stacked:
+        wanted |= {"has_bias": False, "is_transposed": False, "is_concatenated": True}
     for name, value in wanted.items():
         if getattr(experts, name, value) != value:
             raise UnsupportedError(f"{path}: {type(experts).__name__} has {name}={not value}, which is not supported")
+
+
+@dataclass(frozen=True)
+class Biases:
+    """Of one expert: gate_up [2I], in the order of the stack, and down [H]; None where there are none."""
+
+    gate_up: Tensor | None = None
+    down: Tensor | None = None
+
+    @classmethod
+    def of(cls, experts: Any, number: int) -> "Biases":
+        if not getattr(experts, "has_bias", False):
+            return cls()
+        return cls(experts.gate_up_proj_bias[number], experts.down_proj_bias[number])
+
+
+def multiplies_from_right(experts: Any) -> bool:
+    """Whether the module computes x @ stack[e], with the stacks' inputs down, instead of x @ stack[e].T."""
+    return bool(getattr(experts, "is_transposed", False))

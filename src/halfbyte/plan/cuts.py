@@ -33,7 +33,7 @@ def cuts(groups: Sequence[WeightGroup], arch: Architecture, d: Deployment) -> It
         if not packed or group.projection not in ROW_PARALLEL or (group.mtp and not d.mtp_tokens):
             continue
         ranks = d.layout.expert_width if expert else divisor(group, arch, d.layout)
-        found = CutGroup(group.role, group.format, Cut(group.shape[-1], ranks))
+        found = CutGroup(group.role, group.format, Cut(group.inputs, ranks))
         if ranks > 1 and found not in seen:
             seen.add(found)
             yield found

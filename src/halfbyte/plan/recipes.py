@@ -54,8 +54,8 @@ class PaperRecipe:
 
     def storage(self, tensor: Described, arch: Architecture) -> str:
         chosen = self.formats.get(tensor.role)
-        matrix = len(tensor.shape) == 2 and tensor.projection is not None
-        if chosen is None or not matrix or tensor.projection in KEPT_PROJECTIONS or (tensor.mtp and not self.mtp):
+        kept = tensor.projection in KEPT_PROJECTIONS or (tensor.mtp and not self.mtp)
+        if chosen is None or kept or not tensor.multiplies:
             return tensor.dtype
         return self.drafts if self.drafts and tensor.mtp and tensor.role is Role.ROUTED_EXPERT else chosen
 
@@ -107,7 +107,7 @@ def storage_by_recipe(name_or_file: str) -> Storage:
     packed = format_of(recipe.algorithm).name
 
     def storage(tensor: Described, arch: Architecture) -> str:
-        if len(tensor.shape) != 2 or tensor.projection is None:
+        if not tensor.multiplies:
             return tensor.dtype
         role = TensorRole(tensor.role, "", "weight", tensor.layer, None, tensor.projection, tensor.mtp)
         return packed if recipe.quantizes(role, arch.layers) else tensor.dtype

@@ -31,6 +31,11 @@ class WeightGroup:
     bytes: int
 
     @property
+    def inputs(self) -> int:
+        """Of a packed matrix, or of the matrices of a packed stack, whose inputs run down."""
+        return self.shape[-1] if len(self.shape) == 2 else self.shape[-2]
+
+    @property
     def parameters(self) -> int:
         return self.count * prod(self.shape)
 

@@ -139,8 +139,14 @@ def _expert_bytes(group: WeightGroup, ranks: Layout, d: Deployment) -> float:
 
     Source: vLLM `Mxfp4MoEMethod.create_weights` (Marlin and TRT-LLM kernels); SGLang rounds alike.
     """
-    if group.format != MXFP4 or len(group.shape) != 2:
+    if group.format != MXFP4 or len(group.shape) < 2:
         return group.bytes / (ranks.expert_width * ranks.expert_count)
+    if len(group.shape) == 3:
+        experts, inputs, outputs = group.shape
+        halves = 2 if group.projection == "gate_up_proj" else 1
+        hidden, width = (inputs, outputs // halves) if halves == 2 else (outputs, inputs)
+        size = (halves * _round_up(width // ranks.expert_width, 128), _round_up(hidden, 256))
+        return group.count * experts / ranks.expert_count * stored_bytes(size, MXFP4)
     rows, columns = group.shape
     width_is_rows = group.projection in ("gate_proj", "up_proj")
     width, hidden = (rows, columns) if width_is_rows else (columns, rows)

@@ -135,6 +135,8 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
     for group in groups:
         if group.mtp or group.role in (Role.EMBEDDING, Role.NORM, Role.TOWER) or len(group.shape) < 2:
             continue
+        if group.role is Role.ROUTED_EXPERT and group.projection is None:  # biases
+            continue
         share = arch.top_k / arch.experts if group.role is Role.ROUTED_EXPERT else 1.0
         divisor = _compute_divisor(group, experts_of_a_token, ranks.attention)
         flops[operand_of(group.format, d.gpu)] += 2 * group.parameters * share / divisor

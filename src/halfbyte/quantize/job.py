@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.packed import Packed
+from halfbyte.checkpoint.packed import packed_form
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.engines.exclusions import contradictions, exclusion_entries, tied_head
 from halfbyte.engines.mixture import misread_beside
@@ -20,7 +20,7 @@ from halfbyte.formats.storage import WEIGHT
 from halfbyte.models import roles_of, text_config_of
 from halfbyte.models.family import Mixture
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import CORRECTION, Role
+from halfbyte.models.roles import Role
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard, lay_out
 from halfbyte.quantize.linears import Kept, Linear, check_complete, check_quantizable, split
@@ -154,8 +154,7 @@ def _warnings(source: Checkpoint, entries: list[Entry], roles: RoleMap) -> list[
     if roles.arch.tied_embeddings and roles.wrapping.outer("lm_head.weight") in source.tensors:
         found.append(TIED_HEAD)
     for entry in entries:
-        corrects = entry.role.role is Role.ROUTER and entry.role.part in CORRECTION
-        if corrects and entry.format != F32 and roles.arch.shared_width:
+        if roles.corrects(entry.role) and entry.format != F32 and roles.arch.shared_width:
             found.append(f"{entry.name} is {entry.format}: engines expect float32, rounding it reorders top-k")
             break
     return found
@@ -166,9 +165,8 @@ def _mixture(linears: list[Linear], roles: RoleMap, recipe: Recipe, warnings: li
 
     Raises UnsupportedError where they do not load what the recipe would leave in the source's format.
     """
-    formats = {
-        linear.source.form.name for linear in linears if not linear.quantize and isinstance(linear.source, Packed)
-    }
+    packed = [packed_form(linear.source) for linear in linears if not linear.quantize]
+    formats = {form.name for form in packed if form is not None}
     if not formats:
         return None
     mixture = roles.family.mixture
@@ -192,7 +190,8 @@ def _mixture(linears: list[Linear], roles: RoleMap, recipe: Recipe, warnings: li
 def _format(linear: Linear) -> str:
     if linear.quantize:
         return NVFP4
-    return linear.source.form.name if isinstance(linear.source, Packed) else linear.source.dtype.lower()
+    form = packed_form(linear.source)
+    return linear.source.dtype.lower() if form is None else form.name
 
 
 def _exclusions(

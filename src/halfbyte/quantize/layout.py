@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from halfbyte.checkpoint.header import serialize_header
 from halfbyte.formats.dtypes import DTYPE_BYTES
 from halfbyte.formats.modelopt import Algorithm, format_of
+from halfbyte.formats.nvfp4.stack import stack_tensors
 from halfbyte.quantize.units import Unit
 
 
@@ -52,5 +53,6 @@ def tensors_of(unit: Unit, algorithm: Algorithm) -> list[tuple[str, str, tuple[i
     tensors = [(name, tensor.dtype, tensor.shape, tensor.plain_bytes) for name, tensor in unit.kept]
     form = format_of(algorithm)
     for linear in unit.linears:
-        tensors += form.tensors(linear.role.module, linear.source.shape)
+        described = stack_tensors(form, linear.role.module, linear.source.shape) if linear.role.fused else None
+        tensors += described or form.tensors(linear.role.module, linear.source.shape)
     return tensors

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.packed import Packed, Source
+from halfbyte.checkpoint.packed import Packed, Source, Stacked, check_stack
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.formats.dtypes import FLOATS
@@ -21,7 +21,8 @@ Kept = tuple[TensorRole, str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """One weight matrix on its way: what it is, where it lies in the source (maybe part of a stack), what it becomes.
+    """One weight matrix on its way: what it is, where it lies in the source (maybe part of a stack), what it becomes;
+    or a whole stack, where that is what engines load.
 
     role.module is the path in the output.
     """
@@ -36,7 +37,9 @@ def split(entries: list[Entry], roles: RoleMap) -> tuple[list[Linear], list[Kept
     linears: list[Linear] = []
     kept: list[Kept] = []
     for entry in entries:
-        if entry.role.fused:
+        if entry.role.fused and roles.family.stacked:
+            linears.append(_stack(entry, roles))
+        elif entry.role.fused:
             linears += _unstacked(entry, roles)
         elif len(entry.shape) == 2 and (entry.role.part == WEIGHT or entry.form.quantized):
             role = entry.role._replace(module=roles.published(entry.role.module), part=WEIGHT)
@@ -45,6 +48,12 @@ def split(entries: list[Entry], roles: RoleMap) -> tuple[list[Linear], list[Kept
             tensor = next(iter(entry.tensors.values()))
             kept.append((entry.role, roles.published(tensor.name), tensor))
     return linears, kept
+
+
+def _stack(entry: Entry, roles: RoleMap) -> Linear:
+    """A 3-D stack as it is: gate_up_proj [E, H, 2I], or down_proj [E, I, H]."""
+    check_stack(entry, roles)
+    return Linear(entry.role._replace(part=WEIGHT), Stacked.of(entry), False)
 
 
 def _unstacked(entry: Entry, roles: RoleMap) -> list[Linear]:
@@ -83,10 +92,13 @@ def check_complete(linears: list[Linear], roles: RoleMap) -> None:
     """Every decoder layer present; every expert of a layer with all its projections, and of one shape."""
     layers: set[int] = set()
     experts: dict[tuple[int, str], dict[int, Linear]] = {}
+    stacks: set[tuple[int | None, str | None]] = set()
     for linear in linears:
         role = linear.role
         if role.layer is not None:
             layers.add(role.layer)
+        if role.fused:
+            stacks.add((role.layer, role.projection))
         if role.expert is not None and role.layer is not None and role.projection is not None:
             found = experts.setdefault((role.layer, role.projection), {})
             if role.expert in found:
@@ -99,7 +111,12 @@ def check_complete(linears: list[Linear], roles: RoleMap) -> None:
             if layer < roles.layers:
                 raise CheckpointError(f"{roles.layer_path(layer)} is missing", hint="complete the download")
             continue
-        for projection in roles.expert_projections if roles.is_moe(layer) else ():
+        for projection in roles.expert_projections if roles.is_moe(layer) and roles.family.stacked else ():
+            if (layer, projection) not in stacks:
+                raise CheckpointError(
+                    f"{roles.experts_path(layer)}.{projection} is missing", hint="complete the download"
+                )
+        for projection in roles.expert_projections if roles.is_moe(layer) and not roles.family.stacked else ():
             found = experts.get((layer, projection), {})
             for expert in range(roles.num_experts):
                 if expert not in found:

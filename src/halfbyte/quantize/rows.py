@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.checkpoint.packed import Packed, Source
+from halfbyte.checkpoint.packed import Matrix, Packed, Source, Stacked
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
@@ -35,7 +35,14 @@ class RowReader:
         self._buffers = {"": bytearray(CHUNK_BYTES)}
 
     def chunks(self, tensor: Source) -> Iterator[tuple[int, memoryview]]:
-        """A tensor's bytes as (first byte, bytes); of a packed one those of its matrix, rounded once to `dtype`."""
+        """A tensor's bytes as (first byte, bytes); of a packed one those of its matrix, rounded once to `dtype`, of a
+        stack those of its experts, inputs down."""
+        if isinstance(tensor, Stacked):
+            each = tensor.plain_bytes // len(tensor.matrices)
+            for number, matrix in enumerate(tensor.matrices):
+                turned = self.matrix(matrix).T.astype(NUMPY_DTYPES[tensor.dtype])
+                yield number * each, np.ascontiguousarray(turned).view(np.uint8).reshape(-1).data
+            return
         if isinstance(tensor, Packed):
             dtype = NUMPY_DTYPES[tensor.dtype]
             for first_row, rows in self.rows(tensor):
@@ -45,7 +52,11 @@ class RowReader:
         for start in range(0, tensor.bytes, CHUNK_BYTES):
             yield start, self._read(tensor, start, min(CHUNK_BYTES, tensor.bytes - start))
 
-    def rows(self, tensor: Source) -> Iterator[tuple[int, Weight]]:
+    def matrix(self, tensor: Matrix) -> npt.NDArray[np.float32]:
+        """All of a matrix in float32."""
+        return np.concatenate([rows.astype(np.float32) for _, rows in self.rows(tensor)])
+
+    def rows(self, tensor: Matrix) -> Iterator[tuple[int, Weight]]:
         """A matrix as (first row, rows), at least one row at a time; a packed one decoded to float32."""
         rows, columns = tensor.shape
         if isinstance(tensor, Packed):
@@ -73,7 +84,7 @@ class RowReader:
 
     def release(self, tensor: Source) -> None:
         """Say that it will not be read again."""
-        for part in tensor.parts.values() if isinstance(tensor, Packed) else (tensor,):
+        for part in (tensor,) if isinstance(tensor, Tensor) else tensor.parts.values():
             self._source.release(part)
 
     def _decoded(self, packed: Packed, first: int, stop: int) -> npt.NDArray[np.float32]:

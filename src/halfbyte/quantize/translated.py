@@ -12,7 +12,7 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.checkpoint.packed import Packed, Source
+from halfbyte.checkpoint.packed import Matrix, Packed, matrices_of
 from halfbyte.formats import mxfp4
 from halfbyte.formats.nvfp4.format import SCALE_ONE
 from halfbyte.quantize.linears import Linear
@@ -27,13 +27,13 @@ _MAGNITUDES = 0x77
 """Of both codes of a byte, without signs."""
 
 
-def is_mxfp4(source: Source) -> TypeGuard[Packed]:
+def is_mxfp4(source: Matrix) -> TypeGuard[Packed]:
     return isinstance(source, Packed) and isinstance(source.form, mxfp4.Mxfp4)
 
 
 def all_mxfp4(group: Sequence[Linear]) -> bool:
     """Whether linears that share a second scale can share a translation."""
-    return all(is_mxfp4(linear.source) for linear in group)
+    return all(is_mxfp4(matrix) for linear in group for matrix in matrices_of(linear.source))
 
 
 def zero_blocks(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from halfbyte.checkpoint.inventory import Entry
-from halfbyte.checkpoint.packed import Packed, Source
+from halfbyte.checkpoint.packed import Packed, Source, Stacked, kept, packed_form
 from halfbyte.formats.nvfp4.layout import packed_bytes
+from halfbyte.formats.storage import WEIGHT
 from halfbyte.models.roles import GLU, SHARED_SCALE, Role, TensorRole
 from halfbyte.quantize.linears import Kept, Linear
 
@@ -66,11 +67,12 @@ def units_of(linears: list[Linear], kept: list[Kept], entries: list[Entry], as_s
 
 
 def _kept(linear: Linear, as_stored: bool) -> Iterator[tuple[str, Source]]:
-    if as_stored and isinstance(linear.source, Packed):
-        for part, tensor in linear.source.parts.items():
-            yield f"{linear.role.module}.{part}", tensor
+    source = linear.source
+    if as_stored and isinstance(source, Packed | Stacked) and packed_form(source) is not None:
+        for part, tensor in source.parts.items():
+            yield linear.role.named(part), tensor
     else:
-        yield f"{linear.role.module}.weight", linear.source
+        yield linear.role.named(WEIGHT), kept(source)
 
 
 def unit_key(role: TensorRole) -> tuple[object, ...]:

@@ -9,17 +9,18 @@
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from halfbyte.checkpoint.index import SHARD_SUFFIX
 from halfbyte.checkpoint.inventory import Entry, inventory
-from halfbyte.checkpoint.packed import Packed, Source
+from halfbyte.checkpoint.packed import Packed, Source, Stacked, kept, matrices_of, packed_form
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
 from halfbyte.checkpoint.writer import hash_file
@@ -27,12 +28,14 @@ from halfbyte.errors import NonFiniteError
 from halfbyte.evidence.dossier import Dossier
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.formats.nvfp4 import kernels
-from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
+from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, Weight, amax
 from halfbyte.formats.nvfp4.format import SCALE_LAST
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.layouts import TO_COMPRESSED, is_nvfp4
 from halfbyte.formats.nvfp4.reference import scale_2_of
+from halfbyte.formats.nvfp4.stack import straightened
 from halfbyte.formats.nvfp4.stored import INPUT_SCALE, SCALE_2
+from halfbyte.formats.storage import SCALE, WEIGHT
 from halfbyte.models import roles_of
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
@@ -107,12 +110,12 @@ def verify(
         dossier = Dossier.read(Path(dst) / DOSSIER) if (Path(dst) / DOSSIER).exists() else None
         roles = roles_of(source.config)
         stored = {
-            f"{entry.role.module}.weight" if entry.form.quantized else entry.name: entry
+            entry.role.named(WEIGHT) if entry.form.quantized else entry.name: entry
             for entry in inventory(output.tensors, roles)
         }
-        linears, kept = split(inventory(source.tensors, roles), roles)
-        wanted = {f"{linear.role.module}.weight": linear.source for linear in linears}
-        wanted |= {name: tensor for _, name, tensor in kept}
+        linears, others = split(inventory(source.tensors, roles), roles)
+        wanted = {linear.role.named(WEIGHT): linear.source for linear in linears}
+        wanted |= {name: tensor for _, name, tensor in others}
         mismatches = [Mismatch(name, "missing") for name in wanted if name not in stored]
         mismatches += [Mismatch(name, "not in the source") for name in stored if name not in wanted]
         both = {name: entry for name, entry in stored.items() if name in wanted}
@@ -188,7 +191,7 @@ class _Comparer:
         jobs: list[Callable[[], list[Mismatch]]] = []
         packed: dict[object, list[Linear]] = {}
         for linear in linears:
-            entry = stored.get(f"{linear.role.module}.weight")
+            entry = stored.get(linear.role.named(WEIGHT))
             if entry is not None and is_nvfp4(entry.form) and not _same_numbers(linear.source):
                 packed.setdefault(unit_key(linear.role), []).append(linear)
         for unit in packed.values():
@@ -196,20 +199,21 @@ class _Comparer:
                 jobs.append(lambda group=group: self._packed(group, stored))  # type: ignore[misc]
         for name, entry in stored.items():
             source = wanted[name]
-            if is_nvfp4(entry.form) and isinstance(source, Packed) and _same_numbers(source):
+            if is_nvfp4(entry.form) and not isinstance(source, Tensor) and _same_numbers(source):
                 jobs.append(lambda name=name, source=source, entry=entry: self._converted(name, source, entry))  # type: ignore[misc]
             elif not is_nvfp4(entry.form):
                 jobs.append(lambda name=name, entry=entry: self._kept(name, wanted[name], entry))  # type: ignore[misc]
         return jobs
 
     def _kept(self, name: str, wanted: Source, entry: Entry) -> list[Mismatch]:
-        if isinstance(wanted, Packed) and entry.form.name == wanted.form.name:  # quantize --keep-format
+        form = packed_form(wanted)
+        if not isinstance(wanted, Tensor) and form is not None and entry.form.name == form.name:  # --keep-format
             return [
                 found
                 for part, tensor in wanted.parts.items()
-                for found in self._copied(f"{entry.role.module}.{part}", tensor, entry.tensors[part])
+                for found in self._copied(entry.role.named(part), tensor, entry.tensors[part])
             ]
-        return self._copied(name, wanted, next(iter(entry.tensors.values())))
+        return self._copied(name, kept(wanted), next(iter(entry.tensors.values())))
 
     def _copied(self, name: str, wanted: Source, tensor: Tensor) -> list[Mismatch]:
         if (tensor.dtype, tensor.shape) != (wanted.dtype, wanted.shape):
@@ -224,7 +228,7 @@ class _Comparer:
         return []
 
     def _packed(self, group: tuple[Linear, ...], stored: dict[str, Entry]) -> list[Mismatch]:
-        entries = [stored[f"{linear.role.module}.weight"] for linear in group]
+        entries = [stored[linear.role.named(WEIGHT)] for linear in group]
         found: list[Mismatch] = []
         scales_2 = [self._scales.second(entry) for entry in entries]
         for entry, scale_2 in zip(entries, scales_2, strict=True):
@@ -252,8 +256,9 @@ class _Comparer:
         try:
             largest = np.float32(0)
             for linear in group:
-                for first_row, rows in reader.rows(linear.source):
-                    largest = max(largest, amax(rows, linear.source.name, first_row))
+                for matrix in matrices_of(linear.source):
+                    for first_row, rows in reader.rows(matrix):
+                        largest = max(largest, amax(rows, matrix.name, first_row))
         except NonFiniteError as error:
             return [Mismatch(entries[0].name, f"the source cannot be encoded: {error.message}")]
         translated = all_mxfp4(group)
@@ -273,15 +278,9 @@ class _Comparer:
     def _one(
         self, linear: Linear, entry: Entry, encoder: Encoder, reader: RowReader, repeatable: bool
     ) -> Mismatch | None:
-        code_reader, scale_reader, again = RowReader(self._output), RowReader(self._output), EncodeBuffer()
-        columns = linear.source.shape[1]
+        again = EncodeBuffer()
         ideal, squared_error, energy, differs_at = Measure(), 0.0, 0.0, None
-        for first_row, rows in reader.rows(linear.source):
-            self._progress.advance(len(rows) * linear.source.bytes // linear.source.shape[0])
-            codes = code_reader.part(next(iter(entry.tensors.values())), first_row * columns // 2, rows.size // 2)
-            scales = scale_reader.part(
-                entry.tensors["weight_scale"], first_row * columns // BLOCK_SIZE, rows.size // BLOCK_SIZE
-            )
+        for first_row, rows, codes, scales in self._beside(linear.source, entry, reader):
             if (scales & 0x7F > SCALE_LAST).any() or (scales > SCALE_LAST).any():
                 return Mismatch(entry.name, f"a block scale at or after row {first_row} is NaN or negative")
             new_codes, new_scales = again.views(rows.size)
@@ -307,7 +306,31 @@ class _Comparer:
             return Mismatch(entry.name, f"relative error {error:.4f}, the max rule gives {ideal.relative_error:.4f}")
         return None
 
-    def _converted(self, name: str, source: Packed, entry: Entry) -> list[Mismatch]:
+    def _beside(
+        self, source: Source, entry: Entry, reader: RowReader
+    ) -> Iterator[tuple[int, Weight, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+        """Rows of the source with their codes and block scales, flat, and the number of the first: the row, of a stack
+        the expert."""
+        code_reader, scale_reader = RowReader(self._output), RowReader(self._output)
+        numbers, block_scales = next(iter(entry.tensors.values())), entry.tensors[SCALE]
+        columns = source.shape[1]
+        if isinstance(source, Stacked):
+            for number, matrix in enumerate(source.matrices):
+                rows = reader.matrix(matrix)
+                (height, _), size = matrix.shape, rows.size
+                codes = code_reader.part(numbers, number * size // 2, size // 2)
+                scales = scale_reader.part(block_scales, number * size // BLOCK_SIZE, size // BLOCK_SIZE)
+                straight = [straightened(raw, (-1, height)).reshape(-1) for raw in (codes, scales)]
+                yield number, rows, straight[0], straight[1]
+                self._progress.advance(matrix.bytes)
+            return
+        for first_row, rows in reader.rows(source):
+            codes = code_reader.part(numbers, first_row * columns // 2, rows.size // 2)
+            scales = scale_reader.part(block_scales, first_row * columns // BLOCK_SIZE, rows.size // BLOCK_SIZE)
+            yield first_row, rows, codes, scales
+            self._progress.advance(len(rows) * source.bytes // source.shape[0])
+
+    def _converted(self, name: str, source: Packed | Stacked, entry: Entry) -> list[Mismatch]:
         """Codes and block scales byte for byte; second scales equal, or inverse to each other."""
         if source.shape != entry.shape:
             return [Mismatch(name, f"unpacks to {list(entry.shape)}, the source is {list(source.shape)}")]
@@ -337,7 +360,7 @@ def _alike(one: np.float32 | None, other: np.float32 | None) -> bool:
 
 def _same_numbers(source: Source) -> bool:
     """Whether a source is NVFP4 itself, so that nothing was rounded."""
-    return isinstance(source, Packed) and is_nvfp4(source.form)
+    return not isinstance(source, Tensor) and is_nvfp4(source.form)
 
 
 class Scales:

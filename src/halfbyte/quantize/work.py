@@ -4,12 +4,12 @@ A matrix is read in pieces that fit the processor's cache, twice: once for its a
 comes from the page cache). So a worker holds a few megabytes whatever the tensor's size, and needs no copy.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from halfbyte.checkpoint.packed import Packed, Source
+from halfbyte.checkpoint.packed import Matrix, Packed, Source, Stacked, matrices_of
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import ShardWriter
 from halfbyte.formats import mxfp4
@@ -17,6 +17,9 @@ from halfbyte.formats.nvfp4 import kernels
 from halfbyte.formats.nvfp4.codec import Encoder, Measure, Rounding, amax
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.nvfp4.reference import Encoded, scale_2_of
+from halfbyte.formats.nvfp4.stack import straightened
+from halfbyte.formats.nvfp4.stored import INPUT_SCALE, SCALE_2
+from halfbyte.formats.storage import SCALE, WEIGHT
 from halfbyte.quantize.input_scale import InputScales
 from halfbyte.quantize.layout import OutputShard
 from halfbyte.quantize.linears import Linear
@@ -69,7 +72,7 @@ class Worker:
             encoder = Encoder(scale_2, rounding)
             for linear in group:
                 self._scalars(linear, group, scale_2, shard, out)
-                results[linear.role.module] = float(largest), self._translate(linear, encoder, shard, out)
+                results[linear.role.module] = float(largest), self._write(linear, encoder, True, shard, out)
             return results
         encoder = Encoder(scale_2_of(largest, rounding), rounding)
         for linear in group:
@@ -79,7 +82,7 @@ class Worker:
                 results[linear.role.module] = float(largest), self._store(linear, matrix, encoder, shard, out)
                 continue
             self._scalars(linear, group, encoder.scale_2, shard, out)
-            results[linear.role.module] = float(largest), self._encode(linear, encoder, shard, out)
+            results[linear.role.module] = float(largest), self._write(linear, encoder, False, shard, out)
         return results
 
     def _given(self, unit: Unit) -> dict[str, Encoded]:
@@ -103,56 +106,72 @@ class Worker:
             out.write(chunk, offset + start)
             self._advance(len(chunk) * tensor.bytes // tensor.plain_bytes)
 
-    def _amax(self, tensor: Source) -> np.float32:
+    def _amax(self, source: Source) -> np.float32:
         largest = np.float32(0)
-        for first_row, rows in self._reader.rows(tensor):
-            largest = max(largest, amax(rows, tensor.name, first_row))
+        for matrix in matrices_of(source):
+            for first_row, rows in self._reader.rows(matrix):
+                largest = max(largest, amax(rows, matrix.name, first_row))
         return largest
 
-    def _encode(self, linear: Linear, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
-        tensor, module = linear.source, linear.role.module
-        codes_at, scales_at = shard.offsets[f"{module}.weight"], shard.offsets[f"{module}.weight_scale"]
-        columns = tensor.shape[1]
-        measure = Measure()
-        for first_row, rows in self._reader.rows(tensor):
-            codes, scales = self._output.views(rows.size)
-            measure.add(encoder.encode_into(rows, codes, scales))
-            out.write(codes.data, codes_at + first_row * columns // 2)
-            out.write(scales.data, scales_at + first_row * columns // BLOCK_SIZE)
-            self._advance(len(rows) * tensor.bytes // tensor.shape[0])
+    def _write(
+        self, linear: Linear, encoder: Encoder, translated: bool, shard: OutputShard, out: ShardWriter
+    ) -> Measure:
+        """Encode a matrix, or a stack. translated: an MXFP4 one keeps its own codes; the measure's clamped blocks are
+        those that could not."""
+        source, measure = linear.source, Measure()
+        codes_at, scales_at = (shard.offsets[linear.role.named(part)] for part in (WEIGHT, SCALE))
+        for number, matrix in enumerate(matrices_of(source)):
+            columns, whole = matrix.shape[1], list[Encoded]()
+            pieces = self._translate(matrix, encoder) if translated else self._encode(matrix, encoder)
+            for first_row, piece, sums in pieces:
+                measure.add(sums)
+                if isinstance(source, Stacked):
+                    whole.append(Encoded(piece.codes.copy(), piece.scales.copy(), encoder.scale_2))
+                else:
+                    out.write(piece.codes.reshape(-1).data, codes_at + first_row * columns // 2)
+                    out.write(piece.scales.reshape(-1).data, scales_at + first_row * columns // BLOCK_SIZE)
+                self._advance(len(piece.codes) * matrix.bytes // matrix.shape[0])
+            if whole:
+                codes, scales = (np.concatenate(parts) for parts in zip(*(piece[:2] for piece in whole), strict=True))
+                out.write(straightened(codes, codes.shape).reshape(-1).data, codes_at + number * codes.size)
+                out.write(straightened(scales, scales.shape).reshape(-1).data, scales_at + number * scales.size)
         return measure
 
+    def _encode(self, matrix: Matrix, encoder: Encoder) -> Iterator[tuple[int, Encoded, kernels.Sums | Measure]]:
+        """First row, codes [n, K/2] and scales [n, K/16], and what they cost; valid until the next."""
+        for first_row, rows in self._reader.rows(matrix):
+            codes, scales = (view.reshape(len(rows), -1) for view in self._output.views(rows.size))
+            sums = encoder.encode_into(rows, codes, scales)
+            yield first_row, Encoded(codes, scales, encoder.scale_2), sums
+
     def _exponent(self, source: Source) -> int | None:
-        """The largest of an MXFP4 matrix's scales, as a power of two; None for one of zeros."""
-        assert is_mxfp4(source)
-        found = [largest_exponent(*_codes_and_scales(raw, source)) for _, raw in self._reader.raw_rows(source)]
+        """The largest of the scales of MXFP4 matrices, as a power of two; None for zeros."""
+        found = []
+        for matrix in matrices_of(source):
+            assert is_mxfp4(matrix)
+            found += [largest_exponent(*_codes_and_scales(raw, matrix)) for _, raw in self._reader.raw_rows(matrix)]
         return max((exponent for exponent in found if exponent is not None), default=None)
 
-    def _translate(self, linear: Linear, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
-        """Write an MXFP4 matrix with its own codes; the measure's clamped blocks are those that could not keep them."""
-        source, module = linear.source, linear.role.module
-        assert is_mxfp4(source)
-        codes_at, scales_at = shard.offsets[f"{module}.weight"], shard.offsets[f"{module}.weight_scale"]
-        columns, measure = source.shape[1], Measure()
+    def _translate(self, matrix: Matrix, encoder: Encoder) -> Iterator[tuple[int, Encoded, kernels.Sums | Measure]]:
+        """As `_encode`, of an MXFP4 matrix with its own codes where the format has its scales."""
+        assert is_mxfp4(matrix)
         for (first_row, rows), (_, raw) in zip(
-            self._reader.rows(source), RowReader(self._source).raw_rows(source), strict=True
+            self._reader.rows(matrix), RowReader(self._source).raw_rows(matrix), strict=True
         ):
             codes, scales = (view.reshape(len(rows), -1) for view in self._output.views(rows.size))
             sums = encoder.encode_into(rows, codes, scales)
-            found = translate(*_codes_and_scales(raw, source), encoder.scale_2, codes, scales)
+            found = translate(*_codes_and_scales(raw, matrix), encoder.scale_2, codes, scales)
             decoded = np.empty(rows.size, np.float32)
             kernels.decode(codes.reshape(-1), scales.reshape(-1), encoder.scale_2, decoded)
             error = rows.reshape(-1).astype(np.float64) - decoded
             lost, zero = 2 * int((~found.exact).sum()), 2 * int(found.zero.sum())
-            measure.add(Measure(float(error @ error), sums.max_error, sums.energy, lost, zero))
-            out.write(codes.reshape(-1).data, codes_at + first_row * columns // 2)
-            out.write(scales.reshape(-1).data, scales_at + first_row * columns // BLOCK_SIZE)
-            self._advance(len(rows) * source.bytes // source.shape[0])
-        return measure
+            cost = Measure(float(error @ error), sums.max_error, sums.energy, lost, zero)
+            yield first_row, Encoded(codes, scales, encoder.scale_2), cost
 
     def _store(self, linear: Linear, given: Encoded, encoder: Encoder, shard: OutputShard, out: ShardWriter) -> Measure:
         """Write codes and scales that are given. encoder: the max rule, whose error is measured beside theirs."""
         tensor, module = linear.source, linear.role.module
+        assert not isinstance(tensor, Stacked), "only whole experts are rounded on data"
         out.write(memoryview(given.codes.tobytes()), shard.offsets[f"{module}.weight"])
         out.write(memoryview(given.scales.tobytes()), shard.offsets[f"{module}.weight_scale"])
         measure = Measure()
@@ -171,12 +190,11 @@ class Worker:
     def _scalars(
         self, linear: Linear, group: tuple[Linear, ...], scale_2: np.float32, shard: OutputShard, out: ShardWriter
     ) -> None:
-        module = linear.role.module
-        scalars = {"weight_scale_2": scale_2}
+        scalars = {SCALE_2: scale_2}
         if self._input_scales is not None:
-            scalars["input_scale"] = self._input_scales.of(linear.role, tuple(member.role.module for member in group))
+            scalars[INPUT_SCALE] = self._input_scales.of(linear.role, tuple(member.role.module for member in group))
         for part, value in scalars.items():
-            out.write(memoryview(np.float32(value).tobytes()), shard.offsets[f"{module}.{part}"])
+            out.write(memoryview(np.float32(value).tobytes()), shard.offsets[linear.role.named(part)])
 
 
 def _codes_and_scales(

@@ -43,9 +43,10 @@ def replace_modules(model: Any, roles: RoleMap, exclusions: Sequence[str], runti
         packed: nn.Module
         with torch.device("meta"):
             if is_experts(module):
-                layer = roles.role(f"{prefix}{path}.gate_up_proj").layer
-                assert layer is not None
-                role = roles.role(f"{roles.expert_module(layer, 0, 'gate_proj')}.weight")
+                role = roles.role(f"{prefix}{path}.gate_up_proj")
+                assert role.layer is not None
+                if not roles.family.stacked:
+                    role = roles.role(f"{roles.expert_module(role.layer, 0, 'gate_proj')}.weight")
                 if not is_quantized(role, exclusions):
                     continue
                 check_plain(module, path)

@@ -52,6 +52,12 @@ def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
                 f"{source.folder}: already quantized: {entry.name} is {entry.format}",
                 hint="search from the BF16 checkpoint",
             )
+    if roles.family.stacked:
+        raise UnsupportedError(
+            f"{source.folder}: a layer's experts are one stack with one weight_scale_2; search weighs experts one by "
+            "one",
+            hint="there is a recipe for all routed experts: nvfp4-routed-experts",
+        )
     linears, _ = split(entries, roles)
     allowed = _loadable(roles)
     sizes: dict[tuple[int, Role], tuple[Counter[tuple[int, int]], list[int]]] = {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from halfbyte.checkpoint.inventory import Entry, inventory
+from halfbyte.checkpoint.packed import check_stack, expert_of
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.plain import PLAIN
@@ -63,7 +64,7 @@ class Contents:
                 mixer.append(entry)
             elif role.layer is None:
                 outside[role.role] = entry
-            elif role.role is Role.ROUTED_EXPERT:
+            elif role.role is Role.ROUTED_EXPERT and role.projection is not None:
                 for expert, projection, matrix in _matrices(entry, roles):
                     routed[role.layer][expert, projection] = matrix
             else:
@@ -112,6 +113,9 @@ def _matrices(entry: Entry, roles: RoleMap) -> list[tuple[int, str, Entry]]:
     if not role.fused:
         assert role.expert is not None
         return [(role.expert, role.projection, entry)]
+    if roles.family.stacked:
+        check_stack(entry, roles)
+        return [(number, role.projection, _of_stack(entry, number)) for number in range(roles.num_experts)]
     stack = entry.tensors["weight"]
     if len(stack.shape) != 3 or stack.shape[0] != roles.num_experts:
         raise CheckpointError(f"{stack.name}: shape {list(stack.shape)}, wanted [{roles.num_experts}, rows, columns]")
@@ -126,10 +130,19 @@ def _matrices(entry: Entry, roles: RoleMap) -> list[tuple[int, str, Entry]]:
     return result
 
 
+def _of_stack(entry: Entry, number: int) -> Entry:
+    matrix = expert_of(entry, number)
+    role = entry.role._replace(expert=number, fused=False)
+    return Entry(role, matrix.form.name, matrix.shape, matrix.bytes, matrix.parts)
+
+
 def _expert(found: dict[tuple[int, str], Entry], layer: int, expert: int, roles: RoleMap) -> list[Entry]:
     """The matrices of one expert in the order of use. Raises CheckpointError if one is missing."""
     if (expert, "gate_up_proj") in found and (expert, "down_proj") in found:
         return [found[expert, "gate_up_proj"], found[expert, "down_proj"]]
+    for projection in roles.expert_projections if roles.family.stacked else ():
+        if (expert, projection) not in found:
+            raise CheckpointError(f"{roles.experts_path(layer)}.{projection} is missing", hint="complete the download")
     for projection in roles.expert_projections:
         if (expert, projection) not in found:
             module = roles.expert_module(layer, expert, projection)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from halfbyte.formats.nvfp4 import torch as values
+from halfbyte.modules.experts import Biases
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.routing import ExpertRows
 from halfbyte.stream.rows import Rows
@@ -78,26 +79,30 @@ def run_expert(
     outputs: Rows,
     together: int | None,
     look: Callable[[str, Tensor], None] = lambda name, x: None,
+    biases: Biases = Biases(),  # noqa: B008  frozen
 ) -> None:
     """Add one expert's weighted results to `outputs`.
 
     join: gate and up [n, 2I] to the intermediate [n, I]. together: rows multiplied at a time; None for each sequence
-    alone. look: told `expert_input` and
-    `expert_intermediate` of each part.
+    alone. look: told `expert_input` and `expert_intermediate` of each part.
     """
     for part in rows.chunks(together):
         token = rows.token[part]
         x = inputs.gather(token)
         look("expert_input", x)
-        x = join(linear(_rounded(x, scales.gate_up), weights.gate_up))
+        x = join(_added(linear(_rounded(x, scales.gate_up), weights.gate_up), biases.gate_up))
         look("expert_intermediate", x)
-        x = linear(_rounded(x, scales.down), weights.down)
+        x = _added(linear(_rounded(x, scales.down), weights.down), biases.down)
         outputs.add(token, x * rows.weight[part, None])
 
 
 def _rounded(x: Tensor, scale: Tensor | None) -> Tensor:
     """Activations as a Blackwell engine would see them, in a4-sim."""
     return x if scale is None else values.fake_quantized(x, scale).to(x.dtype)
+
+
+def _added(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias
 
 
 def looker(observer: Observer, layer: int, expert: int) -> Callable[[str, Tensor], None]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import stored as nvfp4
+from halfbyte.modules.experts import Biases, multiplies_from_right
 from halfbyte.stream import attention
 from halfbyte.stream.branch import Branch, Branches, Running, swapped
 from halfbyte.stream.contents import Contents, plain_parcels
@@ -228,10 +229,13 @@ class LayerRun:
     ) -> None:
         (expert, own, rest), weights = due
         together = device_rows(self._skeleton.device)
-        look = looker(see, number, expert)
-        run_expert(weights, scales, join, own, stores.experts, stores.outputs, together, look)
+        look, module = looker(see, number, expert), self._skeleton.moe(number).experts
+        biases, turned = Biases.of(module, expert), multiplies_from_right(module)
+        if turned:
+            weights, rest = weights.inputs_down(), [(others.inputs_down(), part) for others, part in rest]
+        run_expert(weights, scales, join, own, stores.experts, stores.outputs, together, look, biases)
         for others, part in rest:
-            run_expert(others, scales, join, part, stores.experts, stores.outputs, together)
+            run_expert(others, scales, join, part, stores.experts, stores.outputs, together, biases=biases)
 
     def _branched(
         self, number: int, weights: ExpertWeights, rows: ExpertRows

@@ -68,7 +68,7 @@ class Skeleton:
             name = _block_name(layer)
             block = getattr(layer, name)
             if is_experts(getattr(block, "experts", block)):
-                check_joined(block.experts, f"{roles.layer_path(number)}.{name}.experts")
+                check_joined(block.experts, f"{roles.layer_path(number)}.{name}.experts", roles.family.stacked)
 
     def _built(self) -> Any:
         try:
@@ -132,7 +132,7 @@ class Skeleton:
     def check_filled(self, layer: int) -> None:
         """Raise CheckpointError for a tensor that the files lack."""
         experts = getattr(self.moe(layer), "experts", None)
-        routed = set() if experts is None else {id(tensor) for tensor in experts.parameters()}
+        routed = set() if experts is None else {id(tensor) for tensor in experts.parameters() if tensor.ndim == 3}
         lacking = {name for name, parts in self._lacking.items() if parts}
         self._lacking.clear()
         for name, tensor in self.layers[layer].state_dict(keep_vars=True).items():
@@ -196,7 +196,7 @@ class Skeleton:
 
     def before_moe(self, layer: int, hidden: Tensor, selection: Any, ids: Tensor | None) -> "BeforeMoe":
         """A layer up to its experts."""
-        decoder, catcher, shares = self.layers[layer], _Catcher(), list[Tensor]()
+        decoder, catcher, shares = self.layers[layer], _Catcher(self._roles.family.scores_beside), list[Tensor]()
         hook = None
         if self.streams > 1:
             hook = decoder.ffn_hc.register_forward_hook(lambda _, args, result: shares.append(result[0]))
@@ -220,10 +220,11 @@ class Skeleton:
 
     def after_experts(self, layer: int, x: Tensor, index: Tensor, weights: Tensor, routed: Tensor) -> Tensor:
         """The block's output [B, T, H] from its input, the routing and the experts' sum [B*T, expert_hidden]."""
-        given = _Given((None, weights, index)), _Given(routed)
-        with _parts(self.moe(layer), gate=given[0], experts=given[1], fc1_latent_proj=nn.Identity()):
-            result: Tensor = self.moe(layer)(x)
-        return result
+        router, experts = _Given((None, weights, index)), _Given(routed)
+        with _parts(self.moe(layer), gate=router, router=router, experts=experts, fc1_latent_proj=nn.Identity()):
+            result = self.moe(layer)(x)
+        output: Tensor = result[0] if self._roles.family.scores_beside else result
+        return output
 
 
 class Routed(NamedTuple):
@@ -271,16 +272,21 @@ class _OnlyLayer(nn.Module):
 
 
 class _Catcher(nn.Module):
-    """Keeps what it is called with. Returns negative zeros: the one number that changes nothing it is added to."""
+    """Keeps what it is called with. Returns negative zeros: the one number that changes nothing it is added to.
 
-    def __init__(self) -> None:
+    beside: something comes beside them, which nobody looks at.
+    """
+
+    def __init__(self, beside: bool = False) -> None:
         super().__init__()
+        self._beside = beside
         self.x: Tensor | None = None
         self.rest: tuple[Tensor, ...] = ()
 
-    def forward(self, x: Tensor, *rest: Tensor, **_: Any) -> Tensor:
+    def forward(self, x: Tensor, *rest: Tensor, **_: Any) -> Any:
         self.x, self.rest = x, rest
-        return torch.full_like(x, -0.0)
+        nothing = torch.full_like(x, -0.0)
+        return (nothing, None) if self._beside else nothing
 
 
 class _Nothing(nn.Module):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from halfbyte.checkpoint.inventory import Entry
 from halfbyte.errors import CheckpointError
-from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import stored as nvfp4
 from halfbyte.formats.nvfp4.stored import INPUT_SCALE
 from halfbyte.progress import Progress
@@ -24,6 +23,10 @@ class ExpertWeights:
 
     gate_up: Tensor
     down: Tensor
+
+    def inputs_down(self) -> "ExpertWeights":
+        """The same matrices, laid out in memory as their transposes: how they lie decides how a GEMM rounds."""
+        return ExpertWeights(self.gate_up.t().contiguous().t(), self.down.t().contiguous().t())
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def expert_activation_scales(layer: Layer, checkpoint: Any, device: torch.device
     found: dict[str, list[Tensor]] = {"gate_up": [], "down": []}
     for matrices in layer.experts:
         for entry in matrices:
-            if entry.format != NVFP4:
+            if not isinstance(entry.form, nvfp4.Nvfp4):
                 continue
             group = "down" if entry.role.projection == "down_proj" else "gate_up"
             scale = _scale_now(entry, checkpoint, device)

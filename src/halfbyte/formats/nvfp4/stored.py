@@ -58,11 +58,15 @@ class Nvfp4(StorageFormat):
                 f"{weight.name}: packed {list(weight.shape)} with {scale.dtype} block scales {list(scale.shape)}, "
                 f"wanted {F8_E4M3} {list(wanted)} (one for {BLOCK_SIZE} elements of a row)"
             )
+        self.check_scalars(parts)
+        return shape
+
+    def check_scalars(self, parts: Parts) -> None:
+        """Raise CheckpointError for a second scale or an input scale that is not one float32."""
         for part in (SCALE_2, INPUT_SCALE):
             scalar = parts.get(part)
             if scalar is not None and (scalar.dtype != F32 or prod(scalar.shape) != 1):
                 raise CheckpointError(f"{scalar.name}: {scalar.dtype} {list(scalar.shape)}, wanted one {F32}")
-        return shape
 
     def tensors(self, module: str, shape: tuple[int, ...]) -> list[Described]:
         """What a linear [N, K] becomes, in file order."""

@@ -254,10 +254,15 @@ def packed_mtp(facts: Facts) -> Iterator[Found]:
             yield Found(message, module=packed[0].first.role.module)
 
 
-@rule("loadability.fused-experts", "deny", "Engines load experts one by one; a 3-D stack under NVFP4 has no loader.")
+@rule(
+    "loadability.fused-experts",
+    "deny",
+    "Engines load experts one by one; a 3-D stack under NVFP4 has no loader but in a family whose classes have one.",
+)
 def fused_experts(facts: Facts) -> Iterator[Found]:
     for entry, *_ in facts.alike:
-        if entry.role.fused and facts.algorithm is not None:
+        stacked = facts.roles is not None and facts.roles.family.stacked
+        if entry.role.fused and facts.algorithm is not None and not stacked:
             yield Found(
                 f"{entry.name}: experts are stored as one stack, wanted one tensor per expert", tensor=entry.name
             )

@@ -10,7 +10,7 @@ from halfbyte.gate.facts import Facts
 from halfbyte.gate.findings import Found, plural
 from halfbyte.gate.quantization import read_as_packed
 from halfbyte.gate.registry import rule
-from halfbyte.models.roles import CORRECTION, Role
+from halfbyte.models.roles import Role
 
 OUTPUT = "o_proj"
 LINEAR_ROLES = (Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP, Role.ATTENTION)
@@ -126,7 +126,7 @@ def mixed_experts(facts: Facts) -> Iterator[Found]:
 )
 def router_bias(facts: Facts) -> Iterator[Found]:
     for entry, *_ in facts.alike:
-        if entry.role.role is Role.ROUTER and entry.role.part in CORRECTION and entry.format != F32:
+        if facts.roles is not None and facts.roles.corrects(entry.role) and entry.format != F32:
             yield Found(f"{entry.name} is {entry.format}, wanted f32", tensor=entry.name)
             return
 

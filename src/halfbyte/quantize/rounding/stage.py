@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.documents import Documents
-from halfbyte.errors import RecipeError, options_called, said
+from halfbyte.errors import RecipeError, UnsupportedError, options_called, said
 from halfbyte.evidence.dossier import RoundedOnData
 from halfbyte.progress import Progress
 from halfbyte.quantize.calibrated import ACTIVATIONS, OURS, DataBounds
@@ -69,7 +69,14 @@ def round_on_data(task: "Task", dst: Path, job: Job, progress: Progress) -> Data
 
 
 def rounded_layers(job: Job) -> set[int]:
-    """Layers whose routed experts are quantized whole. Raises RecipeError if there is none."""
+    """Layers whose routed experts are quantized whole. Raises RecipeError if there is none, UnsupportedError where
+    experts share a second scale."""
+    if job.roles.family.stacked:
+        raise UnsupportedError(
+            f"{job.roles.family.model_type}: a layer's experts are one stack with one weight_scale_2; rounding on data "
+            "takes them one by one, each with its own",
+            hint=said("use {rounding} max or sweep"),
+        )
     units = [unit for shard in job.shards for unit in shard.units if is_whole_expert(unit)]
     layers = {layer for unit in units if (layer := unit.linears[0].role.layer) is not None}
     if not layers:
