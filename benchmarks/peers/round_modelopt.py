@@ -15,6 +15,7 @@ ordinary route, all in ModelOpt's favour:
   the same arithmetic in their place (``kernels/quantization/common/nvfp4_quant.py``), checked against ModelOpt's own
   packer on every run. The algorithms themselves are ModelOpt's code, unchanged.
 
+gptq_tuned has our damping of 0.1 in place of 0.01. Its scales stay those of the largest weight: it sets no others.
 One JSON line goes to stdout; whatever the libraries print goes to stderr.
 """
 
@@ -47,6 +48,7 @@ ALGORITHMS: dict[str, Any] = {
     "mse": {"method": "mse", "fp8_scale_sweep": True},
     "local_hessian": {"method": "local_hessian", "fp8_scale_sweep": True},
     "gptq": {"method": "gptq", "layerwise": {"enable": True}},
+    "gptq_tuned": {"method": "gptq", "perc_damp": 0.1, "layerwise": {"enable": True}},
 }
 
 
@@ -168,7 +170,7 @@ def run(src: Path, dst: Path, tokens: Path, algorithm: str) -> dict[str, Any]:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         src, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
     ).eval()
-    if algorithm == "gptq":
+    if algorithm.startswith("gptq"):
         unfuse(model, batches[0])
 
     def forward_loop(inner: nn.Module) -> None:

@@ -41,7 +41,7 @@ from halfbyte.models import roles_of
 
 ALGORITHMS = {
     "Halfbyte": ("max", "sweep", "gptq"),
-    "ModelOpt": ("max", "mse", "local_hessian", "gptq"),
+    "ModelOpt": ("max", "mse", "local_hessian", "gptq", "gptq_tuned"),
     "llm-compressor": ("rtn", "mse", "expanded_mse", "gptq", "gptq_routed", "gptq_tuned"),
 }
 ENVIRONMENTS = {

@@ -43,7 +43,7 @@ def main() -> None:
     texts = texts[:: max(1, len(texts) // asked.windows)][: asked.windows]
     with Checkpoint.open(animal) as source:
         groups = groups_of(source, NVFP4)
-        documents = [_document(text) for text in texts]
+        documents = [document(text) for text in texts]
         with Measured.opened(source, documents, SearchOptions(bits=8), Silent()) as measured:
             began = time.monotonic()
             costs = [one[NVFP4.name] for one in measured.alone(groups, {NVFP4.name: NVFP4})]
@@ -83,7 +83,7 @@ def main() -> None:
     record("search", setting | {"rank_correlation": correlation, "rows": rows})
 
 
-def _document(ids: Any) -> Document:
+def document(ids: Any) -> Document:
     import numpy as np
 
     return Document(np.asarray(ids, dtype=np.int64), {}, "heldout.txt", 1)

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py") if path.name != "__init__.py")
 ELSEWHERE = {
+    "benchmarks/peers/choose_modelopt.py": "modelopt",
     "benchmarks/peers/encode_compressed_tensors.py": "compressed_tensors",
     "benchmarks/peers/encode_modelopt.py": "modelopt",
     "benchmarks/peers/quantize_modelopt.py": "modelopt",

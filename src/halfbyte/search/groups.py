@@ -1,6 +1,7 @@
 """The groups that a search decides over: one role in one decoder layer, of the roles that engines load quantized.
 
-Engines read one precision per layer's routed experts and fuse pairs of linears, so nothing smaller can be chosen.
+Engines read one precision per layer's routed experts and fuse pairs of linears, so nothing smaller can be chosen; of
+attention, q, k and v are one group and o is another.
 """
 
 from collections import Counter
@@ -15,14 +16,15 @@ from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.storage import StorageFormat
 from halfbyte.models import roles_of
 from halfbyte.models.role_map import RoleMap
-from halfbyte.models.roles import Role, TensorRole
-from halfbyte.quantize.linears import split
-from halfbyte.recipes.recipe import Recipe
+from halfbyte.models.roles import SHARED_SCALE, Role, TensorRole
+from halfbyte.quantize.linears import Linear, split
+from halfbyte.recipes.recipe import Chosen, Format, Recipe
 
 
 @dataclass(frozen=True)
 class Group:
-    """bytes_before: in the source. bytes_after: in the format. shapes: of its matrices, [N, K] and how many."""
+    """bytes_before: in the source. bytes_after: in the format. shapes: of its matrices, [N, K] and how many. only: the
+    projections that it has of its role in its layer; empty for all."""
 
     role: Role
     layer: int
@@ -30,13 +32,15 @@ class Group:
     bytes_before: int
     bytes_after: int
     shapes: tuple[tuple[tuple[int, int], int], ...] = ()
+    only: tuple[str, ...] = ()
 
     def holds(self, role: TensorRole) -> bool:
-        return role.role is self.role and role.layer == self.layer and not role.mtp
+        mine = not self.only or role.projection in self.only
+        return mine and role.role is self.role and role.layer == self.layer and not role.mtp
 
     @property
     def label(self) -> str:
-        return f"{self.role} {self.layer}"
+        return " ".join([str(self.role), str(self.layer), *self.only])
 
     def bytes_in(self, form: StorageFormat) -> int:
         return sum(count * form.bytes(shape) for shape, count in self.shapes)
@@ -60,30 +64,46 @@ def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
         )
     linears, _ = split(entries, roles)
     allowed = _loadable(roles)
-    sizes: dict[tuple[int, Role], tuple[Counter[tuple[int, int]], list[int]]] = {}
+    sizes: dict[tuple[int, Role], dict[tuple[str, ...], list[Linear]]] = {}
     for linear in linears:
-        role, shape = linear.role, linear.source.shape
+        role = linear.role
         if role.role not in allowed or role.mtp or role.layer is None:
             continue
-        if shape[1] % BLOCK_SIZE:
+        if linear.source.shape[1] % BLOCK_SIZE:
             allowed = allowed - {role.role}
             continue
-        shapes, total = sizes.setdefault((role.layer, role.role), (Counter(), [0, 0, 0]))
-        shapes[shape[0], shape[1]] += 1
-        total[0] += shape[0] * shape[1]
-        total[1] += linear.source.bytes
-        total[2] += form.bytes((shape[0], shape[1]))
+        sizes.setdefault((role.layer, role.role), {}).setdefault(_fused(role), []).append(linear)
     order = list(Role)
     found = [
-        Group(role, layer, total[0], total[1], total[2], tuple(shapes.items()))
-        for (layer, role), (shapes, total) in sorted(
-            sizes.items(), key=lambda item: (item[0][0], order.index(item[0][1]))
-        )
+        _group(role, layer, together, () if len(units) == 1 else only, form)
+        for (layer, role), units in sorted(sizes.items(), key=lambda item: (item[0][0], order.index(item[0][1])))
+        for only, together in units.items()
         if role in allowed
     ]
     if not found:
         raise UnsupportedError(f"{source.folder}: has no linears that engines load in four bits")
     return found
+
+
+def _fused(role: TensorRole) -> tuple[str, ...]:
+    """The projections of attention that engines run together with a linear's; none elsewhere."""
+    if role.role is not Role.ATTENTION or role.projection is None:
+        return ()
+    return next((names for names in SHARED_SCALE if role.projection in names), (role.projection,))
+
+
+def _group(role: Role, layer: int, linears: Sequence[Linear], only: tuple[str, ...], form: StorageFormat) -> Group:
+    shapes = Counter((linear.source.shape[0], linear.source.shape[1]) for linear in linears)
+    there = {linear.role.projection for linear in linears}
+    return Group(
+        role,
+        layer,
+        sum(rows * columns * count for (rows, columns), count in shapes.items()),
+        sum(linear.source.bytes for linear in linears),
+        sum(form.bytes(shape) * count for shape, count in shapes.items()),
+        tuple(shapes.items()),
+        tuple(name for name in only if name in there),
+    )
 
 
 def _loadable(roles: RoleMap) -> set[Role]:
@@ -98,12 +118,17 @@ def _loadable(roles: RoleMap) -> set[Role]:
 def recipe_of(chosen: Sequence[Group], groups: Sequence[Group], name: str, description: str) -> Recipe:
     """The recipe that quantizes exactly `chosen` out of `groups`."""
     roles = [role for role in Role if any(group.role is role for group in chosen)]
-    left: dict[tuple[int, ...], list[Role]] = {}
+    left: dict[tuple[int, ...], dict[Role, Chosen]] = {}
     for role in roles:
-        layers = tuple(group.layer for group in groups if group.role is role and group not in chosen)
-        if layers:
-            left.setdefault(layers, []).append(role)
-    overrides = [{"layers": list(layers), "roles": dict.fromkeys(kept, "keep")} for layers, kept in left.items()]
+        apart: dict[tuple[str, ...], list[int]] = {}
+        for layer in dict.fromkeys(group.layer for group in groups if group.role is role):
+            mine = [group for group in groups if group.role is role and group.layer == layer]
+            packed = [group for group in mine if group in chosen]
+            if len(packed) < len(mine):
+                apart.setdefault(tuple(name for group in packed for name in group.only), []).append(layer)
+        for names, layers in apart.items():
+            left.setdefault(tuple(layers), {})[role] = _packed(names)
+    overrides = [{"layers": list(layers), "roles": kept} for layers, kept in left.items()]
     return Recipe.model_validate(
         {
             "version": 1,
@@ -113,3 +138,8 @@ def recipe_of(chosen: Sequence[Group], groups: Sequence[Group], name: str, descr
             "layers": {"overrides": overrides},
         }
     )
+
+
+def _packed(projections: Sequence[str]) -> Chosen:
+    formats: dict[str, Format] = dict.fromkeys(projections, "nvfp4")
+    return formats or "keep"
