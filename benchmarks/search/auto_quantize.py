@@ -4,9 +4,9 @@
 
 Both choose between NVFP4 weights (max rule) and 16 bits, for the same linears, by the same windows of held-out text.
 ModelOpt scores by gradients (its default) and by KL, decides over fused linears and over a layer's routed experts at
-once, and is given effective bits; ours is then the front's point of no more bytes. Both are measured by Halfbyte's
-streamed KL over the same windows. ModelOpt runs in an environment of its own
-(`make .venv-peers/ready`).
+once, and is given effective bits. Ours is then the front's point of no more bytes, or the one of its neighbours that is
+measured to damage less, as `search` does. Both are measured by Halfbyte's streamed KL over the same windows. ModelOpt
+runs in an environment of its own (`make .venv-peers/ready`).
 """
 
 import argparse
@@ -31,8 +31,9 @@ from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Silent
 from halfbyte.quantize.linears import Linear, split
+from halfbyte.search.best_recipe import NEIGHBOURS
 from halfbyte.search.groups import Group, groups_of
-from halfbyte.search.knapsack import Item, cheapest, front
+from halfbyte.search.knapsack import Item, cheapest, front, near
 from halfbyte.search.measured import Measured
 from halfbyte.search.options import SearchOptions
 
@@ -64,19 +65,22 @@ def main() -> None:
             began = time.monotonic()
             costs = [one[NVFP4.name] for one in measured.alone(groups, {NVFP4.name: NVFP4})]
             own_s = time.monotonic() - began
-            choices = front([Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, costs, strict=True)])
+            items = [Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, costs, strict=True)]
+            choices = front(items)
             rows: list[dict[str, Any]] = []
             wanted: list[list[Group]] = []
             for method in METHODS:
                 for bits, parts in zip(asked.bits, theirs[method], strict=True):
-                    point = cheapest(choices, _saved(parts))
-                    ours = [groups[i] for i in point.items()] if point is not None else []
-                    wanted += [parts, ours]
-                    sizes = [(source.bytes - _saved(one)) / 1e6 for one in (parts, ours)]
-                    rows.append({"method": method, "bits": bits, "peer_mb": sizes[0], "own_mb": sizes[1]})
-            damages = measured.whole(wanted, NVFP4)
-    for number, row in enumerate(rows):
-        row |= {"peer_kl": damages[2 * number], "own_kl": damages[2 * number + 1]}
+                    point = cheapest(choices, _saved(parts)) or choices[-1]
+                    tried = [point, *near(items, point, point.saved, NEIGHBOURS)]
+                    wanted += [parts, *([groups[i] for i in one.items()] for one in tried)]
+                    row = {"method": method, "bits": bits, "peer_mb": (source.bytes - _saved(parts)) / 1e6}
+                    rows.append(row | {"own_mb": [(source.bytes - one.saved) / 1e6 for one in tried]})
+            damages = iter(measured.whole(wanted, NVFP4))
+    for row in rows:
+        row["peer_kl"], own = next(damages), [next(damages) for _ in row["own_mb"]]
+        least = min(range(len(own)), key=own.__getitem__)
+        row |= {"own_kl": own[least], "own_mb": row["own_mb"][least], "own_summed_kl": own[0]}
     cells = [
         [
             row["method"],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfbyte.search.knapsack import Item, cheapest, front
+from halfbyte.search.knapsack import Item, cheapest, front, near
 
 ITEMS = st.lists(st.builds(Item, st.integers(1, 12), st.integers(0, 20).map(float)), max_size=9)
 
@@ -47,3 +47,19 @@ def test_as_many_groups_as_the_largest_models_have() -> None:
     items += [Item(25_000_000, 0.1 + (i * 53 % 75) / 750) for i in range(75)]
     items += [Item(300_000_000, 0.3 + i / 10) for i in range(3)]
     assert len(front(items)) < 76 * 76 * 4 + 1
+
+
+@given(ITEMS, st.integers(0, 60))
+def test_neighbours_are_other_choices_that_save_as_much(items: list[Item], saved: int) -> None:
+    best = cheapest(front(items), saved)
+    if best is None:
+        return
+    found = near(items, best, saved, 5)
+    assert len({choice.taken for choice in found} | {best.taken}) == len(found) + 1
+    for choice in found:
+        assert choice.saved == sum(items[i].saved for i in choice.items()) >= saved
+        assert choice.damage == pytest.approx(sum(items[i].damage for i in choice.items()))
+        assert choice.damage >= best.damage - 1e-9
+        assert (choice.taken & ~best.taken).bit_count() <= 2
+        assert (best.taken & ~choice.taken).bit_count() <= 2
+    assert found == sorted(found, key=lambda choice: (choice.damage, choice.taken))

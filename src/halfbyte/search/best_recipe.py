@@ -2,8 +2,8 @@
 
 1. each group alone is rounded and its damage measured, all in one pass over the weights (`measured`, `damage`)
 2. all undominated trades of size against the sum of damages are found exactly (`knapsack`)
-3. the trade that fits the budget is written as a recipe; it, the usual recipes and some points of the front are
-   measured whole, in a second pass
+3. the trade that fits the budget, its neighbours, the usual recipes and some points of the front are measured whole, in
+   a second pass; of the first, the one that damages least is written as a recipe
 """
 
 import os
@@ -32,7 +32,7 @@ from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.job import plan_job
 from halfbyte.quantize.options import QuantizeOptions
 from halfbyte.search.groups import Group, groups_of, recipe_of
-from halfbyte.search.knapsack import Choice, Item, cheapest, front
+from halfbyte.search.knapsack import Choice, Item, cheapest, front, near
 from halfbyte.search.machine import fitting
 from halfbyte.search.measured import Measured
 from halfbyte.search.offered import formats_beside, why_not
@@ -45,6 +45,8 @@ USUAL: dict[str, tuple[Role, ...]] = {
     "everything": tuple(Role),
 }
 """What the choice is held against; everything that engines load, that is. The first is the published recipe."""
+NEIGHBOURS = 12
+"""Measured beside the trade of least summed damage: sums overstate, and not all alike."""
 BESIDE_PUBLISHED = "found, no larger than all experts"
 
 
@@ -96,16 +98,22 @@ def search(
         with Measured.opened(source, documents.documents, options, progress) as measured:
             costs = measured.alone(groups, forms)
             damages = [cost[NVFP4.name] for cost in costs]
-            choices = front([Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, damages, strict=True)])
+            items = [Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, damages, strict=True)]
+            choices = front(items)
             best, plan = _best(source, groups, choices, options)
+            tried = [best, *_neighbours(source, groups, items, best, options)]
             wanted = {"chosen": [groups[i] for i in best.items()]}
             wanted |= {name: [group for group in groups if group.role in roles] for name, roles in USUAL.items()}
             saved = sum(group.bytes_before - group.bytes_after for group in wanted[PUBLISHED])
             beside = cheapest(choices, saved) or choices[-1]
             wanted[BESIDE_PUBLISHED] = [groups[i] for i in beside.items()]
             points = _spread(choices, options.verify)
-            measures = [*wanted.values(), *([groups[i] for i in choices[point].items()] for point in points)]
+            whole = [*tried, *(choices[point] for point in points)]
+            measures = [*wanted.values(), *([groups[i] for i in choice.items()] for choice in whole)]
             kls = measured.whole(measures, NVFP4)
+            of_tried = kls[len(wanted) : len(wanted) + len(tried)]
+            least = min(range(len(tried)), key=of_tried.__getitem__)
+            wanted["chosen"], kls[0] = [groups[i] for i in tried[least].items()], of_tried[least]
         damage = dict(zip((group.label for group in groups), damages, strict=True))
         rows = {
             name: _row(name, picked, groups, damage, kl, source.bytes)
@@ -113,7 +121,7 @@ def search(
         }
         parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
         budget = options.budget_bytes(parameters) or rows["chosen"]["bytes"]
-        verified = dict(zip(points, kls[len(wanted) :], strict=True))
+        verified = dict(zip(points, kls[len(wanted) + len(tried) :], strict=True))
         name = Path(options.output).stem if options.output is not None else "searched"
         result = SearchResult(
             budget,
@@ -188,11 +196,24 @@ def _under(source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice
             raise UsageError(
                 f"budget of {budget / 1e9:.4g} GB: headers of the files do not fit", hint="give a little more"
             )
-        picked = [groups[i] for i in best.items()]
-        recipe = recipe_of(picked, groups, "searched", "")
-        if plan_job(source, recipe, QuantizeOptions.max_shard_bytes).output_bytes <= budget:
+        if _fits(source, groups, best, budget):
             return best
         saved = best.saved + 1
+
+
+def _neighbours(
+    source: Checkpoint, groups: Sequence[Group], items: Sequence[Item], best: Choice, options: SearchOptions
+) -> list[Choice]:
+    """Choices next to the best one that are no larger, and fit as it does."""
+    budget = options.budget_bytes(sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config))))
+    found = near(items, best, best.saved, NEIGHBOURS)
+    return found if budget is None else [choice for choice in found if _fits(source, groups, choice, budget)]
+
+
+def _fits(source: Checkpoint, groups: Sequence[Group], choice: Choice, budget: int) -> bool:
+    """With the headers of its files."""
+    recipe = recipe_of([groups[i] for i in choice.items()], groups, "searched", "")
+    return plan_job(source, recipe, QuantizeOptions.max_shard_bytes).output_bytes <= budget
 
 
 def _spread(choices: Sequence[Choice], count: int) -> list[int]:

@@ -4,8 +4,9 @@ States are (bytes saved, damage); a state that another one matches in both is dr
 size, so the number of states stays near the product of the roles' layer counts, far from 2^groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,36 @@ def front(items: Sequence[Item]) -> list[Choice]:
 def cheapest(choices: Sequence[Choice], saved: int) -> Choice | None:
     """Of a front: the choice of least damage that saves at least `saved`; None if none saves so much."""
     return next((choice for choice in choices if choice.saved >= saved), None)
+
+
+EXCHANGED = 2
+AMONG = 12
+
+
+def near(items: Sequence[Item], best: Choice, saved: int, count: int) -> list[Choice]:
+    """Choices next to one: up to two items exchanged for up to two others, at least `saved` saved; least damage first.
+
+    Exchanged are those that damage most, for those that damage least.
+    """
+    worst = sorted(best.items(), key=lambda i: -items[i].damage)[:AMONG]
+    left = sorted((i for i in range(len(items)) if not best.taken >> i & 1), key=lambda i: items[i].damage)[:AMONG]
+    found: dict[int, Choice] = {}
+    for out in _some(worst):
+        for into in _some(left):
+            taken = best.taken & ~_bits(out) | _bits(into)
+            gained = sum(items[i].saved for i in into) - sum(items[i].saved for i in out)
+            damage = sum(items[i].damage for i in into) - sum(items[i].damage for i in out)
+            if taken != best.taken and best.saved + gained >= saved:
+                found[taken] = Choice(best.saved + gained, best.damage + damage, taken)
+    return sorted(found.values(), key=lambda choice: (choice.damage, choice.taken))[:count]
+
+
+def _some(numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    return chain.from_iterable(combinations(numbers, size) for size in range(EXCHANGED + 1))
+
+
+def _bits(numbers: Sequence[int]) -> int:
+    return sum(1 << number for number in numbers)
 
 
 def _undominated(one: list[Choice], other: list[Choice]) -> list[Choice]:
