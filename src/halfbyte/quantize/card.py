@@ -34,7 +34,8 @@ def model_card(document: Dossier, source_card: str | None) -> str:
         *rows,
         "",
         *_evaluation_lines(document),
-        "Serve it with `sglang serve` or `vllm serve`: both recognise the format from config.json.",
+        "Serve it with `sglang serve` or `vllm serve`, whichever `halfbyte gate --engine` lets it through to: both "
+        "recognise the format from config.json.",
         "`halfbyte.json` holds the SHA-256 of every file and the error of every tensor; check with `halfbyte verify`.",
         "",
     ]
