@@ -71,6 +71,8 @@ def test_an_engines_fact_says_how_it_is_known() -> None:
             assert (support.asks_router is None) == (known.how == "not known"), (family.model_type, name)
             assert bool(known.where) == (known.how != "not known")
             assert bool(support.since) == (support.since_known.how != "not known")
+            assert (support.stacks is None) == (support.stacks_known.how == "not known")
+            assert support.stacks is None or family.stacked
     assert {name for name, family in FAMILIES.items() if family.support("vllm").asks_router} == {
         "qwen3_moe",
         "qwen3_vl_moe",

@@ -87,7 +87,7 @@ FAULTS = (
         name="stacked-experts",
         what="releases without a loader of stacked NVFP4 experts leave their scales out, without a word in the log",
         helps="a version that has FusedMoE.make_expert_params_mapping_fused_nvfp4",
-        shows=lambda loaded, file: file == "gpt_oss" and loaded.packed_experts,
+        shows=lambda loaded, file: loaded.packed_experts and loaded.family.support("sglang").stacks is True,
         seen=READ,
         known=Known(
             "read",

@@ -44,7 +44,7 @@ FAULTS = (
         what="gpt_oss.py leaves the scales of stacked experts out (their names are not mapped) and knows no biases "
         "beside NVFP4 experts: loading stops, or every token is the same",
         helps="SGLang",
-        shows=lambda loaded, file: file == "gpt_oss" and loaded.packed_experts,
+        shows=lambda loaded, file: loaded.packed_experts and loaded.family.support("vllm").stacks is False,
         seen=(0, 33),
         known=Known("read", "vLLM at a6b6cfa, gpt_oss.py, _load_weights_other; its issue 46641 and pull request 46645"),
     ),

@@ -65,6 +65,7 @@ class Support:
     since: lowest release known to take it, () if none is; since_known says from where. reasoning_parser, tool_parser:
     the engine's names for the family's answers. asks_router: whether the engine looks the router (`mlp.gate`) up in
     the exclusion list, so that a list without it makes the engine expect packed weights; None where that is not known.
+    stacks: whether it loads NVFP4 experts in stacks (`Family.stacked`); None where that is not known, or not asked.
     """
 
     file: str = ""
@@ -74,6 +75,8 @@ class Support:
     tool_parser: str | None = None
     asks_router: bool | None = None
     router_known: Known = NOT_KNOWN
+    stacks: bool | None = None
+    stacks_known: Known = NOT_KNOWN
 
 
 @dataclass(frozen=True)

@@ -70,16 +70,22 @@ FAMILY = Family(
             file="gpt_oss",
             asks_router=False,
             router_known=Known("read", "vLLM at 0025d69, gpt_oss.py: a plain torch linear"),
+            stacks=False,
+            stacks_known=Known(
+                "read",
+                "vLLM at a6b6cfa, gpt_oss.py, _load_weights_other: maps no scales; issue 46641, pull request 46645",
+            ),
         ),
         "sglang": Support(
             file="gpt_oss",
-            since_known=Known(
-                "read",
-                "main loads it, no release is known to: its test of fused NVFP4 experts has the names, taken from "
-                "mmangkad/gpt-oss-120b-nvfp4; gpt_oss.py at 009c680 and e914904 does not",
-            ),
             asks_router=False,
             router_known=Known("read", "SGLang at 009c680, gpt_oss.py: quant_config=None"),
+            stacks=True,
+            stacks_known=Known(
+                "read",
+                "SGLang's main, its test of fused NVFP4 experts, names taken from mmangkad/gpt-oss-120b-nvfp4; no "
+                "release is known to, gpt_oss.py at 009c680 and e914904 does not",
+            ),
         ),
         "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/gpt_oss")),
     },
