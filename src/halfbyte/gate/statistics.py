@@ -114,6 +114,7 @@ def _codes(facts: Facts, found: TensorStatistics, original: Tensor | Stacked | N
     counts, blocks = np.zeros(256, np.int64), np.zeros(2, np.int64)
     comparable = original is not None and original.shape == found.entry.shape and original.dtype in NUMPY_DTYPES
     error = energy = 0.0
+    step = max(1, PIECE_BYTES // max(1, 4 * found.entry.shape[-1]))
     for first, packed in _pieces(facts, found):
         kernels.count_codes(packed.codes.reshape(-1), packed.scales.reshape(-1), counts, blocks)
         if comparable and original is not None and facts.source is not None and not found.nan:
@@ -121,8 +122,11 @@ def _codes(facts: Facts, found: TensorStatistics, original: Tensor | Stacked | N
                 wanted = RowReader(facts.source).matrix(original.matrices[first])
             else:
                 wanted = _source_rows(facts.source, original, first, len(packed.codes))
-            error += float(np.square(decode(packed) - wanted, dtype=np.float64).sum())
-            energy += float(np.square(wanted, dtype=np.float64).sum())
+            for start in range(0, len(wanted), step):
+                rows = slice(start, start + step)
+                numbers = decode(Encoded(packed.codes[rows], packed.scales[rows], packed.scale_2))
+                error += float(np.square(numbers - wanted[rows], dtype=np.float64).sum())
+                energy += float(np.square(wanted[rows], dtype=np.float64).sum())
     found.codes = counts.reshape(16, 16).sum(axis=0) + counts.reshape(16, 16).sum(axis=1)
     found.zero_blocks, found.lost_blocks = int(blocks[0]), int(blocks[1])
     if energy:

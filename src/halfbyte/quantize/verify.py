@@ -39,7 +39,7 @@ from halfbyte.formats.storage import SCALE, WEIGHT
 from halfbyte.models import roles_of
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
-from halfbyte.quantize.rows import EncodeBuffer, RowReader
+from halfbyte.quantize.rows import CHUNK_BYTES, EncodeBuffer, RowReader
 from halfbyte.quantize.translated import all_mxfp4
 from halfbyte.quantize.units import sharing, unit_key
 from halfbyte.quantize.verify_options import VerifyOptions
@@ -320,8 +320,11 @@ class _Comparer:
                 (height, _), size = matrix.shape, rows.size
                 codes = code_reader.part(numbers, number * size // 2, size // 2)
                 scales = scale_reader.part(block_scales, number * size // BLOCK_SIZE, size // BLOCK_SIZE)
-                straight = [straightened(raw, (-1, height)).reshape(-1) for raw in (codes, scales)]
-                yield number, rows, straight[0], straight[1]
+                codes, scales = (straightened(raw, (-1, height)) for raw in (codes, scales))
+                step = max(1, CHUNK_BYTES // rows[0].nbytes)
+                for first in range(0, height, step):
+                    own = slice(first, first + step)
+                    yield number, rows[own], codes[own].reshape(-1), scales[own].reshape(-1)
                 self._progress.advance(matrix.bytes)
             return
         for first_row, rows in reader.rows(source):
