@@ -45,7 +45,7 @@ FAULTS = (
         "beside NVFP4 experts: loading stops, or every token is the same",
         helps="SGLang",
         shows=lambda loaded, file: loaded.packed_experts and loaded.family.support("vllm").stacks is False,
-        seen=(0, 33),
+        seen=RUN,
         known=Known("read", "vLLM at a6b6cfa, gpt_oss.py, _load_weights_other; its issue 46641 and pull request 46645"),
     ),
     Fault(
