@@ -1,6 +1,6 @@
 """`search` beside ModelOpt's `auto_quantize`: what either puts into four bits at the same size, and what that damages.
 
-    python -m benchmarks.search.auto_quantize [--model tiny-glm|tiny-qwen] [--bits B ...] [--windows 4]
+    python -m benchmarks.search.auto_quantize [--model tiny-glm|tiny-qwen] [--bits B ...] [--windows 4] [--methods gradient]
 
 Both choose between NVFP4 weights (max rule) and 16 bits, for the same linears, by the same windows of held-out text.
 ModelOpt scores by gradients (its default) and by KL, decides over fused linears and over a layer's routed experts at
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--model", choices=ANIMALS, default=TINY.name)
     parser.add_argument("--bits", type=float, nargs="+", default=None)
     parser.add_argument("--windows", type=int, default=4)
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--python", type=Path, default=ROOT / ".venv-peers/bin/python")
     asked = parser.parse_args()
     animal, asked.bits = ANIMALS[asked.model], asked.bits or BITS[asked.model]
@@ -59,8 +60,8 @@ def main() -> None:
         roles, groups = roles_of(source.config), groups_of(source, NVFP4)
         linears = split(inventory(source.tensors, roles), roles)[0]
         keep = [f"*{name}" for name in _kept(linears, groups)]
-        peers = {method: _ask(asked, animal, texts.tolist(), keep, method) for method in METHODS}
-        theirs = {method: [_parts(roles, linears, one) for one in peers[method]["chosen"]] for method in METHODS}
+        peers = {method: _ask(asked, animal, texts.tolist(), keep, method) for method in asked.methods}
+        theirs = {method: [_parts(roles, linears, one) for one in peers[method]["chosen"]] for method in asked.methods}
         with Measured.opened(source, [document(text) for text in texts], SearchOptions(bits=8), Silent()) as measured:
             began = time.monotonic()
             costs = [one[NVFP4.name] for one in measured.alone(groups, {NVFP4.name: NVFP4})]
@@ -69,7 +70,7 @@ def main() -> None:
             choices = front(items)
             rows: list[dict[str, Any]] = []
             wanted: list[list[Group]] = []
-            for method in METHODS:
+            for method in asked.methods:
                 for bits, parts in zip(asked.bits, theirs[method], strict=True):
                     point = cheapest(choices, _saved(parts)) or choices[-1]
                     tried = [point, *near(items, point, point.saved, NEIGHBOURS)]
@@ -95,7 +96,7 @@ def main() -> None:
     ]
     columns = ["its scores", "bits", "its MB", "ours MB", "its KL", "our KL", "ratio"]
     show(f"{animal.name}: ModelOpt's auto_quantize and the front's point of no more bytes", columns, cells)
-    seconds = {method: peers[method]["seconds"] for method in METHODS}
+    seconds = {method: peers[method]["seconds"] for method in asked.methods}
     print(f"choosing: ours {own_s:.0f} s, ModelOpt's {', '.join(f'{n} {s:.0f} s' for n, s in seconds.items())}")
     record(
         "auto_quantize", {"model": animal.name, "windows": len(texts), "own_s": own_s, "peer_s": seconds, "rows": rows}
