@@ -1,6 +1,6 @@
 """`search` beside ModelOpt's `auto_quantize`: what either puts into four bits at the same size, and what that damages.
 
-    python -m benchmarks.search.auto_quantize [--model tiny-glm|tiny-qwen] [--bits B ...] [--windows 4] [--methods gradient]
+    python -m benchmarks.search.auto_quantize [--model tiny-glm|tiny-qwen] [--bits B ...] [--windows 4] [--methods M]
 
 Both choose between NVFP4 weights (max rule) and 16 bits, for the same linears, by the same windows of held-out text.
 ModelOpt scores by gradients (its default) and by KL, decides over fused linears and over a layer's routed experts at
