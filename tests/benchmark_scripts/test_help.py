@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # half a minute of one core where nothing is compiled yet; test_imports.py is not
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py") if path.name != "__init__.py")
 ELSEWHERE = {
