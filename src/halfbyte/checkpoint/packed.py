@@ -16,12 +16,8 @@ from halfbyte.models.roles import STACK_NAMES
 
 
 @dataclass(frozen=True, slots=False)
-class Packed:
-    """What of `Tensor` whoever reads rows asks for. It is decoded to float32, tile by tile.
-
-    form: how it is stored. shape: of the matrix. parts: its stored tensors, numbers first. bytes: in the source, scales
-    included.
-    """
+class _InParts:
+    """form: how it is stored. shape: of what it stands for. parts: its stored tensors, numbers first."""
 
     form: StorageFormat
     shape: tuple[int, ...]
@@ -29,12 +25,8 @@ class Packed:
 
     @property
     def dtype(self) -> str:
-        """Of the matrix once it is written as it is, rounded once."""
+        """Of what it stands for once that is written as it is, rounded once."""
         return self.form.kept_as
-
-    @classmethod
-    def of(cls, entry: Entry) -> "Packed":
-        return cls(entry.form, entry.shape, dict(entry.tensors))
 
     @property
     def name(self) -> str:
@@ -43,16 +35,26 @@ class Packed:
 
     @cached_property
     def bytes(self) -> int:
+        """In the source, scales included."""
         return sum(tensor.bytes for tensor in self.parts.values())
 
     @property
     def plain_bytes(self) -> int:
-        """Of the matrix in `dtype`."""
+        """Of what it stands for in `dtype`."""
         return prod(self.shape) * DTYPE_BYTES[self.dtype]
 
     @property
     def shards(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(tensor.shard for tensor in self.parts.values()))
+
+
+@dataclass(frozen=True, slots=False)
+class Packed(_InParts):
+    """What of `Tensor` whoever reads rows of a matrix asks for. It is decoded to float32, tile by tile."""
+
+    @classmethod
+    def of(cls, entry: Entry) -> "Packed":
+        return cls(entry.form, entry.shape, dict(entry.tensors))
 
 
 def check_stack(entry: Entry, roles: RoleMap) -> None:
@@ -80,15 +82,9 @@ def expert_of(entry: Entry, number: int) -> Packed:
 
 
 @dataclass(frozen=True, slots=False)
-class Stacked:
-    """A stack of experts [E, K, N] as their matrices [N, K], which share their scales.
+class Stacked(_InParts):
+    """A stack of experts [E, K, N] as their matrices [N, K], which share their scales."""
 
-    form: how it is stored. parts: its stored tensors, numbers first. dtype: in which it is written where it is kept.
-    """
-
-    form: StorageFormat
-    shape: tuple[int, ...]
-    parts: dict[str, Tensor]
     matrices: tuple[Packed, ...]
 
     @classmethod
@@ -97,26 +93,8 @@ class Stacked:
         return cls(entry.form, entry.shape, dict(entry.tensors), matrices)
 
     @property
-    def name(self) -> str:
-        """Of the tensor that holds its numbers."""
-        return next(iter(self.parts.values())).name
-
-    @property
     def dtype(self) -> str:
         return self.matrices[0].dtype
-
-    @cached_property
-    def bytes(self) -> int:
-        return sum(tensor.bytes for tensor in self.parts.values())
-
-    @property
-    def plain_bytes(self) -> int:
-        """Of the stack in `dtype`."""
-        return prod(self.shape) * DTYPE_BYTES[self.dtype]
-
-    @property
-    def shards(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(tensor.shard for tensor in self.parts.values()))
 
 
 Source = Tensor | Packed | Stacked

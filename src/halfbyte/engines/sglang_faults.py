@@ -81,7 +81,7 @@ FAULTS = (
         helps="vLLM",
         shows=lambda loaded, file: file in ("qwen3_moe", "qwen3_vl_moe") and bool(loaded.arch.dense),
         seen=RUN,
-        known=WAS_RUN,
+        known=Known("run", f"{WAS_RUN.where}: qwen3_moe; qwen3_vl_moe.py at 0e0ee12 takes the same layers, read"),
     ),
     Fault(
         name="stacked-experts",

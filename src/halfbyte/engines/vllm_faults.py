@@ -27,7 +27,7 @@ FAULTS = (
             file in ("glm4_moe", "nemotron_h") and loaded.routed_scale != 1 and loaded.dtype == "float16"
         ),
         seen=RUN,
-        known=WAS_RUN,
+        known=Known("run", f"{WAS_RUN.where}: glm4_moe; on one H200: nemotron_h"),
     ),
     Fault(
         name="fp8-attention",

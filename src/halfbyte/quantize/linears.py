@@ -111,12 +111,12 @@ def check_complete(linears: list[Linear], roles: RoleMap) -> None:
             if layer < roles.layers:
                 raise CheckpointError(f"{roles.layer_path(layer)} is missing", hint="complete the download")
             continue
-        for projection in roles.expert_projections if roles.is_moe(layer) and roles.family.stacked else ():
-            if (layer, projection) not in stacks:
-                raise CheckpointError(
-                    f"{roles.experts_path(layer)}.{projection} is missing", hint="complete the download"
-                )
-        for projection in roles.expert_projections if roles.is_moe(layer) and not roles.family.stacked else ():
+        for projection in roles.expert_projections if roles.is_moe(layer) else ():
+            if roles.family.stacked:
+                if (layer, projection) not in stacks:
+                    stack = f"{roles.experts_path(layer)}.{projection}"
+                    raise CheckpointError(f"{stack} is missing", hint="complete the download")
+                continue
             found = experts.get((layer, projection), {})
             for expert in range(roles.num_experts):
                 if expert not in found:

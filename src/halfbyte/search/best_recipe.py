@@ -102,26 +102,22 @@ def search(
             choices = front(items)
             best, plan = _best(source, groups, choices, options)
             tried = [best, *_neighbours(source, groups, items, best, options)]
-            wanted = {"chosen": [groups[i] for i in best.items()]}
-            wanted |= {name: [group for group in groups if group.role in roles] for name, roles in USUAL.items()}
+            wanted = {name: [group for group in groups if group.role in roles] for name, roles in USUAL.items()}
             saved = sum(group.bytes_before - group.bytes_after for group in wanted[PUBLISHED])
             beside = cheapest(choices, saved) or choices[-1]
             wanted[BESIDE_PUBLISHED] = [groups[i] for i in beside.items()]
             points = _spread(choices, options.verify)
             whole = [*tried, *(choices[point] for point in points)]
-            measures = [*wanted.values(), *([groups[i] for i in choice.items()] for choice in whole)]
+            measures = [*([groups[i] for i in choice.items()] for choice in whole), *wanted.values()]
             kls = measured.whole(measures, NVFP4)
-            of_tried = kls[len(wanted) : len(wanted) + len(tried)]
-            least = min(range(len(tried)), key=of_tried.__getitem__)
-            wanted["chosen"], kls[0] = [groups[i] for i in tried[least].items()], of_tried[least]
+            least = min(range(len(tried)), key=kls.__getitem__)
+            wanted["chosen"] = measures[least]
         damage = dict(zip((group.label for group in groups), damages, strict=True))
-        rows = {
-            name: _row(name, picked, groups, damage, kl, source.bytes)
-            for (name, picked), kl in zip(wanted.items(), kls, strict=False)
-        }
+        kl_of = dict(zip(wanted, [*kls[len(whole) :], kls[least]], strict=True))
+        rows = {name: _row(name, picked, groups, damage, kl_of[name], source.bytes) for name, picked in wanted.items()}
         parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
         budget = options.budget_bytes(parameters) or rows["chosen"]["bytes"]
-        verified = dict(zip(points, kls[len(wanted) + len(tried) :], strict=True))
+        verified = dict(zip(points, kls[len(tried) : len(whole)], strict=True))
         name = Path(options.output).stem if options.output is not None else "searched"
         result = SearchResult(
             budget,

@@ -40,10 +40,11 @@ def measure(
     """Mean KL(source ‖ choice) over the job's tokens, in nats, for each choice. Goes on after a kill."""
     modules, once = _modules(source, {group for choice in choices for group in choice}), _Once()
     first = len(roles_of(source.config).expert_projections) - 1
-    branches = [_Rounded(choice, modules, once, first) for choice in choices if choice]
+    distinct = {_sorted(choice): choice for choice in choices if choice}
+    branches = [_Rounded(choice, modules, once, first) for choice in distinct.values()]
     if not branches:
         return [0.0] * len(choices)
-    key = fingerprint_of({"choices": [[[group.label, form.name] for group, form in one.items()] for one in choices]})
+    key = fingerprint_of({"choices": list(distinct)})
     with opening.models([(source, None)], progress) as (model,):
         model.start(job.ids, key=key, branches=branches)
         each = source.bytes // model.layers
@@ -51,8 +52,13 @@ def measure(
         while model.next_layer < model.layers:
             model.step()
             progress.advance(each)
-        damages = _damages(model, len(branches), job, progress)
-        return [next(damages) if choice else 0.0 for choice in choices]
+        damages = dict(zip(distinct, _damages(model, len(branches), job, progress), strict=True))
+        return [damages.get(_sorted(choice), 0.0) for choice in choices]
+
+
+def _sorted(choice: Choice) -> tuple[tuple[str, str], ...]:
+    """By which a choice that is asked for twice is measured once."""
+    return tuple(sorted((group.label, form.name) for group, form in choice.items()))
 
 
 class _Once:

@@ -140,11 +140,9 @@ def _expert(found: dict[tuple[int, str], Entry], layer: int, expert: int, roles:
     """The matrices of one expert in the order of use. Raises CheckpointError if one is missing."""
     if (expert, "gate_up_proj") in found and (expert, "down_proj") in found:
         return [found[expert, "gate_up_proj"], found[expert, "down_proj"]]
-    for projection in roles.expert_projections if roles.family.stacked else ():
-        if (expert, projection) not in found:
-            raise CheckpointError(f"{roles.experts_path(layer)}.{projection} is missing", hint="complete the download")
     for projection in roles.expert_projections:
         if (expert, projection) not in found:
-            module = roles.expert_module(layer, expert, projection)
-            raise CheckpointError(f"{module}.weight is missing", hint="complete the download")
+            stack = f"{roles.experts_path(layer)}.{projection}" if roles.family.stacked else None
+            name = stack or f"{roles.expert_module(layer, expert, projection)}.weight"
+            raise CheckpointError(f"{name} is missing", hint="complete the download")
     return [found[expert, projection] for projection in roles.expert_projections]
