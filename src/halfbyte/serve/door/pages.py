@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from halfbyte import __version__
 from halfbyte.errors import UsageError
 from halfbyte.serve.addresses import is_loopback
+from halfbyte.serve.door.chat_page import add_chat_page
 from halfbyte.serve.door.dialects import DIALECTS
 from halfbyte.serve.door.door import Door
 from halfbyte.serve.door.refusal import Refusal, unavailable
@@ -23,6 +24,8 @@ from halfbyte.serve.ledger.report import standing_of
 from halfbyte.serve.usage import query_from, usage_document
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+CHAT_PAGE = b"<!-- llama.cpp's chat page -->"
+LINK = b'<a href="./">llama.cpp\'s own chat page</a>'
 
 
 def pages(door: Door, started: float, metrics_key: str | None) -> FastAPI:
@@ -126,6 +129,7 @@ def pages(door: Door, started: float, metrics_key: str | None) -> FastAPI:
     async def console() -> Response:
         """Live load, usage and a small chat, in a browser."""
         page = (resources.files("halfbyte.serve.door") / "console.html").read_bytes()
+        page = page.replace(CHAT_PAGE, LINK if door.service.embedded else b"")
         policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
         return Response(
             page,
@@ -133,6 +137,8 @@ def pages(door: Door, started: float, metrics_key: str | None) -> FastAPI:
             headers={"content-security-policy": f"{policy}; frame-ancestors 'none'", "referrer-policy": "no-referrer"},
         )
 
+    if door.service.embedded:
+        add_chat_page(app, door)
     _document_streaming(app)
     return app
 

@@ -58,9 +58,9 @@ class Upstream:
     def post(self, path: str, body: bytes, headers: dict[str, str]) -> Any:
         return self._client.post(f"{self.url}{path}", data=body, headers=headers | self.headers, allow_redirects=False)
 
-    def get(self, path: str) -> Any:
-        timeout = aiohttp.ClientTimeout(total=ASK_S)
-        return self._client.get(f"{self.url}{path}", headers=self.headers, timeout=timeout, allow_redirects=False)
+    def get(self, path: str, headers: dict[str, str] | None = None) -> Any:
+        timeout, headers = aiohttp.ClientTimeout(total=ASK_S), (headers or {}) | self.headers
+        return self._client.get(f"{self.url}{path}", headers=headers, timeout=timeout, allow_redirects=False)
 
     async def ask(self, path: str, document: dict[str, Any] | None = None) -> tuple[int, Any]:
         """(status, JSON or None) of a small request of our own. Raises what BROKEN names."""

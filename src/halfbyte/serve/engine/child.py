@@ -24,7 +24,7 @@ def main() -> None:
         if asked["threads"]:
             settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = asked["threads"]
         settings.endpoint_metrics, settings.endpoint_slots = True, False
-        settings.verbosity, settings.warmup, settings.ui = -1, False, False
+        settings.verbosity, settings.warmup, settings.ui = -1, False, True
         server = xllamacpp.Server(settings)
         print(json.dumps({"url": server.listening_address}), file=answer, flush=True)
     except Exception as error:
