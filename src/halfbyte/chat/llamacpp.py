@@ -14,6 +14,7 @@ from halfbyte.chat.options import Sampling
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, HalfbyteError
 from halfbyte.models.answers import Delta
+from halfbyte.process import fewer_than_all
 from halfbyte.text import json_of
 
 
@@ -26,6 +27,9 @@ class LlamaCpp:
         settings = xllamacpp.CommonParams()
         settings.model.path = str(file)
         settings.n_ctx, settings.n_parallel, settings.port = context_tokens, 1, 0
+        threads = fewer_than_all()  # it looks at the machine alone
+        if threads is not None:
+            settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
         settings.verbosity, settings.warmup, settings.ui = -1, False, False
         try:
             self._server = xllamacpp.Server(settings)

@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from halfbyte import __version__
-from halfbyte.doctor.machine import disk, gpus, memory_bytes, processors
+from halfbyte.doctor.machine import disk, gpus, memory_bytes
 from halfbyte.doctor.options import DoctorOptions
 from halfbyte.doctor.packages import Extra, extras, installed
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.engines.local import LOCAL
+from halfbyte.process import cores
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def doctor(options: DoctorOptions | None = None, **given: Any) -> Diagnosis:
         __version__,
         platform.python_version(),
         platform.platform(),
-        processors(),
+        cores(),
         memory_bytes(),
         extras(),
         {str(name): installed(name) for name in (*LOCAL_PACKAGES, *ENGINES)},

@@ -16,11 +16,6 @@ PIECE_BYTES = 4_000_000
 QUERY = ("name", "memory.total", "compute_cap", "driver_version")
 
 
-def processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

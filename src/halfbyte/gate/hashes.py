@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 from halfbyte.checkpoint.files import LocalFiles
@@ -12,6 +11,7 @@ from halfbyte.evidence.decision import JudgedCheckpoint, ShardHashes
 from halfbyte.evidence.dossier import File, identity
 from halfbyte.evidence.names import DOSSIER
 from halfbyte.gate.facts import Facts
+from halfbyte.process import cores
 
 FINGERPRINTED = (".json", ".jinja", ".model", ".py")
 """Endings of side files that decide what is loaded; they are part of the fingerprint, prose is not."""
@@ -46,7 +46,7 @@ def hash_shards(facts: Facts) -> None:
         shard.sha256 = computed_sha256(facts, name)
         facts.progress.advance(shard.bytes or 0)
 
-    with ThreadPoolExecutor(facts.options.workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(facts.options.workers or cores()) as pool:
         list(pool.map(one, names))
 
 

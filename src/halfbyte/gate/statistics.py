@@ -1,6 +1,5 @@
 """Statistics of packed tensors, read once in constant memory: one piece of one tensor per thread."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +23,7 @@ from halfbyte.formats.nvfp4.stack import straightened
 from halfbyte.gate import kernels
 from halfbyte.gate.facts import Facts
 from halfbyte.gate.measures import TensorStatistics
+from halfbyte.process import cores
 from halfbyte.quantize.linears import split
 from halfbyte.quantize.rows import RowReader
 
@@ -54,7 +54,7 @@ def measure(facts: Facts) -> list[TensorStatistics]:
         facts.progress.advance(sum(entry.tensors[part].bytes for part in parts))
         return found
 
-    with ThreadPoolExecutor(facts.options.workers or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(facts.options.workers or cores()) as pool:
         return list(pool.map(one, packed))
 
 

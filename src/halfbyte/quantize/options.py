@@ -1,12 +1,12 @@
 """What `quantize` and `improve` can be asked for; every default stands here alone."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from halfbyte.errors import UsageError, said
+from halfbyte.process import cores
 from halfbyte.recipes.names import DEFAULT_RECIPE
 
 if TYPE_CHECKING:
@@ -77,4 +77,4 @@ class QuantizeOptions:
 
     @property
     def threads(self) -> int:
-        return self.workers if self.workers is not None else len(os.sched_getaffinity(0))
+        return self.workers if self.workers is not None else cores()

@@ -8,7 +8,6 @@
   the evidence has for it, if it has one, and may not exceed twice that of the max rule.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from halfbyte.formats.nvfp4.stack import straightened
 from halfbyte.formats.nvfp4.stored import INPUT_SCALE, SCALE_2
 from halfbyte.formats.storage import SCALE, WEIGHT
 from halfbyte.models import roles_of
+from halfbyte.process import cores
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.quantize.rows import CHUNK_BYTES, EncodeBuffer, RowReader
@@ -123,7 +123,7 @@ def verify(
         comparer = _Comparer(source, output, scales, _repeatable(dossier), _recorded(dossier), progress)
         jobs = comparer.jobs(both, wanted, linears)
         progress.start("verify", sum(wanted[name].bytes for name in both))
-        with ThreadPoolExecutor(options.workers or len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(options.workers or cores()) as pool:
             hashing = pool.submit(_check_hashes, Path(dst), dossier)
             for found in pool.map(lambda job: job(), jobs):
                 mismatches += found

@@ -4,7 +4,6 @@ An engine that dies is started again at the same address, so that a running requ
 """
 
 import asyncio
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from halfbyte.errors import DataError, HalfbyteError, UnsupportedError
 from halfbyte.evaluate.running.targets import Target
+from halfbyte.process import cores
 from halfbyte.progress import Progress
 
 SLOTS = 8
@@ -114,7 +114,7 @@ class _Running:
             self._engine.context,
             self._engine.gpu_layers,
             port=free_port(),
-            threads=max(1, len(os.sched_getaffinity(0)) - 1),  # one is left for asking and checking
+            threads=max(1, cores() - 1),  # one is left for asking and checking
         )
         async with ClientSession() as client:
             upstream = Upstream(None, client)

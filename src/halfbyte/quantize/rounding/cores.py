@@ -4,11 +4,12 @@ Matrices of experts are small, and threads that share one wait for each other at
 elsewhere, on a shared machine. One thread each also makes the bytes the same on any number of cores.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from halfbyte.process import cores
 
 MOST = 16
 COPIES = 12
@@ -19,11 +20,11 @@ def experts_at_a_time(device: str, hidden: int, width: int, memory_budget: int |
     """On a CPU as many as there are cores, within a quarter of the budget; on a GPU one, which fills it."""
     if device != "cpu":
         return 1
-    cores = min(len(os.sched_getaffinity(0)), MOST)
+    at_most = min(cores(), MOST)
     if memory_budget is None:
-        return cores
+        return at_most
     each = 4 * COPIES * max(hidden, width) * (hidden + width)
-    return max(1, min(cores, memory_budget // 4 // each))
+    return max(1, min(at_most, memory_budget // 4 // each))
 
 
 @contextmanager

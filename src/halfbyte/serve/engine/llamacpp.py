@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from halfbyte.errors import CheckpointError
+from halfbyte.process import fewer_than_all
 from halfbyte.serve.engine.supervisor import gone
 
 SAY_EVERY_S = 5.0
@@ -19,7 +20,7 @@ SAY_EVERY_S = 5.0
 class LlamaCppEngine:
     """What the child loads. context: tokens of each of `slots` sequences. port: 0 for a free one at each start.
 
-    threads: 0 for as many as the engine likes.
+    threads: 0 for as many as the engine likes, which looks at the machine alone: where fewer are ours, as many as are.
     """
 
     file: str
@@ -41,7 +42,8 @@ class LlamaCppEngine:
         assert process.stdin is not None
         assert process.stdout is not None
         asked = {"file": self.file, "name": self.name, "slots": self.slots, "context": self.context}
-        asked |= {"gpu_layers": self.gpu_layers, "port": self.port, "threads": self.threads}
+        asked |= {"gpu_layers": self.gpu_layers, "port": self.port}
+        asked["threads"] = self.threads or fewer_than_all() or 0
         with contextlib.suppress(OSError):  # it died at once; its answer is missing then
             process.stdin.write(json.dumps(asked).encode() + b"\n")
             await process.stdin.drain()
