@@ -135,7 +135,8 @@ class Architecture:
     that attend to the last `window` tokens only. linear: layers with linear attention, which keep a state per sequence
     and no cache per token. gated_attention: queries come with a gate as wide. gated_shared: the shared expert has one.
     value_dim: width of a value's head, 0 where it is head_dim. sliding_kv_heads, sliding_head_dim: of layers with a
-    window, 0 where they have kv_heads and head_dim. keys_as_values: layers whose values are what k_proj gives. sinks: layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
+    window, 0 where they have kv_heads and head_dim. keys_as_values: layers whose values are what k_proj gives. sinks:
+    layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
     streams: of the residual, more than one with hyper-connections. index_pool: keys that the indexer scores as one.
     blocks: of layers that have one block each, in order; empty where each has a token mixer and an MLP. mamba: the
     mixer of layers in `linear`, if it is that. gated_experts: experts and MLPs have a gate_proj. latent: width of the

@@ -193,18 +193,14 @@ def experts(
     for projection, published in zip(projections, names or projections, strict=True):
         shape = (hidden, width) if projection == "down_proj" else (width, hidden)
         first, *others = [
-            f"{path}.{{e}}.{name}.weight"
-            for path in paths
-            for name in dict.fromkeys((published, projection))
+            f"{path}.{{e}}.{name}.weight" for path in paths for name in dict.fromkeys((published, projection))
         ]
         yield Described(first, Role.ROUTED_EXPERT, shape, projection, count=number, also=tuple(others))
     first_stack = (
         ("gate_up_proj", (number, 2 * width, hidden)) if arch.gated_experts else ("up_proj", (number, width, hidden))
     )
     for projection, stack in (first_stack, ("down_proj", (number, hidden, width))):
-        first, *others = [
-            f"{path}.{projection}{ending}" for path in paths for ending in ("", ".weight")
-        ]
+        first, *others = [f"{path}.{projection}{ending}" for path in paths for ending in ("", ".weight")]
         yield Described(first, Role.ROUTED_EXPERT, stack, projection, promised=False, also=tuple(others), stack=True)
 
 

@@ -1,13 +1,14 @@
-"""Gemma 4 with experts (26B-A4B): in every layer 128 experts beside an MLP that all tokens take, a window in five of six
-layers, and in the sixth wider heads, fewer of them for keys, whose values are what k_proj gives.
+"""Gemma 4 with experts (26B-A4B): in every layer 128 experts beside an MLP that all tokens take; a window in five
+layers of six, and in the sixth wider heads, fewer of them for keys, whose values are what k_proj gives.
 
-The MLP is the shared expert: Google's model card counts "8 active / 128 total and 1 shared". Engines build it by itself,
-never fused with the experts, so its name needs no `shared_expert` in the exclusion list. Router, experts and both
-branches' norms stand in the layer itself; a layer's output is multiplied by `layer_scalar`.
+The MLP is the shared expert: Google's model card counts "8 active / 128 total and 1 shared". Engines build it by
+itself, never fused with the experts, so no entry of the exclusion list must contain `shared_expert`. Router, experts
+and the norms of both branches stand in the layer itself; a layer's output is multiplied by `layer_scalar`.
 
 The published experts are stacks, [E, 2 width, hidden] and [E, hidden, width]. ModelOpt 0.47 writes them one by one, as
 `experts.N.gate_proj`, and both engines load that; other NVFP4 checkpoints (bg-digitalservices, RedHatAI) say
-`moe.experts.N`, which is where both engines have them. NVIDIA's NVFP4 keeps attention and MLP in BF16.
+`moe.experts.N`, which is where both engines have them. NVIDIA's NVFP4 keeps attention and MLP in BF16 (so says the
+card of kunhunjon's NVFP4, which does not).
 
 Sources: config.json of gemma-4-26B-A4B-it as public loaders and their tests quote it; transformers 5.23
 `models/gemma4`; the report of the headers at revision 4d7ae49 (1,013 tensors); vLLM at 001cabc and 01bae21, gemma4.py

@@ -52,7 +52,7 @@ class RoleMap:
         self._corrections: set[str] = set()
         self._containers: dict[int | None, str] = {}  # layer -> path of its experts, as published
         self._published: dict[str, str] = {}
-        self._projections: dict[Role, list[str]] = {}
+        self._projections: dict[Role, dict[int | None, dict[str, None]]] = {}  # by layer, None: of all of them
         self._numbers: dict[str, int | None] = {}  # a few hundred spellings serve many thousand names
         for tensor in family.tensors(arch):
             if tensor.layer is None or tensor.layer < self.layers + self.mtp_layers:
@@ -139,16 +139,15 @@ class RoleMap:
             )
         return shape == (self.num_experts, *reversed(sides))
 
-    def projections(self, role: Role) -> list[str]:
-        """The linears of a role by their standard names, as this model has them."""
+    def projections(self, role: Role, layer: int | None = None) -> list[str]:
+        """The linears of a role by their standard names, as this model has them, or one of its layers."""
         if role not in self._projections:
-            found = {
-                tensor.projection: None
-                for tensor in self.family.tensors(self.arch)
-                if tensor.role is role and tensor.promised and tensor.projection and len(tensor.shape) == 2
-            }
-            self._projections[role] = list(found)
-        return self._projections[role]
+            found = self._projections[role] = {None: {}}
+            for tensor in self.family.tensors(self.arch):
+                if tensor.role is role and tensor.promised and tensor.projection and len(tensor.shape) == 2:
+                    for place in (None, tensor.layer):
+                        found.setdefault(place, {})[tensor.projection] = None
+        return list(self._projections[role].get(layer, ()))
 
     @property
     def expert_projections(self) -> list[str]:

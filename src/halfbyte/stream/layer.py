@@ -31,9 +31,10 @@ PLAIN_PARCEL_BYTES = 64 << 20
 class Stores:
     """Rows of all sequences. source and target hold hidden states, the same store where a layer may overwrite them.
 
-    inputs: of the blocks with experts, or of the experts where they stand beside an MLP. outputs: of the experts. selection: of the last layer with an indexer, for the
-    sequences that are longer than it selects; None where no layer shares. shares: of each residual stream in the
-    experts' outputs; None where there is one stream. latent: inputs of the experts; None where they are the block's.
+    inputs: of the blocks with experts, or of the experts where they stand beside an MLP. outputs: of the experts.
+    selection: of the last layer with an indexer, for the sequences that are longer than it selects; None where no layer
+    shares. shares: of each residual stream in the experts' outputs; None where there is one stream. latent: inputs of
+    the experts; None where they are what `inputs` holds.
     """
 
     source: Rows

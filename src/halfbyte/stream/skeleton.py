@@ -250,7 +250,6 @@ class Skeleton:
         output: Tensor = result[0] if self._roles.family.scores_beside else result
         return output
 
-
     def _behind_attention(self, layer: int, x: Tensor, **parts: nn.Module) -> Tensor:
         """A layer with experts beside its MLP, run on what its attention has left [B, T, H]."""
         nothing = _Given((torch.full_like(x, -0.0), None))
