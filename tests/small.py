@@ -54,6 +54,9 @@ SMALL = {
     "chunk_size": 8,
     "moe_latent_size": 32,
     "moe_shared_expert_intermediate_size": 32,
+    "global_head_dim": 32,
+    "num_global_key_value_heads": 1,
+    "top_k_experts": 2,
     "o_groups": 2,
     "o_lora_rank": 16,
 }
@@ -91,6 +94,9 @@ def small_config(name: str) -> dict[str, Any]:
         config["layers_block_type"] = ["mamba", "moe", "mamba", "attention", "moe"]
     if config["model_type"] == "gpt_oss":
         config |= {"layer_types": config["layer_types"][:5], "sliding_window": 8, "pad_token_id": 0, "eos_token_id": 2}
+    if config["model_type"] == "gemma4_text":
+        near, far = "sliding_attention", "full_attention"
+        config |= {"layer_types": [near, near, far, near, far], "sliding_window": 8}
     if "compress_ratios" in config:
         config |= {"compress_ratios": [0, 4, 128, 4, 4, 0], "num_hash_layers": 2, "num_key_value_heads": 1}
         config |= {"qk_rope_head_dim": 8, "sliding_window": 8}

@@ -31,6 +31,7 @@ SETS = (
     "DeepSeek-V4-Flash-BF16",
     "Nemotron-3-Super-120B-A12B",
     "Nemotron-3-Nano-30B-A3B",
+    "Gemma-4-26B-A4B-text",
     "MiniMax-M2.5-BF16",
     "Mixtral-8x7B-v0.1",
 )

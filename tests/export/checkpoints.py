@@ -20,7 +20,7 @@ import numpy as np
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from families.headers import Variant, headers_for  # noqa: E402
+from families.headers import STACKED, Variant, headers_for  # noqa: E402
 from small import drawn, small_config, write_checkpoint  # noqa: E402
 
 from halfbyte.api import quantize  # noqa: E402
@@ -84,7 +84,7 @@ def checkpoint_with(folder: Path, name: str, changes: dict[str, Any], more: dict
     if config["model_type"] == "hunyuan_v1_moe":  # transformers reads one width for experts and shared MLP
         config["intermediate_size"] = config["moe_intermediate_size"]
     random = np.random.default_rng(7)
-    headers = headers_for(config, Variant())
+    headers = headers_for(config, Variant(fused=config["model_type"] in STACKED))
     tensors = {tensor: drawn(random, config, *header) for tensor, header in headers.items()}
     write_checkpoint(folder, config, tensors | more, tokenizer=False)
     known = KNOWN[config["model_type"]].llama_cpp

@@ -292,6 +292,25 @@ def _gpt_oss(c: Config) -> list[_Part]:
     ]
 
 
+def _gemma4(c: Config, fused: bool) -> list[_Part]:
+    """Gemma 4 with experts: wider heads without v_proj in every sixth layer, an MLP beside experts, scaled layers."""
+    h, layers, experts, heads = c["hidden_size"], c["num_hidden_layers"], c["num_experts"], c["num_attention_heads"]
+    full = c["layer_types"].count("full_attention")
+    near, far = c["head_dim"], c["global_head_dim"]
+    keys, few = c["num_key_value_heads"] * near, c["num_global_key_value_heads"] * far
+    windowed = (heads * near, h, 1), (keys, h, 2), (h, heads * near, 1)
+    return [
+        _Part("embedding", False, 1, plain=c["vocab_size"] * h, plain_tensors=1),
+        _Part("norm", False, 7 * layers + 1, plain=h, plain_tensors=1),
+        _Part("norm", False, layers, plain=1, plain_tensors=1),
+        _Part("attention", False, layers - full, windowed, 2 * near, 2),
+        _Part("attention", False, full, ((heads * far, h, 1), (few, h, 1), (h, heads * far, 1)), 2 * far, 2),
+        _Part("shared_expert", False, layers, _mlp(h, c["intermediate_size"])),
+        _Part("router", False, layers, plain=experts * h + h + experts, plain_tensors=3),
+        _expert_part(h, c["moe_intermediate_size"], experts, layers, False, fused),
+    ]
+
+
 def _deepseek_v4(c: Config) -> list[_Part]:
     """DeepSeek-V4: window, compressed keys with and without an indexer, streams, experts by token in three layers."""
     h, layers, experts, width = (
@@ -414,6 +433,8 @@ def expected(name: str) -> Expected:
         parts = _qwen3_next(c, storage.fused, storage.mtp)
     elif c["model_type"] == "qwen3_5_moe_text":
         parts = _qwen3_next(c, storage.fused, False, joined=False)
+    elif c["model_type"] == "gemma4_text":
+        parts = _gemma4(c, storage.fused)
     elif c["model_type"] in _ALONE:
         parts = _ALONE[c["model_type"]](c)
     elif c["model_type"] == "minimax_m2":
@@ -485,6 +506,13 @@ PUBLISHED: dict[str, Published] = {
         "safetensors total quoted in a public calculator: 560,524,578,816 in BF16; 1,121 GB in a deployment's notes",
         bytes=2 * 560_524_578_816 + 4 * 49 * 512,
         elements=560_524_578_816 + 49 * 512,
+    ),
+    "Gemma-4-26B-A4B-text-fused": Published(
+        "report of both shards' headers at revision 4d7ae49: 1,013 tensors of 51,611,872,412 bytes, which is the "
+        "index's total_size, 356 of them the tower's and its projection's",
+        tensors=1_013 - 356,
+        bytes=51_611_872_412 - 1_145_588_832,
+        elements=25_233_141_790,
     ),
     "MiniMax-M2.5": Published(f"{_HUB}; bytes of its twin MiniMax-M2", bytes=230_121_630_720, elements=228_703_644_928),
     "Mixtral-8x7B-v0.1": Published("published index", bytes=93_405_585_408),

@@ -48,11 +48,14 @@ _VARIANTS: dict[str, Variant] = {
     "Kimi-K2-Instruct": Variant(fp8=True),
     "Qwen3-235B-A22B-fused": Variant(fused=True),
     "Qwen3-30B-A3B-fused": Variant(fused=True),
+    "Gemma-4-26B-A4B-text-fused": Variant(fused=True),
     "MiniMax-M2.5": Variant(fp8=True),
     "MiniMax-M2.5-fused": Variant(fused=True),
     "Mixtral-8x7B-v0.1-fused": Variant(fused=True),
     "Mixtral-8x22B-v0.1-fused": Variant(fused=True),
 }
+STACKED = frozenset(("gemma4_text",))
+"""Model types of which transformers loads no experts one by one."""
 PLAIN = (
     *("weights_proj", "eh_proj", "gate", "compressor_wkv", "compressor_wgate"),
     *("markov_w1", "markov_w2", "confidence_head"),

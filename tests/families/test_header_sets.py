@@ -16,8 +16,8 @@ SCALES = (".scale", "_scales", ".weight_scale_inv", ".weight_scale", ".weight_sc
 
 
 def _parameters(name: str, dtype: str, shape: tuple[int, ...]) -> int:
-    """Logical weights of one stored tensor."""
-    if name.endswith(SCALES):
+    """Logical weights of one stored tensor. Gemma 4's `router.scale` is one."""
+    if name.endswith(SCALES) and dtype != "BF16":
         return 0
     return prod(shape) * (2 if dtype in ("U8", "I8") else 1)
 
@@ -113,6 +113,27 @@ SAMPLES = [
     ("Qwen3-30B-A3B", "model.layers.0.mlp.gate.weight", "BF16", (128, 2048), "router", False),
     ("MiniMax-M2.5", "model.layers.0.block_sparse_moe.gate.weight", "F32", (256, 3072), "router", False),
     ("MiniMax-M2.5", "model.layers.0.self_attn.q_norm.weight", "BF16", (6144,), "attention", False),
+    ("Gemma-4-26B-A4B-text", "model.layers.5.self_attn.q_proj.weight", "BF16", (8192, 2816), "attention", False),
+    ("Gemma-4-26B-A4B-text", "model.layers.5.self_attn.k_proj.weight", "BF16", (1024, 2816), "attention", False),
+    ("Gemma-4-26B-A4B-text", "model.layers.4.self_attn.v_proj.weight", "BF16", (2048, 2816), "attention", False),
+    ("Gemma-4-26B-A4B-text", "model.layers.29.layer_scalar", "BF16", (1,), "norm", False),
+    ("Gemma-4-26B-A4B-text", "model.layers.0.router.per_expert_scale", "BF16", (128,), "router", False),
+    (
+        "Gemma-4-26B-A4B-text-fused",
+        "model.layers.0.experts.gate_up_proj",
+        "BF16",
+        (128, 1408, 2816),
+        "routed_expert",
+        False,
+    ),
+    (
+        "Gemma-4-26B-A4B-text-fused",
+        "model.layers.0.experts.down_proj",
+        "BF16",
+        (128, 2816, 704),
+        "routed_expert",
+        False,
+    ),
     (
         "MiniMax-M2.5",
         "model.layers.61.block_sparse_moe.experts.255.w2.weight",
@@ -154,6 +175,8 @@ ABSENT = [
     ("GLM-4.7", "model.layers.0.self_attn.o_proj.bias"),
     ("MiniMax-M2.5", "model.layers.62.input_layernorm.weight"),
     ("Mixtral-8x7B-v0.1-fused", "model.layers.0.block_sparse_moe.gate.weight"),
+    ("Gemma-4-26B-A4B-text", "model.layers.5.self_attn.v_proj.weight"),
+    ("Gemma-4-26B-A4B-text", "lm_head.weight"),
 ]
 
 

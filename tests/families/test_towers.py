@@ -30,7 +30,7 @@ from halfbyte.models.roles import Role
 
 from .test_every_family import rows_beside, run
 
-NAMES = ("qwen3_5_moe", "qwen3_vl_moe", "kimi_k25", "glm5_next", "minimax_m3_vl")
+NAMES = ("qwen3_5_moe", "qwen3_vl_moe", "kimi_k25", "glm5_next", "minimax_m3_vl", "gemma4")
 VISION: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 32,
@@ -121,9 +121,24 @@ MINIMAX_M3_VISION = {"hidden_size": 32, "image_size": 28, "intermediate_size": 6
 MINIMAX_M3_VISION |= {"num_hidden_layers": 1}
 
 
+GEMMA4_VISION = {
+    "head_dim": 16,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "num_key_value_heads": 2,
+    "patch_size": 4,
+    "position_embedding_size": 16,
+    "standardize": True,
+}
+
+
 @cache
 def source(name: str) -> Path:
     folder = Path(mkdtemp(prefix="halfbyte-tower-")) / "source"
+    if name == "gemma4":
+        return _saved(folder, name, small_config("Gemma-4-26B-A4B-text") | SIZES, GEMMA4_VISION, audio_config=None)
     if name == "glm5_next":
         vision = {key: value for key, value in VISION.items() if key != "num_position_embeddings"}
         return _saved(folder, name, GLM5_NEXT, vision | GLM5_NEXT_VISION)

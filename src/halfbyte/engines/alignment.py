@@ -1,5 +1,6 @@
 """How a packed matrix may be cut over ranks. Asked by plan, gate and the launcher (docs/engines.md 4)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
@@ -39,6 +40,11 @@ class Cut:
     @property
     def off_the_kernels_step(self) -> bool:
         return self.own % EXPERT_WIDTH_STEP != 0
+
+    def by_kernels(self, versions: str, seen: Sequence[str]) -> str:
+        """What becomes of experts off the step, for users. seen: by engine, where they have a gate."""
+        kernels = f"some FP4 kernels of {versions} pad it, others refuse"
+        return "; ".join((f"{self}, no multiple of {EXPERT_WIDTH_STEP}: {kernels}", *seen))
 
     def __str__(self) -> str:
         return f"{self.columns} over {self.ranks} ranks leave {self.own:g} a rank"

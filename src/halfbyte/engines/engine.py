@@ -64,6 +64,8 @@ class Engine(ABC):
     Marlin expert kernels take at once. spreads_all_cache: whether decode context parallelism divides indexer keys and
     heads too. packed_cache_layouts: whether it takes fp8_ds_mla and nvfp4_ds_mla. checked_states: states of linear
     attention and Mamba that it keeps of a sequence while it checks drafts, beside the last and one for each draft.
+    cut_gated: what it was seen to do with experts with a gate whose width on a rank is off the step of its FP4 kernels
+    (`alignment.EXPERT_WIDTH_STEP`).
     """
 
     faults: ClassVar[tuple[Fault, ...]]
@@ -83,6 +85,7 @@ class Engine(ABC):
     spreads_all_cache: ClassVar[bool]
     packed_cache_layouts: ClassVar[bool]
     checked_states: ClassVar[int]
+    cut_gated: ClassVar[str]
     metrics: ClassVar[EngineMetrics]
 
     # Reading a checkpoint
@@ -103,13 +106,14 @@ class Engine(ABC):
         """Whether it quantizes activations with the checkpoint's `input_scale`. block: of config.json, or empty."""
         return algorithm.upper() in ("NVFP4", "NVFP4_AWQ")
 
-    def runtime_module(self, role: TensorRole, gated: bool = True) -> str:
+    def runtime_module(self, role: TensorRole, gated: bool = True, experts_in: str = "") -> str:
         """The module that it asks the exclusion list about for one linear of the checkpoint.
 
-        gated: whether the model's MLPs have a gate_proj, with which up_proj is fused.
+        gated: whether the model's MLPs have a gate_proj, with which up_proj is fused. experts_in: `Family.experts_in`.
         """
         if role.role is Role.ROUTED_EXPERT:
-            return role.module.partition(".experts.")[0] + ".experts"
+            above = role.module.partition(".experts.")[0]
+            return f"{above}.{experts_in}.experts" if experts_in else f"{above}.experts"
         parent, _, last = role.module.rpartition(".")
         if last in self.run_names:
             return f"{parent}.{self.run_names[last]}"

@@ -7,7 +7,7 @@ entries that avoid them; `contradictions` proves it for a given set of modules, 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from halfbyte.engines.catalogue import ENGINES
@@ -58,6 +58,21 @@ def tied_head(roles: RoleMap, modules: Iterable[str]) -> TensorRole | None:
     return TensorRole(Role.LM_HEAD, module, "weight")
 
 
+def listed_besides(kept: Iterable[TensorRole], roles: RoleMap) -> Iterator[str]:
+    """Modules that no file holds under these names, and that engines ask about beside linears that are kept.
+
+    Where k_proj makes the values too, both engines have a v_proj all the same (`packed_modules_mapping`: a fused module
+    is excluded where all its parts are); and experts that a layer holds itself stand in a module of theirs there.
+    """
+    into = roles.family.experts_in
+    for role in kept:
+        above, _, last = role.module.rpartition(".")
+        if role.role is Role.ATTENTION and last == "k_proj" and role.layer in roles.arch.keys_as_values:
+            yield f"{above}.v_proj"
+        if into and role.role is Role.ROUTED_EXPERT:
+            yield role.module.replace(".experts.", f".{into}.experts.")
+
+
 def _holds_the_layers(path: str, roles: RoleMap) -> bool:
     return f"{roles.layers_path}.".startswith(f"{path}.")
 
@@ -99,10 +114,12 @@ def contradictions(
     modules: Iterable[tuple[TensorRole, bool]],
     engines: Iterable[EngineName] = tuple(ENGINES),
     gated: bool = True,
+    experts_in: str = "",
 ) -> list[Misreading]:
     """What an engine would read differently from what is in the files, empty if all agree.
 
     modules: linears of the checkpoint and whether each is stored quantized. gated: whether its MLPs have a gate_proj.
+    experts_in: `Family.experts_in`.
     """
     entries, chosen = tuple(entries), [ENGINES[name] for name in engines]
     problems: dict[str, Misreading] = {}
@@ -120,7 +137,7 @@ def contradictions(
         if role.role is Role.ROUTED_EXPERT and is_quantized and not role.mtp:
             experts_packed.add(role.layer)
         for engine in chosen:
-            module = engine.runtime_module(role, gated)
+            module = engine.runtime_module(role, gated, experts_in)
             key = (engine.name, module)
             if key not in asked:
                 try:

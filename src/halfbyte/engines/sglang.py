@@ -33,6 +33,7 @@ class Sglang(Engine):
     moe_chunk = 65536  # fused_moe
     spreads_all_cache = False  # decode context parallelism divides the latent only
     packed_cache_layouts = False
+    cut_gated = "SGLang 0.5.15 stops at an assertion (its issue 30887)"  # Gemma 4's, over 2 ranks
     checked_states = 1  # intermediate_ssm_state_cache: speculative_num_draft_tokens, one more than its steps
     metrics = EngineMetrics("sglang:num_queue_reqs", "sglang:num_running_reqs", "sglang:token_usage")
 

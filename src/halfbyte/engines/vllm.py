@@ -41,6 +41,10 @@ class Vllm(Engine):
     spreads_all_cache = True
     packed_cache_layouts = True
     checked_states = 0  # MambaSpec: num_speculative_blocks
+    cut_gated = (  # Gemma 4's, 704 wide, over 2 ranks; its pull request 48624 means to mend both
+        "vLLM 0.26 on a B200 pads gate and up as one and answers wrong without a word (its issue 55649), its CUTLASS "
+        "kernels stop (42516)"
+    )
     metrics = EngineMetrics("vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc")
 
     def excluded(self, entries: tuple[str, ...], module: str) -> bool:

@@ -47,7 +47,8 @@ def misread_exclusions(facts: Facts, entries: Sequence[str]) -> Iterator[tuple[s
         head = tied_head(facts.roles, (some.first.role.module for some in facts.linears))
         if head is not None and ENGINES[name].asks_tied_head:
             asked.append((head, False))
-        for found in contradictions(entries, asked, [name], facts.roles.arch.gated_experts):
+        into = facts.roles.family.experts_in
+        for found in contradictions(entries, asked, [name], facts.roles.arch.gated_experts, into):
             yield str(found), found.module
 
 
@@ -58,11 +59,12 @@ def read_as_packed(facts: Facts, linears: Sequence[Entry]) -> bool:
         return entries is not None and not list(misread(entries, linears))
     asked = [(entry.role, True) for entry in linears]
     gated = facts.arch is None or facts.arch.gated_experts
+    into = "" if facts.roles is None else facts.roles.family.experts_in
     for block in (facts.quantization, facts.nested_quantization):
         entries = QuantizationBlock(block or {}).excluded
         if block is None or facts.algorithm == MIXED:
             continue
-        if entries is None or len(entries) > MOST_ENTRIES or contradictions(entries, asked, facts.engines, gated):
+        if entries is None or len(entries) > MOST_ENTRIES or contradictions(entries, asked, facts.engines, gated, into):
             return False
     return facts.algorithm is not None
 

@@ -14,6 +14,7 @@ from halfbyte.models import (
     deepseek_v4,
     deepseek_v32,
     ernie4_5_moe,
+    gemma4,
     glm4_moe,
     glm4_moe_lite,
     glm5_next,
@@ -61,6 +62,7 @@ _MODULES = (
     mimo_v2_flash,
     nemotron_h,
     gpt_oss,
+    gemma4,
     llama4,
 )
 

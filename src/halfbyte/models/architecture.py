@@ -134,8 +134,9 @@ class Architecture:
     experts, 0 for none. vision_bytes: a BF16 vision tower beside the text model. max_context: tokens. sliding: layers
     that attend to the last `window` tokens only. linear: layers with linear attention, which keep a state per sequence
     and no cache per token. gated_attention: queries come with a gate as wide. gated_shared: the shared expert has one.
-    value_dim: width of a value's head, 0 where it is head_dim. sliding_kv_heads: of layers with a window, 0 where they
-    have kv_heads. sinks: layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
+    value_dim: width of a value's head, 0 where it is head_dim. sliding_kv_heads, sliding_head_dim: of layers with a
+    window, 0 where they have kv_heads and head_dim. keys_as_values: layers whose values are what k_proj gives. sinks:
+    layers whose softmax has a learned sink in each head. mtp_dense: MTP layers have no experts.
     streams: of the residual, more than one with hyper-connections. index_pool: keys that the indexer scores as one.
     blocks: of layers that have one block each, in order; empty where each has a token mixer and an MLP. mamba: the
     mixer of layers in `linear`, if it is that. gated_experts: experts and MLPs have a gate_proj. latent: width of the
@@ -180,6 +181,8 @@ class Architecture:
     gated_shared: bool = False
     value_dim: int = 0
     sliding_kv_heads: int = 0
+    sliding_head_dim: int = 0
+    keys_as_values: frozenset[int] = frozenset()
     sinks: frozenset[int] = frozenset()
     mtp_dense: bool = False
     streams: int = 1
@@ -198,12 +201,24 @@ class Architecture:
         return self.latent or self.hidden
 
     @property
-    def value_width(self) -> int:
-        """Of a head's values where keys and values are kept by head."""
-        return self.value_dim or self.head_dim
+    def kv_numbers(self) -> int:
+        """Numbers of one key and one value of a head, where they are kept by head."""
+        return self.head_dim + (self.value_dim or self.head_dim)
+
+    @property
+    def sliding_kv_numbers(self) -> int:
+        """The same in a layer with a window."""
+        return 2 * self.sliding_head_dim or self.kv_numbers
 
     def kv_heads_of(self, layer: int) -> int:
         return self.sliding_kv_heads if layer in self.sliding and self.sliding_kv_heads else self.kv_heads
+
+    def head_dim_of(self, layer: int) -> int:
+        return self.sliding_head_dim if layer in self.sliding and self.sliding_head_dim else self.head_dim
+
+    def value_width_of(self, layer: int) -> int:
+        """Of a head's values where keys and values are kept by head."""
+        return self.value_dim or self.head_dim_of(layer)
 
     def is_moe(self, layer: int) -> bool:
         if self.blocks and layer < self.layers:

@@ -72,20 +72,22 @@ def gqa(arch: Architecture, sinks: bool = False, number: int = 0) -> Iterator[De
 
     sinks: gpt-oss's learned sink of each head, and a bias on o_proj. number: of the layer, where layers differ.
     """
-    keys = arch.kv_heads_of(number)
-    query, key = arch.heads * arch.head_dim, keys * arch.head_dim
+    keys, width, values = arch.kv_heads_of(number), arch.head_dim_of(number), arch.value_width_of(number)
+    query, key = arch.heads * width, keys * width
     gated = query * (2 if arch.gated_attention else 1)
-    for projection, rows in (("q_proj", gated), ("k_proj", key), ("v_proj", keys * arch.value_width)):
+    for projection, rows in (("q_proj", gated), ("k_proj", key), ("v_proj", keys * values)):
+        if projection == "v_proj" and number in arch.keys_as_values:
+            continue
         yield _attention(projection, rows, arch.hidden)
         if arch.attention_bias:
             yield _attention(projection, rows, part="bias")
-    yield _attention("o_proj", arch.hidden, arch.heads * arch.value_width)
+    yield _attention("o_proj", arch.hidden, arch.heads * values)
     if sinks:
         yield _attention("o_proj", arch.hidden, part="bias")
         yield Described("self_attn.sinks", Role.ATTENTION, (arch.heads,), "sinks")
     whole = arch.qk_norm == "all-heads"
-    yield _attention("q_norm", query if whole else arch.head_dim, promised=bool(arch.qk_norm))
-    yield _attention("k_norm", key if whole else arch.head_dim, promised=bool(arch.qk_norm))
+    yield _attention("q_norm", query if whole else width, promised=bool(arch.qk_norm))
+    yield _attention("k_norm", key if whole else width, promised=bool(arch.qk_norm))
     yield from _cache_scales()
 
 
@@ -183,25 +185,22 @@ def router(
 def experts(
     arch: Architecture, containers: tuple[str, ...] = ("mlp",), names: tuple[str, ...] = ()
 ) -> Iterator[Described]:
-    """The routed experts one by one, and as the two stacks that transformers 5 saves; names: gate, up, down, where they
-    are not the standard ones."""
+    """The routed experts one by one, and as the two stacks that transformers 5 saves. containers: the modules that may
+    hold them, "" for the layer itself; names: gate, up, down, where they are not the standard ones."""
     hidden, width, number = arch.expert_hidden, arch.expert_width, arch.experts
+    paths = [f"{container}.experts" if container else "experts" for container in containers]
     projections = GLU if arch.gated_experts else UNGATED
     for projection, published in zip(projections, names or projections, strict=True):
         shape = (hidden, width) if projection == "down_proj" else (width, hidden)
         first, *others = [
-            f"{container}.experts.{{e}}.{name}.weight"
-            for container in containers
-            for name in dict.fromkeys((published, projection))
+            f"{path}.{{e}}.{name}.weight" for path in paths for name in dict.fromkeys((published, projection))
         ]
         yield Described(first, Role.ROUTED_EXPERT, shape, projection, count=number, also=tuple(others))
     first_stack = (
         ("gate_up_proj", (number, 2 * width, hidden)) if arch.gated_experts else ("up_proj", (number, width, hidden))
     )
     for projection, stack in (first_stack, ("down_proj", (number, hidden, width))):
-        first, *others = [
-            f"{container}.experts.{projection}{ending}" for container in containers for ending in ("", ".weight")
-        ]
+        first, *others = [f"{path}.{projection}{ending}" for path in paths for ending in ("", ".weight")]
         yield Described(first, Role.ROUTED_EXPERT, stack, projection, promised=False, also=tuple(others), stack=True)
 
 

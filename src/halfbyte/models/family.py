@@ -171,7 +171,8 @@ class Family:
     its stacks of experts may have their inputs run down, [E, in, out], instead of across. packs: linears that engines
     load in NVFP4 though of other families none does (role -> projections). stacked: its experts are stacks in every
     checkpoint, inputs down, also those of fewer bits, whose parts are named `STACK_part`: what engines load.
-    scores_beside: transformers' block returns its router's scores beside its output.
+    scores_beside: transformers' block returns its router's scores beside its output. experts_in: the module of a layer
+    that both engines put its experts into, though the checkpoint has them in the layer itself.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -198,6 +199,7 @@ class Family:
     packs: Mapping[Role, tuple[str, ...]] = field(default_factory=dict)
     stacked: bool = False
     scores_beside: bool = False
+    experts_in: str = ""
 
     @property
     def by_name(self) -> bool:

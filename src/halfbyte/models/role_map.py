@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from halfbyte.errors import CheckpointError, UnknownTensorError
 from halfbyte.formats.catalogue import F32, STACK_PARTS
+from halfbyte.formats.storage import BARE_SCALE
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.family import UNWRAPPED, Described, Family, Wrapping
 from halfbyte.models.roles import CACHE_SCALES, CORRECTION, PARTS, STACK_NAMES, Role, TensorRole
@@ -51,7 +52,7 @@ class RoleMap:
         self._corrections: set[str] = set()
         self._containers: dict[int | None, str] = {}  # layer -> path of its experts, as published
         self._published: dict[str, str] = {}
-        self._projections: dict[Role, list[str]] = {}
+        self._projections: dict[Role, dict[int | None, dict[str, None]]] = {}  # by layer, None: of all of them
         self._numbers: dict[str, int | None] = {}  # a few hundred spellings serve many thousand names
         for tensor in family.tensors(arch):
             if tensor.layer is None or tensor.layer < self.layers + self.mtp_layers:
@@ -72,7 +73,7 @@ class RoleMap:
             module, _, part = name.rpartition(".")
             if tensor.role is Role.ROUTER and part in CORRECTION and tensor.dtype == F32:
                 self._corrections.add(part)
-            parts = PARTS if part in PARTS and part not in CACHE_SCALES else frozenset((part,))
+            parts = PARTS if part in PARTS and part not in (*CACHE_SCALES, BARE_SCALE) else frozenset((part,))
             entry = _Module(tensor.role, tensor.layer, tensor.projection, tensor.mtp, parts)
             head, marker, tail = module.partition(".experts.{e}.")
             if marker:
@@ -85,7 +86,9 @@ class RoleMap:
                 self._modules[module] = entry
             container, published = self._container(name), self._container(self.wrapping.outer(tensor.name))
             if container != published:
-                self._published[container] = published
+                parent, _, last = published.rpartition(".")
+                repeats = name.removeprefix(f"{container}.").partition(".")[0] == last  # moe.experts for experts
+                self._published[container] = parent if repeats else published
 
     def is_mtp(self, layer: int | None) -> bool:
         return layer is not None and layer >= self.layers
@@ -136,16 +139,15 @@ class RoleMap:
             )
         return shape == (self.num_experts, *reversed(sides))
 
-    def projections(self, role: Role) -> list[str]:
-        """The linears of a role by their standard names, as this model has them."""
+    def projections(self, role: Role, layer: int | None = None) -> list[str]:
+        """The linears of a role by their standard names, as this model has them, or one of its layers."""
         if role not in self._projections:
-            found = {
-                tensor.projection: None
-                for tensor in self.family.tensors(self.arch)
-                if tensor.role is role and tensor.promised and tensor.projection and len(tensor.shape) == 2
-            }
-            self._projections[role] = list(found)
-        return self._projections[role]
+            found = self._projections[role] = {None: {}}
+            for tensor in self.family.tensors(self.arch):
+                if tensor.role is role and tensor.promised and tensor.projection and len(tensor.shape) == 2:
+                    for place in (None, tensor.layer):
+                        found.setdefault(place, {})[tensor.projection] = None
+        return list(self._projections[role].get(layer, ()))
 
     @property
     def expert_projections(self) -> list[str]:
@@ -222,8 +224,9 @@ class RoleMap:
             beyond = layer is not None and self._knows([*LAYERS.split("."), str(last - 1), *pieces[3:]])
             reason = f"the config has layers 0 to {self.layers - 1} and {self.mtp_layers} MTP layer(s)"
             return reason, "layers" if beyond else "family"
-        if len(pieces) > 5 and pieces[4] == "experts" and self._holds_experts(pieces[3]):
-            return self._why_no_expert(layer, pieces)
+        held = pieces.index("experts") if "experts" in pieces[3:5] else 0
+        if held and len(pieces) > held + 1 and self._holds_experts(".".join(pieces[2:held])):
+            return self._why_no_expert(layer, pieces, held + 1)
         inside, part = ".".join(pieces[3:-1]), pieces[-1]
         found = self._modules.get(self.wrapping.outer(".".join(pieces[:-1])))
         if found is not None and (part in PARTS or part == "e_score_correction_bias"):
@@ -243,13 +246,13 @@ class RoleMap:
             ]
         return "a MoE" if self.is_moe(layer) else "a dense"
 
-    def _why_no_expert(self, layer: int, pieces: list[str]) -> tuple[str, str]:
+    def _why_no_expert(self, layer: int, pieces: list[str], place: int) -> tuple[str, str]:
         if not self.is_moe(layer):
             kind = f"is {self._kind(layer)} layer" if self.arch.blocks else "is dense"
             return f"layer {layer} {kind} by the config", "family"
-        expert = self._number(pieces[5])
+        expert = self._number(pieces[place])
         if expert is not None and expert >= self.num_experts:
-            known = self._knows([*pieces[:5], "0", *pieces[6:]])
+            known = self._knows([*pieces[:place], "0", *pieces[place + 1 :]])
             return f"the config has {self.num_experts} experts", "experts" if known else "family"
         return "no such expert tensor", "family"
 
@@ -261,7 +264,9 @@ class RoleMap:
         return True
 
     def _holds_experts(self, container: str) -> bool:
-        return any(head.endswith(f".{container}") for head, _ in self._experts)
+        """container: of some layer, by its number."""
+        inside = container.partition(".")[2]
+        return any((head.removeprefix(f"{self.layers_path}.").partition(".")[2]) == inside for head, _ in self._experts)
 
     def _selects_elsewhere(self, inside: str) -> bool:
         """Whether a layer that selects has this module."""

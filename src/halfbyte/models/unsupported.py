@@ -2,8 +2,7 @@
 
 REASONS: dict[str, str] = {
     "ernie4_5_vl_moe": "it has two sets of experts, for text and for pictures, of different widths",
-    "gemma4": "its layers have a dense MLP beside the experts, in a text model beside other towers; experts 704 wide "
-    "leave no whole kernel tiles under tensor parallelism",
+    "gemma4_unified": "it is published as Gemma 4 12B, which has no experts",
     "kimi_linear": "its delta attention (KDA) has convolutions and gates that are not described here",
     "longcat_flash": "some of its experts are identities without weights, which a list of experts cannot say",
     "nemotron_h_omni": "its text model (nemotron_h) lies beside towers for pictures and sound, whose names are not "
@@ -12,8 +11,7 @@ REASONS: dict[str, str] = {
     "step3p7": "its attention has a gate of its own (g_proj) and it lies beside a vision tower",
 }
 ALIASES = {
-    "gemma4_text": "gemma4",
-    "gemma4_unified": "gemma4",
+    "gemma4_unified_text": "gemma4_unified",
     "step3p5": "step3p7",
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from halfbyte.engines.alignment import EXPERT_WIDTH_STEP, FP8_TILE, ROW_PARALLEL, Cut
+from halfbyte.engines.alignment import FP8_TILE, ROW_PARALLEL, Cut
 from halfbyte.errors import UsageError
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.models.architecture import Architecture
@@ -69,8 +69,7 @@ def cut_warnings(groups: Sequence[WeightGroup], arch: Architecture, d: Deploymen
     found = []
     for role, storage, cut in cuts(groups, arch, d):
         if role is Role.ROUTED_EXPERT and storage in PACKED and cut.off_the_kernels_step:
-            found.append(
-                f"{role} in NVFP4: {cut}, no multiple of {EXPERT_WIDTH_STEP}: some FP4 kernels of {d.facts.title} "
-                f"{d.facts.read} pad it, others refuse; --ep keeps experts whole"
-            )
+            seen = (d.facts.cut_gated,) if arch.gated_experts else ()
+            kernels = cut.by_kernels(f"{d.facts.title} {d.facts.read}", seen)
+            found.append(f"{role} in NVFP4: {kernels}; --ep keeps experts whole")
     return found

@@ -57,8 +57,11 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
         number = 2 if settled.kv_dtype == "bf16" else 1
         spread = d.dcp if d.facts.spreads_all_cache else 1
         far, near = (
-            max(1, heads // d.layout.attention) * (arch.head_dim + arch.value_width) * number / spread
-            for heads in (arch.kv_heads, arch.sliding_kv_heads or arch.kv_heads)
+            max(1, heads // d.layout.attention) * width * number / spread
+            for heads, width in (
+                (arch.kv_heads, arch.kv_numbers),
+                (arch.sliding_kv_heads or arch.kv_heads, arch.sliding_kv_numbers),
+            )
         )
         sliding = sum(layer in arch.sliding for layer in layers)
         chosen = arch.selection

@@ -28,7 +28,7 @@ from halfbyte.formats.modelopt import MOE_ALGORITHM, WITH_ACTIVATIONS, format_of
 from halfbyte.formats.quantization_block import QuantizationBlock
 from halfbyte.models import family_of, promised_tensors
 from halfbyte.models.architecture import Architecture
-from halfbyte.models.family import Described
+from halfbyte.models.family import Described, Family
 from halfbyte.models.roles import Role, TensorRole
 from halfbyte.plan.weight_groups import WeightGroup
 from halfbyte.recipes.recipe import Recipe
@@ -135,23 +135,37 @@ def recipe_of_config(config: dict[str, Any]) -> str:
         return FP8_AND_NVFP4 if str(block.stated.get(MOE_ALGORITHM)).upper() == WITH_ACTIVATIONS else FP8_AND_MXFP4
     if form.name in PUBLISHED:
         return PUBLISHED[form.name]
-    return _nvfp4_recipe(block.exclusions.value if block.exclusions is not None else [], form.name)
+    excluded = block.exclusions.value if block.exclusions is not None else []
+    return _nvfp4_recipe(excluded, form.name, family, family.read(text))
 
 
-def _nvfp4_recipe(ignored: object, storage: str) -> str:
-    """By what the exclusion list spares: attention, shared experts, dense MLPs (probed at plausible module paths)."""
+def _nvfp4_recipe(ignored: object, storage: str, family: Family, arch: Architecture) -> str:
+    """By what the exclusion list spares: attention, shared experts, dense MLPs (probed at plausible module paths, and
+    at the family's own)."""
     entries = [entry for entry in ignored if isinstance(entry, str)] if isinstance(ignored, list) else []
 
-    def spared(*modules: str) -> bool:
-        return any(fnmatchcase(module, entry) for module in modules for entry in entries)
+    def spared(role: Role, *modules: str) -> bool:
+        probed = [*modules, *_modules_of(role, family, arch)]
+        return any(fnmatchcase(module, entry) for module in probed for entry in entries)
 
-    if not spared("model.layers.5.self_attn.o_proj", "language_model.model.layers.5.self_attn.o_proj"):
+    attention = "layers.5.self_attn.o_proj"
+    if not spared(Role.ATTENTION, f"model.{attention}", f"language_model.model.{attention}"):
         return "nvfp4-all"
     if storage == NVFP4_WEIGHT_ONLY:
         return "nvfp4-weight-only"
-    if spared("model.layers.5.mlp.shared_experts.up_proj"):
+    if spared(Role.SHARED_EXPERT, "model.layers.5.mlp.shared_experts.up_proj"):
         return "nvfp4-routed-experts"
-    return "nvfp4-experts-and-shared" if spared("model.layers.0.mlp.up_proj") else "nvfp4-mlp"
+    return "nvfp4-experts-and-shared" if spared(Role.DENSE_MLP, "model.layers.0.mlp.up_proj") else "nvfp4-mlp"
+
+
+def _modules_of(role: Role, family: Family, arch: Architecture) -> list[str]:
+    """A linear of this role, an o_proj or up_proj from the middle of the model, as a text model alone names it and
+    beside towers."""
+    found = [one.name for one in family.tensors(arch) if one.role is role and one.projection in ("o_proj", "up_proj")]
+    if not found:
+        return []
+    module = found[len(found) // 2].removesuffix(".weight")
+    return [module] if family.wrapping is None else [module, family.wrapping.outer(module)]
 
 
 def groups_on_paper(arch: Architecture, storage: Storage) -> list[WeightGroup]:

@@ -121,7 +121,7 @@ def divisor(group: WeightGroup, arch: Architecture, ranks: Layout) -> int:
         if group.projection in REPLICATED_ATTENTION or group.projection is None:
             return 1
         if group.projection in ("k_proj", "v_proj"):
-            return min(ranks.attention, arch.kv_heads)
+            return min(ranks.attention, arch.kv_heads if group.layer is None else arch.kv_heads_of(group.layer))
         return ranks.attention
     if group.role is Role.LINEAR_ATTENTION:
         return 1 if group.projection == "norm" else ranks.attention

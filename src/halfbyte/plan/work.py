@@ -93,13 +93,14 @@ class StepWork:
             return self._compressed_flops(arch.compressed, new, context)
         before = context - new / 2  # mean number of earlier tokens
         if arch.mla is not None:
-            width = arch.heads / ranks.attention * (2 * arch.mla.kv_rank + arch.mla.rope)
+            width = wide = arch.heads / ranks.attention * (2 * arch.mla.kv_rank + arch.mla.rope)
         else:
-            width = arch.heads / ranks.attention * (arch.head_dim + arch.value_width)
+            width = arch.heads / ranks.attention * arch.kv_numbers
+            wide = arch.heads / ranks.attention * arch.sliding_kv_numbers
         seen = before if arch.indexer is None else min(before, arch.indexer.top_k)
         near = len(arch.sliding)
         far = sum(map(arch.attends, range(arch.layers))) - near
-        flops = 2 * new * width * (far * seen + near * min(seen, arch.window))
+        flops = 2 * new * (width * far * seen + wide * near * min(seen, arch.window))
         if arch.selection is not None:
             few = len(arch.selection.layers)
             flops -= 2 * new * width * few * max(seen - arch.selection.tokens, 0)

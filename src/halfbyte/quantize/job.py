@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from halfbyte.checkpoint.inventory import Entry, inventory
 from halfbyte.checkpoint.packed import packed_form
 from halfbyte.checkpoint.source import Checkpoint
-from halfbyte.engines.exclusions import contradictions, exclusion_entries, tied_head
+from halfbyte.engines.exclusions import contradictions, exclusion_entries, listed_besides, tied_head
 from halfbyte.engines.mixture import misread_beside
 from halfbyte.engines.packing import TIED_HEAD
 from halfbyte.errors import RecipeError, UnsupportedError, said
@@ -215,8 +215,9 @@ def _exclusions(
     if head is not None:
         left.append(head.module)
         asked.append((head, False))
+    left += listed_besides((linear.role for linear in linears if not linear.quantize), roles)
     exclusions = exclusion_entries(left, quantized, roles)
-    problems = contradictions(exclusions, asked, gated=roles.arch.gated_experts)
+    problems = contradictions(exclusions, asked, gated=roles.arch.gated_experts, experts_in=roles.family.experts_in)
     if problems and not force:
         raise RecipeError(
             f"engines would misread the checkpoint: {'; '.join(map(str, problems[:3]))}",

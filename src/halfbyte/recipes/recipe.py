@@ -98,8 +98,15 @@ class Recipe(WrittenFile):
 
     def _chosen(self, role: Role) -> list[Chosen]:
         """All that the recipe says of a role."""
-        tables = [self.roles, *(override.roles for override in self.layers.overrides)]
-        return [table[role] for table in tables if role in table]
+        return [chosen for chosen, _ in self._said(role)]
+
+    def _said(self, role: Role) -> Iterator[tuple[Chosen, tuple[int | None, ...]]]:
+        """The same, each with the layers for which it is said; (None,): for all."""
+        if role in self.roles:
+            yield self.roles[role], (None,)
+        for override in self.layers.overrides:
+            if role in override.roles:
+                yield override.roles[role], override.layers
 
     def _quantized_roles(self) -> set[Role]:
         return {role for role in Role if any(map(_packs, self._chosen(role)))}
@@ -125,9 +132,10 @@ class Recipe(WrittenFile):
         """Why an engine could not load a checkpoint made by this recipe; empty if both can."""
         latent, packs, problems = roles.arch.mla is not None, roles.family.packs, list[str]()
         for role in (Role.ATTENTION, *REASONS, Role.SHARED_EXPERT, Role.DENSE_MLP):
-            for chosen in filter(_packs, self._chosen(role)):
-                reasons = _reasons(role, chosen, latent, packs, roles.projections(role))
-                problems += [f"{role}: {reason}" for reason in reasons]
+            for chosen, layers in self._said(role):
+                for layer in layers if _packs(chosen) else ():
+                    reasons = _reasons(role, chosen, latent, packs, roles.projections(role, layer))
+                    problems += [f"{role}: {reason}" for reason in reasons]
         if self.mtp == "nvfp4":
             problems.append(f"mtp: {REASONS[Role.MTP]}")
         return list(dict.fromkeys(problems))

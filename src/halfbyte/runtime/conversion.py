@@ -6,6 +6,7 @@ its experts. The operations are ours: transformers' own stack, then concatenate,
 these fill the parameter in place, and know scalars.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -97,13 +98,17 @@ class UnstackScalars(ConversionOps):
         return StackScalars()
 
 
+STACKS = {"experts.gate_up_proj": ("gate_proj", "up_proj"), "experts.down_proj": ("down_proj",)}
+"""Target of what is stacked -> its projections, where transformers knows a family's stacks alone (Gemma 4)."""
+
+
 def with_scales(conversions: list[WeightTransform], parameters: set[str]) -> list[WeightTransform]:
     """The model's conversions, and beside each that stacks packed experts one for each kind of scale.
 
     parameters: names of the model's parameters; they decide which scales exist.
     """
     result: list[WeightTransform] = []
-    for conversion in conversions:
+    for conversion in [*conversions, *_stacking(conversions, parameters)]:
         result.append(conversion)
         if not isinstance(conversion, WeightConverter):
             continue
@@ -122,3 +127,14 @@ def with_scales(conversions: list[WeightTransform], parameters: set[str]) -> lis
             operation = StackMatrices() if suffix == "_scale" else StackScalars()
             result.append(conversion.copy(renamed, [target], operations=[operation]))
     return result
+
+
+def _stacking(conversions: list[WeightTransform], parameters: set[str]) -> Iterator[WeightConverter]:
+    """What stacks experts that no conversion stacks."""
+    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
+    stacked = {target for entry in converters for target in entry._original_target_patterns}
+    for target, projections in STACKS.items():
+        wanted = any(name.endswith(f".{target}") for name in parameters)
+        if wanted and not any(known.endswith(target) for known in stacked):
+            sources = [f"experts.*.{projection}.weight" for projection in projections]
+            yield WeightConverter(sources, target, operations=[StackMatrices()])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from halfbyte.errors import UsageError, said
+from halfbyte.models.architecture import Architecture
 from halfbyte.process import rss_bytes
 from halfbyte.stream.attention import score_bytes
 from halfbyte.stream.contents import Contents
@@ -47,11 +48,11 @@ def weight_bytes(contents: Contents, dtype: torch.dtype) -> int:
     return largest
 
 
-def token_bytes(config: Any, dtype: torch.dtype, streams: int) -> int:
-    """Temporaries of one token while its sequence goes through attention or an MLP. streams: of the residual."""
-    heads = int(config.num_attention_heads)
+def token_bytes(config: Any, dtype: torch.dtype, arch: Architecture) -> int:
+    """Temporaries of one token while its sequence goes through attention or an MLP."""
+    heads, streams = int(config.num_attention_heads), arch.streams
     head = (getattr(config, "qk_head_dim", None) or 0) + (getattr(config, "v_head_dim", None) or 0)
-    head = head or 2 * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    head = head or 2 * max(arch.head_dim, arch.sliding_head_dim)
     attention = 4 * heads * head
     scan = 4 * SCAN_COPIES * _scanned(config)
     mlp = 3 * int(getattr(config, "intermediate_size", 0) or 0)
@@ -85,7 +86,7 @@ def divide(
     scores = SCORE_COPIES * max(
         (size for size in map(partial(score_bytes, config), lengths) if size <= eager), default=0
     )
-    working = weight_bytes(contents, dtype) + longest * token_bytes(config, dtype, contents.roles.arch.streams) + scores
+    working = weight_bytes(contents, dtype) + longest * token_bytes(config, dtype, contents.roles.arch) + scores
     ahead = AHEAD_BYTES[kind] if budget is None else min(AHEAD_BYTES[kind], budget // 16)
     on_device: list[Place] = []
     if kind == "cuda":

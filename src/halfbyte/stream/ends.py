@@ -30,6 +30,7 @@ class Ends:
         """Raises CheckpointError for a checkpoint without embedding, norm or head."""
         self._contents, self._skeleton, self._whole = contents, skeleton, whole_head
         self._head: Tensor | None = None
+        self._cap: float | None = getattr(skeleton.config, "final_logit_softcapping", None)
         outside = contents.outside
         tied = bool(getattr(skeleton.config, "tie_word_embeddings", False))
         self.embedding = _needed(outside.get(Role.EMBEDDING), "model.embed_tokens.weight")
@@ -66,17 +67,24 @@ class Ends:
         if self._whole or self.head.format in QUANTIZED:
             if self._head is None:
                 self._head = self._weight(self.head)
-            return linear(x, self._head)[0].float()
-        return torch.cat([linear(x, part)[0].float() for _, part in self._head_parts()], dim=-1)
+            return self._capped(linear(x, self._head)[0]).float()
+        return self._capped(torch.cat([linear(x, part)[0] for _, part in self._head_parts()], dim=-1)).float()
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        """Logits as the model gives them: bent towards a bound, where it has one."""
+        return logits if self._cap is None else torch.tanh(logits / self._cap) * self._cap
 
     def openness(self, hidden: Tensor) -> Tensor:
         """float32 [n]: trace of the prediction's Fisher information behind the head, sum p |u|^2 - |sum p u|^2 over the
-        head's rows u. Twice what a small random error of the normalised hidden state costs in KL divergence."""
-        p = self.logits(hidden).softmax(-1)
+        head's rows u, each times the slope of the bound that its logit is bent towards. Twice what a small random error
+        of the normalised hidden state costs in KL divergence."""
+        logits = self.logits(hidden)
+        p = logits.softmax(-1)
+        slope = torch.ones_like(p) if self._cap is None else 1 - (logits / self._cap).square()
         squares, mean = torch.zeros(len(p), device=p.device), p.new_zeros(len(p), self.head.shape[1])
         for rows, part in self._head_parts():
-            squares += p[:, rows] @ part.float().square().sum(-1)
-            mean += p[:, rows] @ part.float()
+            squares += (p * slope.square())[:, rows] @ part.float().square().sum(-1)
+            mean += (p * slope)[:, rows] @ part.float()
         return (squares - mean.square().sum(-1)).clamp(min=0)
 
     def _head_parts(self) -> Iterator[tuple[slice, Tensor]]:

@@ -31,9 +31,10 @@ PLAIN_PARCEL_BYTES = 64 << 20
 class Stores:
     """Rows of all sequences. source and target hold hidden states, the same store where a layer may overwrite them.
 
-    inputs: of the blocks with experts. outputs: of the experts. selection: of the last layer with an indexer, for the
-    sequences that are longer than it selects; None where no layer shares. shares: of each residual stream in the
-    experts' outputs; None where there is one stream. latent: inputs of the experts; None where they are the block's.
+    inputs: of the blocks with experts, or of the experts where they stand beside an MLP. outputs: of the experts.
+    selection: of the last layer with an indexer, for the sequences that are longer than it selects; None where no layer
+    shares. shares: of each residual stream in the experts' outputs; None where there is one stream. latent: inputs of
+    the experts; None where they are what `inputs` holds.
     """
 
     source: Rows
@@ -147,8 +148,8 @@ class LayerRun:
             self._selected(number, group, stores, indexed.output if selection is None else selection, observer)
         if routing is None:
             return
-        stores.inputs.write(x.flatten(0, 1), first, last)
         routed = self._skeleton.route(number, x, ids)
+        stores.inputs.write(routed.x if self._skeleton.beside else x.flatten(0, 1), first, last)
         if stores.latent is not None:
             stores.latent.write(routed.x, first, last)
         inputs, index, weights = (part.view(*shape, -1) for part in routed)
@@ -254,12 +255,16 @@ class LayerRun:
             first, last, shape = one.group.first, one.group.last, (one.group.count, one.group.length)
             if one.branch is None:
                 observer.sequences(number, first, last)
-            x = stores.inputs.read(first, last).view(*shape, -1)
+            beside = self._skeleton.beside
+            x = (stores.target if beside else stores.inputs).read(first, last).view(*shape, -1)
             index, weights = (
                 torch.cat(parts) for parts in zip(*(routing.of(i) for i in range(first, last + 1)), strict=True)
             )
             with self._weights_of(one.branch):
                 output = self._skeleton.after_experts(number, x, index, weights, stores.outputs.read(first, last))
+            if beside:
+                stores.target.write(output.flatten(0, 1), first, last)
+                continue
             residual, output = stores.target.read(first, last), output.flatten(0, 1)
             if stores.shares is not None:
                 output = (stores.shares.read(first, last).unsqueeze(-1) * output.unsqueeze(-2)).flatten(1)

@@ -47,7 +47,10 @@ class Filled(NamedTuple):
 
 
 class Skeleton:
-    """model: the causal LM on the meta device, but for rotary tables. `fill` and `empty` give and take weights."""
+    """model: the causal LM on the meta device, but for rotary tables. `fill` and `empty` give and take weights.
+
+    beside: whether experts and router stand in the layer itself, beside its MLP.
+    """
 
     def __init__(self, config: Any, dtype: torch.dtype, device: torch.device, roles: RoleMap) -> None:
         """Raises UnsupportedError for a model whose experts are not computed in the common way, CheckpointError for a
@@ -57,6 +60,7 @@ class Skeleton:
         self.model: Any = self._built()
         self.base: Any = self.model.base_model
         self.layers: list[Any] = list(self.base.layers)
+        self.beside = any(hasattr(layer, "experts") for layer in self.layers)
         known, conversions = known_to_transformers(self.model), conversions_of(self.model, roles.family)
         self._renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
         self._joins = dict(joins(conversions))
@@ -65,10 +69,10 @@ class Skeleton:
         self._float32 = tuple(known._get_dtype_plan(dtype))
         self.takes_sdpa = bool(known._supports_sdpa)
         for number, layer in enumerate(self.layers):
-            name = _block_name(layer)
-            block = getattr(layer, name)
+            block = self.moe(number)
             if is_experts(getattr(block, "experts", block)):
-                check_joined(block.experts, f"{roles.layer_path(number)}.{name}.experts", roles.family.stacked)
+                name = "experts" if block is layer else f"{_block_name(layer)}.experts"
+                check_joined(block.experts, f"{roles.layer_path(number)}.{name}", roles.family.stacked)
 
     def _built(self) -> Any:
         try:
@@ -171,7 +175,10 @@ class Skeleton:
         return output if several is None else output.flatten(2), stage.selection
 
     def opened(self, embedded: Tensor) -> Tensor:
-        """Embeddings [T, H] as the first layer takes them, [T, streams x H]."""
+        """Rows of the embedding [T, H] as the first layer takes them, [T, streams x H], scaled where the model does."""
+        scale = getattr(self.base.get_input_embeddings(), "scalar_embed_scale", None)
+        if scale is not None:
+            embedded = embedded * torch.tensor(scale, device=embedded.device).to(embedded.dtype)
         return embedded if self.streams == 1 else embedded.repeat(1, self.streams)
 
     def closed(self, hidden: Tensor) -> Tensor:
@@ -187,44 +194,69 @@ class Skeleton:
         return next(getattr(self.base, name) for name in FINAL_NORMS if hasattr(self.base, name))
 
     def moe(self, layer: int) -> Any:
-        """The layer's mixture-of-experts block."""
-        return getattr(self.layers[layer], _block_name(self.layers[layer]))
+        """The layer's mixture-of-experts block; the layer itself where the experts stand beside its MLP."""
+        decoder = self.layers[layer]
+        return decoder if hasattr(decoder, "experts") else getattr(decoder, _block_name(decoder))
 
     def join(self, layer: int) -> Callable[[Tensor], Tensor]:
         """How the layer's experts make their intermediate [n, I] of gate and up [n, 2I], or of up alone."""
         return join_of(self.moe(layer).experts)
 
     def before_moe(self, layer: int, hidden: Tensor, selection: Any, ids: Tensor | None) -> "BeforeMoe":
-        """A layer up to its experts."""
+        """A layer up to its experts; to both of its branches where they stand beside its MLP."""
         decoder, catcher, shares = self.layers[layer], _Catcher(self._roles.family.scores_beside), list[Tensor]()
         hook = None
+        if self.beside:
+            nothing = _Nothing()
+            parts = {"pre_feedforward_layernorm": catcher, "mlp": nothing, "router": _Given((None,) * 3)}
+            parts |= {"experts": nothing}
+        else:
+            parts = {_block_name(decoder): catcher}
         if self.streams > 1:
             hook = decoder.ffn_hc.register_forward_hook(lambda _, args, result: shares.append(result[0]))
         try:
-            with _parts(decoder, **{_block_name(decoder): catcher}):
+            with _parts(decoder, **parts):
                 residual, selection = self.run(layer, hidden, selection, ids)
         finally:
             if hook is not None:
                 hook.remove()
         assert catcher.x is not None
+        if self.beside:
+            residual = catcher.x
         return BeforeMoe(residual, catcher.x, selection, shares[0].to(residual.dtype) if shares else None)
 
     def route(self, layer: int, x: Tensor, ids: Tensor | None) -> "Routed":
         """What the block does with its input [B, T, H] before any expert runs."""
         by_token = {} if ids is None else {"input_ids": ids}
         catcher = _Catcher()
+        if self.beside:
+            self._behind_attention(layer, x, mlp=_Nothing(), experts=catcher)
+            assert catcher.x is not None
+            return Routed(catcher.x, *catcher.rest)
         with _parts(self.moe(layer), experts=catcher, shared_experts=_Nothing(), shared_expert=_Nothing()):
             self.moe(layer)(x, **by_token)
         assert catcher.x is not None
         return Routed(catcher.x, *catcher.rest)
 
     def after_experts(self, layer: int, x: Tensor, index: Tensor, weights: Tensor, routed: Tensor) -> Tensor:
-        """The block's output [B, T, H] from its input, the routing and the experts' sum [B*T, expert_hidden]."""
+        """The block's output [B, T, H] from its input, the routing and the experts' sum [B*T, expert_hidden]. Where the
+        experts stand beside an MLP it is the layer's."""
         router, experts = _Given((None, weights, index)), _Given(routed)
+        if self.beside:
+            own = {"router": router, "experts": experts, "pre_feedforward_layernorm_2": nn.Identity()}
+            return self._behind_attention(layer, x, **own)
         with _parts(self.moe(layer), gate=router, router=router, experts=experts, fc1_latent_proj=nn.Identity()):
             result = self.moe(layer)(x)
         output: Tensor = result[0] if self._roles.family.scores_beside else result
         return output
+
+    def _behind_attention(self, layer: int, x: Tensor, **parts: nn.Module) -> Tensor:
+        """A layer with experts beside its MLP, run on what its attention has left [B, T, H]."""
+        nothing = _Given((torch.full_like(x, -0.0), None))
+        own = {"input_layernorm": nn.Identity(), "self_attn": nothing, "post_attention_layernorm": nn.Identity()}
+        with _parts(self.layers[layer], **own, **parts):
+            result: Tensor = self.layers[layer](x)
+        return result
 
 
 class Routed(NamedTuple):
@@ -237,7 +269,8 @@ class Routed(NamedTuple):
 
 @dataclass(frozen=True)
 class BeforeMoe:
-    """residual: [B, T, streams x H]. x: input of the block, [B, T, H]. selection: made or given. shares: of each stream
+    """residual: [B, T, streams x H]. x: input of the block, [B, T, H], or again the residual where the experts stand
+    beside an MLP. selection: made or given. shares: of each stream
     in the block's output, [B, T, streams]; None where there is one stream, which takes all of it."""
 
     residual: Tensor
@@ -259,14 +292,14 @@ class _OnlyLayer(nn.Module):
         self._layer = [layer]  # in a list: not a submodule, so that the model's names stay as they are
         self.selection, self._streams, self._ids = selection, streams, ids
 
-    def forward(self, hidden: Tensor, **kwargs: Any) -> Any:
+    def forward(self, hidden: Tensor, *inputs: Any, **kwargs: Any) -> Any:
         if self._streams is not None:
             hidden = self._streams
         if self._ids is not None:
             kwargs["input_ids"] = self._ids
         if "prev_topk_indices" not in kwargs:
-            return self._layer[0](hidden, **kwargs)
-        result = self._layer[0](hidden, **(kwargs | {"prev_topk_indices": self.selection}))
+            return self._layer[0](hidden, *inputs, **kwargs)
+        result = self._layer[0](hidden, *inputs, **(kwargs | {"prev_topk_indices": self.selection}))
         self.selection = result[1]
         return result
 
@@ -290,7 +323,7 @@ class _Catcher(nn.Module):
 
 
 class _Nothing(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
         return torch.zeros_like(x)
 
 
@@ -301,7 +334,7 @@ class _Given(nn.Module):
         super().__init__()
         self.result = result
 
-    def forward(self, *_: Any) -> Any:
+    def forward(self, *_: Any, **__: Any) -> Any:
         return self.result
 
 

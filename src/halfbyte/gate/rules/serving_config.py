@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from halfbyte.engines.alignment import EXPERT_WIDTH_STEP, Cut
+from halfbyte.engines.alignment import Cut
 from halfbyte.engines.catalogue import ENGINES
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import NVFP4
@@ -105,9 +105,10 @@ def tensor_parallel(facts: Facts) -> Iterator[Found]:
         width = f"experts of width {arch.expert_width}"
         yield Found(f"{width} do not divide over {ranks} ranks in blocks of {BLOCK_SIZE}", file=CONFIG)
     elif ranks > 1 and cut.off_the_kernels_step:
-        versions = ", ".join(f"{ENGINES[engine].title} {ENGINES[engine].read}" for engine in facts.engines)
-        message = f"experts of width {cut}, no multiple of {EXPERT_WIDTH_STEP}: some FP4 kernels of {versions} pad it"
-        yield Found(f"{message}, others refuse", file=CONFIG, at_most="warn")
+        asked = [ENGINES[engine] for engine in facts.engines]
+        versions = ", ".join(f"{engine.title} {engine.read}" for engine in asked)
+        seen = [engine.cut_gated for engine in asked] if arch.gated_experts else []
+        yield Found(f"experts of width {cut.by_kernels(versions, seen)}", file=CONFIG, at_most="warn")
 
 
 @rule("loadability.engine-version", "deny", "An engine older than the architecture or the format cannot load it.")
