@@ -97,9 +97,12 @@ def family_of(config: Config) -> tuple[Family, Config]:
 
 
 def text_config_of(config: Config) -> Config:
-    """The language model's part of a config.json, of a family that is known or not."""
+    """The language model's part of a config.json, of a family that is known or not. What it leaves null (transformers
+    writes `architectures` so) is what stands beside it."""
     inner = config.get("text_config")
-    return {**config, **inner} if is_wrapped(config) and isinstance(inner, dict) else config
+    if not (is_wrapped(config) and isinstance(inner, dict)):
+        return config
+    return {**config, **{key: value for key, value in inner.items() if value is not None or key not in config}}
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -127,8 +130,8 @@ def roles_of(config: Config) -> RoleMap:
     wrapping = _wrapping_of(config)
     if alone and not family.named_so_alone:
         wrapping = UNWRAPPED
-    if family.paper_only or wrapping is None or (alone and family.only_wrapped):
-        why = f": {family.paper_only}" if family.paper_only else ""
+    if wrapping is None or (alone and family.only_wrapped):
+        why = ": they are known beside other towers, not by themselves" if family.only_wrapped else ""
         raise UnsupportedError(
             f"tensors of model_type {config['model_type']!r} are not known by name{why}",
             hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),

@@ -1,8 +1,9 @@
 """One decoder layer over all sequences: the three passes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import stored as nvfp4
-from halfbyte.modules.experts import Biases, multiplies_from_right
+from halfbyte.modules.experts import Biases
 from halfbyte.stream import attention
 from halfbyte.stream.branch import Branch, Branches, Running, swapped
 from halfbyte.stream.contents import Contents, plain_parcels
-from halfbyte.stream.experts import Asked, device_rows, looker, run_expert
+from halfbyte.stream.experts import Asked, device_rows, looker, run_expert, run_scored_expert
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.routing import ExpertRows, Routing
 from halfbyte.stream.rows import Rows
@@ -229,13 +230,16 @@ class LayerRun:
     ) -> None:
         (expert, own, rest), weights = due
         together = device_rows(self._skeleton.device)
-        look, module = looker(see, number, expert), self._skeleton.moe(number).experts
-        biases, turned = Biases.of(module, expert), multiplies_from_right(module)
-        if turned:
+        look, family = looker(see, number, expert), self._contents.roles.family
+        biases = Biases.of(self._skeleton.moe(number).experts, expert)
+        if family.stacked:  # as the module's stacks lie
             weights, rest = weights.inputs_down(), [(others.inputs_down(), part) for others, part in rest]
-        run_expert(weights, scales, join, own, stores.experts, stores.outputs, together, look, biases)
+        run: Callable[..., None] = partial(run_expert, biases=biases)
+        if family.scores_first:
+            run = run_scored_expert
+        run(weights, scales, join, own, stores.experts, stores.outputs, together, look)
         for others, part in rest:
-            run_expert(others, scales, join, part, stores.experts, stores.outputs, together, biases=biases)
+            run(others, scales, join, part, stores.experts, stores.outputs, together)
 
     def _branched(
         self, number: int, weights: ExpertWeights, rows: ExpertRows
