@@ -46,8 +46,8 @@ def read(config: Config) -> Architecture:
 
 
 def sparse_layers(config: Config, layers: int) -> frozenset[int]:
-    """By `interleave_moe_layer_step`. transformers goes by the list `moe_layers` where there is one, engines by the step,
-    so the two must agree."""
+    """By `interleave_moe_layer_step`, as engines go. transformers prefers the list `moe_layers`, so the two must
+    agree."""
     step = positive(config, "interleave_moe_layer_step", 1)
     sparse = list(range(step - 1, layers, step))
     if config.get("moe_layers") not in (None, sparse):
