@@ -91,6 +91,9 @@ def small_config(name: str) -> dict[str, Any]:
         config["layers_block_type"] = ["mamba", "moe", "mamba", "attention", "moe"]
     if config["model_type"] == "gpt_oss":
         config |= {"layer_types": config["layer_types"][:5], "sliding_window": 8, "pad_token_id": 0, "eos_token_id": 2}
+    if config["model_type"] == "longcat_flash":
+        config |= {"num_layers": 3, "moe_topk": 3, "zero_expert_num": 2, "head_dim": 16}
+        config |= {"ffn_hidden_size": 128, "expert_ffn_hidden_size": 32}
     if "compress_ratios" in config:
         config |= {"compress_ratios": [0, 4, 128, 4, 4, 0], "num_hash_layers": 2, "num_key_value_heads": 1}
         config |= {"qk_rope_head_dim": 8, "sliding_window": 8}

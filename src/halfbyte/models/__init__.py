@@ -23,6 +23,7 @@ from halfbyte.models import (
     kimi_k2,
     kimi_k25,
     llama4,
+    longcat_flash,
     mimo_v2_flash,
     minimax_m2,
     minimax_m3_vl,
@@ -62,6 +63,7 @@ _MODULES = (
     nemotron_h,
     gpt_oss,
     llama4,
+    longcat_flash,
 )
 
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}

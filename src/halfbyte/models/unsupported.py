@@ -5,7 +5,6 @@ REASONS: dict[str, str] = {
     "gemma4": "its layers have a dense MLP beside the experts, in a text model beside other towers; experts 704 wide "
     "leave no whole kernel tiles under tensor parallelism",
     "kimi_linear": "its delta attention (KDA) has convolutions and gates that are not described here",
-    "longcat_flash": "some of its experts are identities without weights, which a list of experts cannot say",
     "nemotron_h_omni": "its text model (nemotron_h) lies beside towers for pictures and sound, whose names are not "
     "described here",
     "nemotron_h_puzzle": "its experts are of another width, and chosen by another number, in each layer",

@@ -128,6 +128,13 @@ def run_scored_expert(
         outputs.add(token, _from_right(_rounded(x, scales.down), weights.down)[own])
 
 
+def add_themselves(rows: ExpertRows, inputs: Rows, outputs: Rows) -> None:
+    """What an expert without weights does: its tokens as they are, times their scores."""
+    for part in rows.parts:
+        token = rows.token[part]
+        outputs.add(token, inputs.gather(token) * rows.weight[part, None])
+
+
 def _from_right(x: Tensor, weight: Tensor) -> Tensor:
     """x [n, K] times a stack's matrix [K, N], given as its transpose."""
     return torch.bmm(x.unsqueeze(0), weight.t().unsqueeze(0)).squeeze(0)

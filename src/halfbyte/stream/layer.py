@@ -16,7 +16,7 @@ from halfbyte.modules.experts import Biases
 from halfbyte.stream import attention
 from halfbyte.stream.branch import Branch, Branches, Running, swapped
 from halfbyte.stream.contents import Contents, plain_parcels
-from halfbyte.stream.experts import Asked, device_rows, looker, run_expert, run_scored_expert
+from halfbyte.stream.experts import Asked, add_themselves, device_rows, looker, run_expert, run_scored_expert
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.routing import ExpertRows, Routing
 from halfbyte.stream.rows import Rows
@@ -82,7 +82,8 @@ class LayerRun:
             if observer.wants("linear_input"):
                 stack.enter_context(watched(linears, lambda name, x: observer.linear_input(number, name, x)))
             moe = bool(self._contents.layers[number].experts)
-            routing = Routing(stores.source.offsets, len(self._contents.layers[number].experts)) if moe else None
+            choices = len(self._contents.layers[number].experts) + self._contents.roles.arch.zero_experts
+            routing = Routing(stores.source.offsets, choices) if moe else None
             with clock.measure("compute"):
                 self._attend(number, stores, routing, observer)
             if routing is not None:
@@ -218,6 +219,8 @@ class LayerRun:
             with clock.measure("compute"):
                 for due in asked.rest():
                     self._run_expert(number, due, scales, join, stores, observer)
+                for expert in range(len(layer.experts), routing.choices):
+                    add_themselves(routing.expert(expert), stores.experts, stores.outputs)
 
     def _run_expert(
         self,
