@@ -9,8 +9,8 @@ REASONS: dict[str, str] = {
     "nemotron_h_omni": "its text model (nemotron_h) lies beside towers for pictures and sound, whose names are not "
     "described here",
     "nemotron_h_puzzle": "its experts are of another width, and chosen by another number, in each layer",
-    "step3p5": "its layers differ in the number of query heads, its attention has a gate of its own (g_proj), and SGLang "
-    "loads NVFP4 experts of it only as stacks in which each expert has its scales, a layout not written here",
+    "step3p5": "its layers differ in the number of query heads, its attention has a gate of its own (g_proj), and "
+    "SGLang loads NVFP4 experts of it only as stacks in which each expert has its scales, a layout not written here",
     "step3p7": "it is step3p5 beside a vision tower, and step3p5 is not read",
 }
 ALIASES = {
