@@ -26,7 +26,7 @@ from halfbyte.stream.model_config import model_config
 def _check_idle(checkpoint: Checkpoint) -> None:
     """Raises UnsupportedError for a checkpoint that transformers' module for experts without weights does not load."""
     family = find(checkpoint.config.get("model_type"))
-    if family is None or not family.read(checkpoint.config).zero_experts:
+    if family is None or not family.idle_weights:
         return
     if not any(map(roles_of(checkpoint.config).is_buffer, checkpoint.tensors)):
         raise UnsupportedError(

@@ -172,7 +172,7 @@ class Family:
     checkpoint, inputs down, also those of fewer bits, whose parts are named `STACK_part`: what engines load.
     scores_beside: transformers' block returns its router's scores beside its output. scores_first: a score multiplies
     what an expert is given, not what it gives; transformers' experts take all tokens, which are zeros where they have
-    no score.
+    no score. idle_weights: transformers loads no checkpoint without weights of experts that have none.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -199,6 +199,7 @@ class Family:
     stacked: bool = False
     scores_beside: bool = False
     scores_first: bool = False
+    idle_weights: bool = False
 
     @property
     def by_name(self) -> bool:

@@ -113,4 +113,5 @@ FAMILY = Family(
         ),
         "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/longcat_flash")),
     },
+    idle_weights=True,
 )
