@@ -105,7 +105,7 @@ def families() -> Iterator[str]:
         if family.llama_cpp is not None and family.by_name:
             scaled = Role.ROUTED_EXPERT in family.llama_cpp.scaled
             graph = f"`{family.llama_cpp.name}`, NVFP4 {'lossless' if scaled else 'only by `--type`, lossy'}"
-        commands = "`plan`, on paper" if family.paper_only else "all"
+        commands = "all"
         if family.wrapping is not None and not family.named_so_alone:
             commands = "beside its towers, which are kept: all but `export` and `chat`"
             commands += "" if family.only_wrapped else "; of the text model alone: all"
@@ -131,8 +131,7 @@ def families() -> Iterator[str]:
         "[engines](engines.md).\n"
     )
     yield from ["| not read | why |", "|---|---|"]
-    on_paper = {name: f"planned on paper alone: {one.paper_only}" for name, one in FAMILIES.items() if one.paper_only}
-    yield from (f"| `{name}` | {cell(reason)} |" for name, reason in (on_paper | REASONS).items())
+    yield from (f"| `{name}` | {cell(reason)} |" for name, reason in REASONS.items())
 
 
 def hardware() -> Iterator[str]:

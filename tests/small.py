@@ -97,6 +97,9 @@ def small_config(name: str) -> dict[str, Any]:
     if config["model_type"] == "gemma4_text":
         near, far = "sliding_attention", "full_attention"
         config |= {"layer_types": [near, near, far, near, far], "sliding_window": 8}
+    if config["model_type"] == "longcat_flash":
+        config |= {"num_layers": 3, "moe_topk": 3, "zero_expert_num": 2, "head_dim": 16}
+        config |= {"ffn_hidden_size": 128, "expert_ffn_hidden_size": 32}
     if "compress_ratios" in config:
         config |= {"compress_ratios": [0, 4, 128, 4, 4, 0], "num_hash_layers": 2, "num_key_value_heads": 1}
         config |= {"qk_rope_head_dim": 8, "sliding_window": 8}

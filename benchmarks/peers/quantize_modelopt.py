@@ -49,9 +49,14 @@ def calibration_batches(
 
 
 def load_model(src: Path) -> transformers.PreTrainedModel:
-    """Load the checkpoint in BF16 with eager attention (sdpa is wrong for ``glm_moe_dsa`` in transformers 5.14)."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(src, dtype=torch.bfloat16, attn_implementation="eager")
-    return model.eval()
+    """Load the checkpoint in BF16 with eager attention (sdpa is wrong for ``glm_moe_dsa`` in transformers 5.14).
+
+    Towers that a text model stands beside are loaded with it.
+    """
+    kind = transformers.AutoModelForCausalLM
+    if "vision_config" in json.loads((src / "config.json").read_text(encoding="utf-8")):
+        kind = transformers.AutoModelForImageTextToText
+    return kind.from_pretrained(src, dtype=torch.bfloat16, attn_implementation="eager").eval()
 
 
 def quantize(model: torch.nn.Module, batches: Iterator[torch.Tensor]) -> torch.nn.Module:
@@ -71,7 +76,9 @@ def run(src: Path, dst: Path, calibration: Path | None, rows: int, max_tokens: i
     start = time.perf_counter()
     model = load_model(src)
     loaded = time.perf_counter()
-    model = quantize(model, calibration_batches(src, calibration, rows, max_tokens, model.config.vocab_size))
+    model = quantize(
+        model, calibration_batches(src, calibration, rows, max_tokens, model.config.get_text_config().vocab_size)
+    )
     quantized = time.perf_counter()
     export_hf_checkpoint(model, export_dir=dst)
     end = time.perf_counter()

@@ -28,6 +28,7 @@ SETS = (
     "Hunyuan-A13B",
     "MiMo-V2-Flash-BF16",
     "gpt-oss-20b",
+    "LongCat-Flash-Chat",
     "DeepSeek-V4-Flash-BF16",
     "Nemotron-3-Super-120B-A12B",
     "Nemotron-3-Nano-30B-A3B",

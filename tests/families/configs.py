@@ -558,6 +558,35 @@ GPT_OSS_MXFP4: Config = {
     "quant_method": "mxfp4",
 }
 
+_LONGCAT_FLASH: Config = {
+    "architectures": ["LongcatFlashForCausalLM"],
+    "model_type": "longcat_flash",
+    "attention_bias": False,
+    "expert_ffn_hidden_size": 2048,
+    "ffn_hidden_size": 12288,
+    "hidden_size": 6144,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 131072,
+    "mla_scale_kv_lora": True,
+    "mla_scale_q_lora": True,
+    "moe_topk": 12,
+    "n_routed_experts": 512,
+    "num_attention_heads": 64,
+    "num_layers": 28,
+    "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 10000000.0,
+    "routed_scaling_factor": 6.0,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "v_head_dim": 128,
+    "vocab_size": 131072,
+    "zero_expert_num": 256,
+    "zero_expert_type": "identity",
+}
+
 _DEEPSEEK_V4: Config = {
     "architectures": ["DeepseekV4ForCausalLM"],
     "model_type": "deepseek_v4",
@@ -802,6 +831,7 @@ CONFIGS: dict[str, Config] = {
     },
     "Gemma-4-26B-A4B-text": _GEMMA_4_26B_TEXT,
     "Gemma-4-26B-A4B-text-fused": _GEMMA_4_26B_TEXT,
+    "LongCat-Flash-Chat": _LONGCAT_FLASH,
     "MiniMax-M2.5": {**_MINIMAX_M25, "quantization_config": _MINIMAX_FP8},
     "MiniMax-M2.5-BF16": _MINIMAX_M25,
     "MiniMax-M2.5-fused": _MINIMAX_M25,

@@ -311,6 +311,19 @@ def _gemma4(c: Config, fused: bool) -> list[_Part]:
     ]
 
 
+def _longcat(c: Config) -> list[_Part]:
+    """LongCat-Flash: two latent attentions and dense MLPs a layer, experts, and identities that only the router has."""
+    h, layers, experts = c["hidden_size"], c["num_layers"], c["n_routed_experts"]
+    router = (experts + c["zero_expert_num"]) * (h + 1)
+    return [
+        *_ends({**c, "num_hidden_layers": 2 * layers}),
+        _mla_part(c, 2 * layers, False),
+        _Part("dense_mlp", False, 2 * layers, _mlp(h, c["ffn_hidden_size"])),
+        _Part("router", False, layers, plain=router, plain_tensors=2, f32=router),
+        _expert_part(h, c["expert_ffn_hidden_size"], experts, layers, False, False),
+    ]
+
+
 def _deepseek_v4(c: Config) -> list[_Part]:
     """DeepSeek-V4: window, compressed keys with and without an indexer, streams, experts by token in three layers."""
     h, layers, experts, width = (
@@ -418,6 +431,7 @@ _ALONE = {
     "ernie4_5_moe": _ernie,
     "gpt_oss": _gpt_oss,
     "hunyuan_v1_moe": _hunyuan,
+    "longcat_flash": _longcat,
     "mimo_v2_flash": _mimo,
     "nemotron_h": _nemotron,
 }

@@ -185,8 +185,14 @@ def test_export_or_a_clear_no(model_type: str, tmp_path: Path) -> None:
     assert scaled or "does not apply the NVFP4 scale" in json.dumps(document)
 
 
+NOT_LOADED = ("longcat_flash",)
+"""By transformers 5.23: it wants weights of experts that have none."""
+
 CHATTING = [
-    name for name in SETS if (architecture := NAMED[name].llama_cpp) is None or architecture.vocabulary != "llama"
+    name
+    for name in SETS
+    if name not in NOT_LOADED
+    and ((architecture := NAMED[name].llama_cpp) is None or architecture.vocabulary != "llama")
 ]
 """Those whose small checkpoints have a tokenizer that transformers reads without more packages."""
 
@@ -207,7 +213,7 @@ def test_chat_through_transformers(model_type: str) -> None:
             list(engine.stream(MESSAGES, tools, Sampling(max_tokens=3)))
 
 
-@pytest.mark.parametrize("model_type", [name for name in SETS if name not in CHATTING] + ["kimi_k2"])
+@pytest.mark.parametrize("model_type", [name for name in SETS if name not in (*CHATTING, *NOT_LOADED)] + ["kimi_k2"])
 def test_chat_through_llamacpp(model_type: str, tmp_path: Path) -> None:
     """In a process of its own: llama.cpp's server does not let go of the one that it runs in."""
     pytest.importorskip("xllamacpp")

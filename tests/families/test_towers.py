@@ -30,7 +30,7 @@ from halfbyte.models.roles import Role
 
 from .test_every_family import rows_beside, run
 
-NAMES = ("qwen3_5_moe", "qwen3_vl_moe", "kimi_k25", "glm5_next", "minimax_m3_vl", "gemma4")
+NAMES = ("qwen3_5_moe", "qwen3_vl_moe", "kimi_k25", "glm5_next", "minimax_m3_vl", "gemma4", "llama4")
 VISION: dict[str, Any] = {
     "depth": 2,
     "hidden_size": 32,
@@ -132,6 +132,36 @@ GEMMA4_VISION = {
     "position_embedding_size": 16,
     "standardize": True,
 }
+LLAMA4: dict[str, Any] = {
+    "model_type": "llama4_text",
+    "attention_bias": False,
+    "attention_chunk_size": 16,
+    "attn_scale": 0.1,
+    "attn_temperature_tuning": True,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "floor_scale": 4,
+    "head_dim": 32,
+    "hidden_size": 128,
+    "interleave_moe_layer_step": 2,
+    "intermediate_size": 64,
+    "intermediate_size_mlp": 192,
+    "max_position_embeddings": 4096,
+    "num_attention_heads": 4,
+    "num_experts_per_tok": 1,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 4,
+    "pad_token_id": 0,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "tie_word_embeddings": False,
+    "use_qk_norm": True,
+    "vocab_size": 320,
+}
+"""Maverick's layers with Scout's norms: a dense one, one with experts, and the same without positions."""
+LLAMA4_VISION = {"hidden_size": 32, "image_size": 28, "intermediate_size": 64, "num_attention_heads": 2}
+LLAMA4_VISION |= {"num_hidden_layers": 1, "projector_input_dim": 64, "projector_output_dim": 64}
+LLAMA4_VISION |= {"vision_output_dim": 64}
 
 
 @cache
@@ -144,6 +174,8 @@ def source(name: str) -> Path:
         return _saved(folder, name, GLM5_NEXT, vision | GLM5_NEXT_VISION)
     if name == "minimax_m3_vl":
         return _saved(folder, name, MINIMAX_M3, MINIMAX_M3_VISION, projector_hidden_size=64)
+    if name == "llama4":
+        return _saved(folder, name, LLAMA4, LLAMA4_VISION)
     return _kimi(folder) if name == "kimi_k25" else _qwen(folder, name)
 
 
@@ -247,7 +279,7 @@ def test_the_tower_is_kept_to_the_byte(name: str) -> None:
         for tensor in towers:
             assert content(before, tensor) == content(after, tensor)
         named = after.config["quantization_config"]["ignore"]
-    assert any("visual*" in one or "vision_tower*" in one for one in named)
+    assert any(tower in one for one in named for tower in ("visual*", "vision_tower*", "vision_model*"))
     beginnings = tuple(one.removesuffix(".") for one in roles.wrapping.towers)
     beginnings += ("model.visual", "lm_head", roles.layers_path.partition(".")[0])
     assert all(one.startswith(beginnings) for one in named)

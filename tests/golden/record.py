@@ -2,7 +2,8 @@
 
     python tests/golden/record.py vectors                   # nvfp4_vectors.npz and modelopt_bugs.json
     python tests/golden/record.py tiny-glm --checkpoint DIR # tiny_glm_modelopt.json
-    python tests/golden/record.py stacks --checkpoint DIR   # gpt_oss_modelopt.json; DIR by tests/quantize/stacked.py
+    python tests/golden/record.py stacks --checkpoint DIR   # gpt_oss_modelopt.json, llama4_modelopt.json; DIR by
+                                                            # tests/quantize/stacked.py
 
 All write next to this file (``--out DIR`` changes that). Nothing here re-implements NVFP4: every recorded byte is
 what ModelOpt returned. Sources are built so that the hard inputs (exact ties and their neighbours, every block scale
@@ -513,19 +514,12 @@ def record_tiny_glm(src: Path, out: Path, calibration: Path, rows: int, max_toke
 
 
 def record_stacks(src: Path, out: Path) -> None:
-    """Export a small gpt-oss (DIR/bf16) with ModelOpt, and cast the stacks of a published one (DIR/mxfp4)."""
+    """Export a small gpt-oss (DIR/bf16) and a Llama 4 (DIR/llama4) with ModelOpt, and cast the stacks of a published
+    gpt-oss (DIR/mxfp4)."""
     sys.path.insert(0, str(HERE.parents[1] / "benchmarks" / "peers"))
-    import quantize_modelopt as peer
     from modelopt.torch.export.shard_cast_utils import mxfp4_kmax, quantize_mxfp4_to_nvfp4_lossless
 
-    scratch = Path(tempfile.mkdtemp(prefix="golden-"))
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            peer.run(src / "bf16", scratch, None, 4, 64)
-        tensors = read_export(scratch)
-        hf_quant_config = json.loads((scratch / "hf_quant_config.json").read_text(encoding="utf-8"))
-    finally:
-        shutil.rmtree(scratch)
+    tensors, hf_quant_config = exported(src / "bf16")
     published, cast = read_export(src / "mxfp4"), {}
     for name in sorted(published):
         if not name.endswith("_blocks"):
@@ -541,28 +535,57 @@ def record_stacks(src: Path, out: Path) -> None:
             "weight_scale_2": float_hex(scale_2),
             "lossless_blocks": [int(kept), int(total)],
         }
+    notes = ["cast: of the stacks of DIR/mxfp4 under one second scale a stack, then turned as the export turns them"]
+    write_stacks(out / "gpt_oss_modelopt.json", "bf16", tensors, hf_quant_config, notes, {"cast": cast})
+    tensors, hf_quant_config = exported(src / "llama4")
+    write_stacks(out / "llama4_modelopt.json", "llama4", tensors, hf_quant_config, [], {})
+
+
+def exported(checkpoint: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Every tensor that ModelOpt's export of a checkpoint has, and its hf_quant_config.json."""
+    import quantize_modelopt as peer
+
+    scratch = Path(tempfile.mkdtemp(prefix="golden-"))
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            peer.run(checkpoint, scratch, None, 4, 64)
+        return read_export(scratch), json.loads((scratch / "hf_quant_config.json").read_text(encoding="utf-8"))
+    finally:
+        shutil.rmtree(scratch)
+
+
+def write_stacks(
+    path: Path,
+    name: str,
+    tensors: dict[str, torch.Tensor],
+    hf_quant_config: dict[str, Any],
+    notes: list[str],
+    more: dict[str, Any],
+) -> None:
+    """What the export of DIR/name has."""
+    import transformers
+
     result = {
         "versions": {
             "modelopt": modelopt.__version__,
             "torch": torch.__version__,
-            "transformers": peer.transformers.__version__,
+            "transformers": transformers.__version__,
         },
         "notes": [
-            "tensors: dtype, shape and sha256 of every tensor of the export of DIR/bf16, raw bytes, row-major",
+            f"tensors: dtype, shape and sha256 of every tensor of the export of DIR/{name}, raw bytes, row-major",
             "input_scales: float32 bits in hex; they depend on BF16 arithmetic of the calibration machine",
-            "cast: of the stacks of DIR/mxfp4 under one second scale a stack, then turned as the export turns them",
+            *notes,
         ],
         "hf_quant_config": hf_quant_config,
         "tensors": {
-            name: [str(value.dtype).removeprefix("torch."), list(value.shape), sha256(value.reshape(-1))]
-            for name, value in sorted(tensors.items())
+            tensor: [str(value.dtype).removeprefix("torch."), list(value.shape), sha256(value.reshape(-1))]
+            for tensor, value in sorted(tensors.items())
         },
         "input_scales": {
-            name: float_hex(value) for name, value in sorted(tensors.items()) if name.endswith("_input_scale")
+            tensor: float_hex(value) for tensor, value in sorted(tensors.items()) if tensor.endswith("_input_scale")
         },
-        "cast": cast,
+        **more,
     }
-    path = out / "gpt_oss_modelopt.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{path.name}: {len(tensors)} tensors, {path.stat().st_size} bytes")
 

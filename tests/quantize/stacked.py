@@ -1,8 +1,10 @@
-"""Small gpt-oss checkpoints: in 16 bits as transformers saves them, in MXFP4 as they are published.
+"""Small checkpoints whose experts are stacks: gpt-oss in 16 bits as transformers saves them and in MXFP4 as they are
+published, Llama 4 with its tower.
 
-PYTHONPATH=src python tests/quantize/stacked.py DIR     # DIR/bf16 and DIR/mxfp4, for tests/golden/record.py stacks
+PYTHONPATH=src python tests/quantize/stacked.py DIR     # DIR/bf16, mxfp4 and llama4, for tests/golden/record.py stacks
 """
 
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -11,13 +13,16 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from export.checkpoints import family_checkpoint  # noqa: E402
+from export.checkpoints import family_checkpoint, write_tokenizer  # noqa: E402
 from families.configs import GPT_OSS_MXFP4  # noqa: E402
+from families.test_towers import LLAMA4, LLAMA4_VISION  # noqa: E402
 from small import write_checkpoint  # noqa: E402
+from transformers import AutoConfig, AutoModelForImageTextToText  # noqa: E402
 
 from halfbyte.checkpoint.source import Checkpoint  # noqa: E402
 from halfbyte.formats.decoding import blocks_of_mxfp4  # noqa: E402
@@ -43,6 +48,11 @@ def arrays(folder: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
             checkpoint.read_into(tensor, buffer.data)
             found[name] = buffer.view(NUMPY_DTYPES[tensor.dtype]).reshape(tensor.shape)
         return dict(checkpoint.config), found
+
+
+def described(array: npt.NDArray[Any]) -> list[Any]:
+    """As the golden files have a tensor: dtype, shape, sha256 of its bytes."""
+    return [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]
 
 
 def bf16(folder: Path) -> Path:
@@ -74,6 +84,22 @@ def mxfp4(folder: Path) -> Path:
     return folder
 
 
+def llama4(folder: Path) -> Path:
+    """Names and shapes are transformers' own, numbers are drawn."""
+    config = AutoConfig.for_model("llama4", text_config=LLAMA4, vision_config=LLAMA4_VISION)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    random = np.random.default_rng(13)
+    tensors = {
+        name: (random.standard_normal(tensor.shape) * 0.05).astype(ml_dtypes.bfloat16)
+        for name, tensor in model.state_dict().items()
+    }
+    document = config.to_dict() | {"architectures": [type(model).__name__]}
+    write_checkpoint(folder, document, tensors, tokenizer=False)
+    write_tokenizer(folder, "llama4")
+    return folder
+
+
 def decoded(blocks: npt.NDArray[np.uint8], scales: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """The stack [E, K, N] that published blocks [E, N, K/32, 16] and scales [E, N, K/32] stand for."""
     experts, outputs, count, half = blocks.shape
@@ -98,5 +124,5 @@ def dequantized(packed: Path, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    for made in (bf16(Path(sys.argv[1]) / "bf16"), mxfp4(Path(sys.argv[1]) / "mxfp4")):
-        print(made)
+    for make in (bf16, mxfp4, llama4):
+        print(make(Path(sys.argv[1]) / make.__name__))

@@ -1,5 +1,7 @@
 """Small models of every family, what transformers computes with them, and what the executor does."""
 
+import json
+import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -8,6 +10,7 @@ from typing import Any
 import torch
 from families.configs import CONFIGS
 from families.headers import Variant, headers_for
+from safetensors.torch import load_file, save_file
 from small import NUMPY, runnable_changes, small_config, small_tensors, write_checkpoint
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -42,9 +45,27 @@ def sequences(vocabulary: int = 96, lengths: tuple[int, ...] = LENGTHS) -> list[
     return [torch.randint(0, vocabulary, (length,), generator=generator) for length in lengths]
 
 
+def with_idle_weights(folder: Path) -> Path:
+    """A copy with what transformers 5.23 wants to find of experts without weights, and does not use (LongCat-Flash)."""
+    config = json.loads((folder / "config.json").read_text())
+    number, idle = config.get("n_routed_experts"), config.get("zero_expert_num")
+    if not idle:
+        return folder
+    tensors = {name: found for path in folder.glob("*.safetensors") for name, found in load_file(path).items()}
+    for name in [name for name in tensors if ".experts.0." in name and "down_proj" not in name]:
+        for expert in range(number, number + idle):
+            other = name.replace(".experts.0.", f".experts.{expert}.")
+            tensors.setdefault(other, torch.full_like(tensors[name], torch.nan))
+    copy = Path(mkdtemp(prefix="halfbyte-idle-"))
+    shutil.copyfile(folder / "config.json", copy / "config.json")
+    save_file(tensors, copy / "model.safetensors", {"format": "pt"})
+    return copy
+
+
 def whole_model(folder: Path) -> Any:
     """All of it in memory, with the plain loop over experts and the attention that is right for all families."""
     options = {"dtype": torch.float32, "attn_implementation": "eager", "experts_implementation": "eager"}
+    folder = with_idle_weights(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, config=model_config(folder), **options)
     for parameter in model.parameters():  # float32 files are mapped, and where a row lies decides how a GEMM rounds
         parameter.data = parameter.data.clone()

@@ -17,10 +17,22 @@ from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.data.tokenizer import load_tokenizer
 from halfbyte.engines.local import LLAMA_CPP
 from halfbyte.errors import CheckpointError, UnsupportedError, said
-from halfbyte.models import find, is_wrapped
+from halfbyte.models import find, is_wrapped, roles_of
 from halfbyte.models.answers import AnswerFormat, Delta, PlainText
 from halfbyte.modules import attention
 from halfbyte.stream.model_config import model_config
+
+
+def _check_idle(checkpoint: Checkpoint) -> None:
+    """Raises UnsupportedError for a checkpoint that transformers' module for experts without weights does not load."""
+    family = find(checkpoint.config.get("model_type"))
+    if family is None or not family.idle_weights:
+        return
+    if not any(map(roles_of(checkpoint.config).is_buffer, checkpoint.tensors)):
+        raise UnsupportedError(
+            f"{checkpoint.folder}: transformers wants weights of the experts that have none, as it saves them itself",
+            hint="serve it with vLLM or SGLang",
+        )
 
 
 class Transformers:
@@ -36,6 +48,7 @@ class Transformers:
                     f"{folder}: its text model stands beside other towers, which transformers names otherwise",
                     hint="serve it with vLLM or SGLang, or chat with a checkpoint of the text model alone",
                 )
+            _check_idle(checkpoint)
         import halfbyte.runtime  # registers the loader of ModelOpt NVFP4 checkpoints, so not before it is needed
 
         assert halfbyte.runtime

@@ -193,15 +193,17 @@ def _by_patterns(tensors: Mapping[str, Tensor], roles: RoleMap) -> list[Alike] |
         if not (tail and number.isdigit()):
             few[name] = tensor
             continue
+        if number not in explained:
+            if roles.is_buffer(name):
+                continue
+            roles.role(name)
+            explained.add(number)
         pattern = patterns.get((head, tail))
         if pattern is None:
             roles.role(name)
             pattern = patterns[head, tail] = _Pattern(tensor)
             if shown.setdefault((head, _linear(tail)), number) == number:
                 few[name] = tensor
-        if number not in explained:
-            roles.role(name)
-            explained.add(number)
         if tensor.dtype != pattern.first.dtype or tensor.shape != pattern.first.shape:
             return None
         pattern.count += 1

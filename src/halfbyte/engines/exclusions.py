@@ -27,13 +27,16 @@ def exclusion_entries(kept: Iterable[str], quantized: Iterable[str], roles: Role
     kept: paths of all linear-like modules left unquantized (experts per expert). quantized: paths of the others.
     A subtree with nothing quantized becomes one entry: a whole layer `model.layers.N.*` (the dot matters), an MTP
     layer `model.layers.N*` as ModelOpt and NVIDIA spell it (safe: no layer comes after it), a submodule
-    `path*`, a single linear by its name. Sorted by layer.
+    `path*`, or `path.*` where that would also name a quantized one beside it, a single linear by its name. Sorted by
+    layer.
     """
     above_quantized: set[str] = set()
+    quantized_in: dict[str, set[str]] = {}
     for module in quantized:
         while module and module not in above_quantized:
             above_quantized.add(module)
-            module = module.rpartition(".")[0]
+            module, _, last = module.rpartition(".")
+            quantized_in.setdefault(module, set()).add(last)
     entries: set[str] = set()
     for module in kept:
         if module in above_quantized:
@@ -42,7 +45,9 @@ def exclusion_entries(kept: Iterable[str], quantized: Iterable[str], roles: Role
         parent = top.rpartition(".")[0]
         while parent and parent not in above_quantized and not _holds_the_layers(parent, roles):
             top, parent = parent, parent.rpartition(".")[0]
-        entries.add(_entry(top, module, roles))
+        beside = quantized_in.get(parent, ())
+        longer = any(name.startswith(top.rpartition(".")[2]) for name in beside)
+        entries.add(f"{top}.*" if longer and top != module else _entry(top, module, roles))
     return sorted(entries, key=_natural)
 
 

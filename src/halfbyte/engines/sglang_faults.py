@@ -97,6 +97,14 @@ FAULTS = (
         fatal=False,
     ),
     Fault(
+        name="stacked-scales",
+        what="mllama4.py takes the block scales of a stack of experts for those of one, and loading stops",
+        helps="vLLM",
+        shows=lambda loaded, file: loaded.packed_experts and loaded.family.support("sglang").stacks is False,
+        seen=READ,
+        known=Known("read", "SGLang at 0076e71, mllama4.py, _handle_expert_scale_params; its pull request 35032, open"),
+    ),
+    Fault(
         name="mixtral-head-dim",
         what="a head_dim other than hidden_size / num_attention_heads stops at the first token",
         helps="vLLM",

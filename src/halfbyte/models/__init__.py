@@ -24,6 +24,7 @@ from halfbyte.models import (
     kimi_k2,
     kimi_k25,
     llama4,
+    longcat_flash,
     mimo_v2_flash,
     minimax_m2,
     minimax_m3_vl,
@@ -64,6 +65,7 @@ _MODULES = (
     gpt_oss,
     gemma4,
     llama4,
+    longcat_flash,
 )
 
 FAMILIES: dict[str, Family] = {module.FAMILY.model_type: module.FAMILY for module in _MODULES}
@@ -99,9 +101,12 @@ def family_of(config: Config) -> tuple[Family, Config]:
 
 
 def text_config_of(config: Config) -> Config:
-    """The language model's part of a config.json, of a family that is known or not."""
+    """The language model's part of a config.json, of a family that is known or not. What it leaves null (transformers
+    writes `architectures` so) is what stands beside it."""
     inner = config.get("text_config")
-    return {**config, **inner} if is_wrapped(config) and isinstance(inner, dict) else config
+    if not (is_wrapped(config) and isinstance(inner, dict)):
+        return config
+    return {**config, **{key: value for key, value in inner.items() if value is not None or key not in config}}
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -129,8 +134,8 @@ def roles_of(config: Config) -> RoleMap:
     wrapping = _wrapping_of(config)
     if alone and not family.named_so_alone:
         wrapping = UNWRAPPED
-    if family.paper_only or wrapping is None or (alone and family.only_wrapped):
-        why = f": {family.paper_only}" if family.paper_only else ""
+    if wrapping is None or (alone and family.only_wrapped):
+        why = ": they are known beside other towers, not by themselves" if family.only_wrapped else ""
         raise UnsupportedError(
             f"tensors of model_type {config['model_type']!r} are not known by name{why}",
             hint=said("it can be planned on paper: halfbyte plan config.json {recipe} ..."),

@@ -141,6 +141,8 @@ class Architecture:
     blocks: of layers that have one block each, in order; empty where each has a token mixer and an MLP. mamba: the
     mixer of layers in `linear`, if it is that. gated_experts: experts and MLPs have a gate_proj. latent: width of the
     experts' inputs and outputs, 0 where it is `hidden`.
+    zero_experts: experts without weights beside the others, which give back what they are given. attentions: of a
+    decoder layer, each with a dense MLP behind it where there is more than one.
     hash_routed: layers whose tokens go to experts by their number. tapped: how many layers a draft reads that several
     MTP layers make together (DSpark), and draft_rank: of its table of transitions; 0 for MTP layers of the usual kind.
     """
@@ -194,6 +196,18 @@ class Architecture:
     mamba: Mamba | None = None
     gated_experts: bool = True
     latent: int = 0
+    zero_experts: int = 0
+    attentions: int = 1
+
+    @property
+    def depth(self) -> int:
+        """Layers, counted as if each had one attention."""
+        return self.layers * self.attentions
+
+    @property
+    def visited(self) -> float:
+        """Experts with weights that a token visits where all are chosen alike."""
+        return self.top_k * self.experts / (self.experts + self.zero_experts)
 
     @property
     def expert_hidden(self) -> int:

@@ -204,6 +204,14 @@ def experts(
         yield Described(first, Role.ROUTED_EXPERT, stack, projection, promised=False, also=tuple(others), stack=True)
 
 
+def stacks(arch: Architecture, container: str) -> Iterator[Described]:
+    """The routed experts as two stacks with their inputs down, where checkpoints have them no other way."""
+    hidden, width, number = arch.hidden, arch.expert_width, arch.experts
+    for projection, inputs, outputs in (("gate_up_proj", hidden, 2 * width), ("down_proj", width, hidden)):
+        shape = (number, inputs, outputs)
+        yield Described(f"{container}.experts.{projection}", Role.ROUTED_EXPERT, shape, projection, stack=True)
+
+
 def mtp(arch: Architecture) -> Iterator[Described]:
     """What a multi-token-prediction layer has beside a decoder layer; embedding and head are its own in some models."""
     hidden, table = arch.hidden, (arch.vocab, arch.hidden)

@@ -163,7 +163,6 @@ class Family:
     computed_as: transformers' model type whose classes run it, where that is another's. sparse_attention: if it has
     one. llama_cpp: what llama.cpp calls it; None where its graph is not described. answers: makes the parser of what it
     writes, told whether the prompt left it thinking; None where its markup is not known.
-    paper_only: why no more than a plan on paper is made of it; empty for a family whose tensors are explained.
     wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
     only_wrapped: there are no others; the text model by itself is another family's. named_so_alone: a text model by
     itself has the names of `wrapping` too. mxfp4_beside_fp8: what its config.json calls FP8 has experts in MXFP4,
@@ -172,7 +171,9 @@ class Family:
     load in NVFP4 though of other families none does (role -> projections). stacked: its experts are stacks in every
     checkpoint, inputs down, also those of fewer bits, whose parts are named `STACK_part`: what engines load.
     scores_beside: transformers' block returns its router's scores beside its output. experts_in: the module of a layer
-    that both engines put its experts into, though the checkpoint has them in the layer itself.
+    that both engines put its experts into, though the checkpoint has them in the layer itself. scores_first: a score
+    multiplies what an expert is given, not what it gives; transformers' experts take all tokens, which are zeros where
+    they have no score. idle_weights: transformers loads no checkpoint without weights of experts that have none.
     vision_bytes: of the tower beside the text model, from the whole config and the text model's width.
     """
 
@@ -188,7 +189,6 @@ class Family:
     sparse_attention: SparseAttention | None = None
     llama_cpp: LlamaCpp | None = None
     answers: Callable[[bool], AnswerFormat] | None = None
-    paper_only: str = ""
     vision_bytes: Callable[[Config, int], int] | None = None
     wrapping: Wrapping | None = None
     only_wrapped: bool = False
@@ -200,11 +200,13 @@ class Family:
     stacked: bool = False
     scores_beside: bool = False
     experts_in: str = ""
+    scores_first: bool = False
+    idle_weights: bool = False
 
     @property
     def by_name(self) -> bool:
         """Whether a checkpoint of this text model alone is explained, tensor by tensor."""
-        return not (self.paper_only or self.only_wrapped)
+        return not self.only_wrapped
 
     def but(self, **changes: Any) -> "Family":
         """The same family in all but what is named: for one that reuses another's layers."""

@@ -53,11 +53,9 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
     yield from blocks.norms(arch)
     yield from blocks.gqa(arch, sinks=True)
     yield from blocks.router(arch, name="router", bias=("router.bias",), bias_dtype="bf16")
-    hidden, width, experts = arch.hidden, arch.expert_width, arch.experts
-    for projection, inputs, outputs in (("gate_up_proj", hidden, 2 * width), ("down_proj", width, hidden)):
-        name = f"mlp.experts.{projection}"
-        yield Described(name, Role.ROUTED_EXPERT, (experts, inputs, outputs), projection, stack=True)
-        yield Described(f"{name}_bias", Role.ROUTED_EXPERT, (experts, outputs))
+    for stack in blocks.stacks(arch, "mlp"):
+        yield stack
+        yield Described(f"{stack.name}_bias", Role.ROUTED_EXPERT, (stack.shape[0], stack.shape[2]))
 
 
 FAMILY = Family(

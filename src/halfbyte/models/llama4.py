@@ -1,33 +1,58 @@
-"""Llama 4 (Scout, Maverick): on paper only, enough to plan for. A vision tower beside the text model.
+"""Llama 4 (Scout, Maverick): experts in stacks, every layer's or every second's, beside a shared one; a vision tower.
 
-Sources: config.json of both; transformers 5.23 `Llama4TextConfig` and `Llama4VisionConfig`.
+A stack holds gate rows, then up rows, and its inputs run down, [E, in, out]. Scores multiply what an expert is given,
+not what it gives, and are not normalised; transformers multiplies every token by every expert, those without a score by
+zeros. Three of four layers attend to a chunk of tokens, with rotary embeddings and norms without weights, every fourth
+to all, with neither.
+
+In NVFP4 a stack is one tensor with one second scale and one input scale for all its experts (`formats.nvfp4.stack`).
+ModelOpt calibrates a stack's input with what transformers' module is given: inputs times scores, and zeros, which raise
+no amax. So what is calibrated here is input times score, of the tokens that go to an expert.
+
+Sources: config.json of both (aiconfigurator at 095f58a, model_configs); transformers 5.23 `models/llama4`, which saves
+the published names; nvidia-modelopt 0.47, `_QuantLlama4TextExperts` and its unified export (read and run). Totals of
+the published safetensors are held in the tests. No engine is known to load NVFP4 stacks of the text model by itself:
+vLLM maps the names of their scales in mllama4.py alone.
 """
 
 from collections.abc import Iterator
 
+from halfbyte.errors import UnsupportedError
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
-from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.family import Described, Family, Known, Support, Wrapping
+from halfbyte.models.roles import Role
 
 
 def read(config: Config) -> Architecture:
+    if config.get("attention_bias"):
+        raise UnsupportedError("config.json: attention_bias is true, which engines do not build for llama4")
     layers = reading.layer_count(config)
     width = positive(config, "intermediate_size")
-    step = positive(config, "interleave_moe_layer_step", 1)
     return Architecture(
         model_type=config["model_type"],
         layers=layers,
         mtp_layers=0,
         mtp_announced=0,
-        dense=frozenset(i for i in range(layers) if (i + 1) % step),
+        dense=frozenset(range(layers)) - sparse_layers(config, layers),
         indexers=frozenset(),
         **reading.sizes(config, layers),
-        experts=positive(config, "num_local_experts"),
+        experts=reading.expert_count(config, FAMILY.experts_key),
         expert_width=width,
         shared_width=width,
         dense_width=positive(config, "intermediate_size_mlp"),
     )
+
+
+def sparse_layers(config: Config, layers: int) -> frozenset[int]:
+    """By `interleave_moe_layer_step`, as engines go. transformers prefers the list `moe_layers`, so the two must
+    agree."""
+    step = positive(config, "interleave_moe_layer_step", 1)
+    sparse = list(range(step - 1, layers, step))
+    if config.get("moe_layers") not in (None, sparse):
+        raise UnsupportedError(f"config.json: moe_layers is not every layer by interleave_moe_layer_step {step}")
+    return frozenset(sparse)
 
 
 def vision_bytes(config: Config, text_hidden: int) -> int:
@@ -50,11 +75,11 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
     yield from blocks.norms(arch)
     yield from blocks.gqa(arch)
     if arch.is_moe(number):
-        yield from blocks.router(arch, name="router")
-        yield from blocks.experts(arch)
-        yield from blocks.shared_expert(arch)
+        yield from blocks.router(arch, ("feed_forward",), "router")
+        yield from blocks.stacks(arch, "feed_forward")
+        yield from blocks.swiglu(Role.SHARED_EXPERT, "feed_forward.shared_expert", arch.hidden, arch.shared_width)
     else:
-        yield from blocks.dense_mlp(arch)
+        yield from blocks.swiglu(Role.DENSE_MLP, "feed_forward", arch.hidden, arch.dense_width)
 
 
 FAMILY = Family(
@@ -63,14 +88,36 @@ FAMILY = Family(
     tensors,
     "num_local_experts",
     aliases=("llama4_text",),
+    computed_as="llama4_text",
     engines={
-        "vllm": Support(asks_router=False, router_known=Known("read", "vLLM at 0121c95, llama4.py: quant_config=None")),
-        "sglang": Support(
-            asks_router=False, router_known=Known("read", "SGLang at 003cb21, llama4.py: quant_config=None")
+        "vllm": Support(
+            file="llama4",
+            asks_router=False,
+            router_known=Known("read", "vLLM at 0121c95, llama4.py: quant_config=None"),
+            stacks=True,
+            stacks_known=Known(
+                "read", "vLLM's llama4.py and mllama4.py from its pull request 21499 on, which ran NVIDIA's Scout-FP4"
+            ),
         ),
+        "sglang": Support(
+            file="llama4",
+            asks_router=False,
+            router_known=Known("read", "SGLang at 003cb21, llama4.py: quant_config=None"),
+            stacks=False,
+            stacks_known=Known(
+                "read",
+                "SGLang at 0076e71, mllama4.py, _handle_expert_scale_params; its pull request 35032, open",
+            ),
+        ),
+        "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/llama4")),
     },
-    paper_only="its experts are stacks under feed_forward that take their input times the score; transformers "
-    "multiplies every token by every expert, which is not streamed here (their NVFP4 stacks are gpt_oss's: vLLM loads "
-    "them by its pull request 21499, SGLang stops by its pull request 35032)",
     vision_bytes=vision_bytes,
+    only_wrapped=True,
+    wrapping=Wrapping(
+        {"model.": "language_model.model.", "lm_head.": "language_model.lm_head."},
+        ("vision_model.", "multi_modal_projector."),
+    ),
+    stacked=True,
+    scores_beside=True,
+    scores_first=True,
 )

@@ -161,11 +161,18 @@ class RoleMap:
         return role.role is Role.ROUTER and role.part in self._corrections
 
     def is_buffer(self, name: str) -> bool:
-        """Whether a tensor is no weight but what a module computes for itself (Kimi-K2 and Moonlight have such)."""
+        """Whether a tensor is no weight but what a module computes for itself (Kimi-K2 and Moonlight have such), or of
+        an expert that has none (transformers saves such of LongCat-Flash)."""
         if "rotary_emb" not in name:
-            return False
+            return self.arch.zero_experts > 0 and self._is_idle(name)
         found = _BUFFER.fullmatch(self.wrapping.inner(name))
         return found is not None and int(found[1] or 0) < self.layers + self.mtp_layers
+
+    def _is_idle(self, name: str) -> bool:
+        head, marker, below = name.rpartition(".")[0].partition(".experts.")
+        spelled, _, tail = below.partition(".")
+        expert = self._number(spelled) if marker and (head, tail) in self._experts else None
+        return expert is not None and 0 <= expert - self.num_experts < self.arch.zero_experts
 
     def buffers(self, names: Iterable[str]) -> list[str]:
         """Those of the names that are buffers: whoever leaves them out names them."""

@@ -23,13 +23,28 @@ def _stacks(module: nn.Module) -> list[Any]:
 
 def join_of(experts: Any) -> Callable[[Tensor], Tensor]:
     """How an expert makes its intermediate [n, I] of what its first stack gives: gate and up [n, 2I], or up [n, I]."""
+    if not has_frame(experts):
+        return lambda gate_up: _in_halves(experts, gate_up)
     join: Callable[[Tensor], Tensor] = experts._apply_gate if experts.has_gate else experts.act_fn
     return join
+
+
+def has_frame(experts: Any) -> bool:
+    """Whether the module is one of many by its frame. Llama 4's and LongCat-Flash's are written out: gate before up."""
+    return hasattr(experts, "has_gate")
+
+
+def _in_halves(experts: Any, gate_up: Tensor) -> Tensor:
+    gate, up = gate_up.chunk(2, dim=-1)
+    joined: Tensor = up * experts.act_fn(gate)
+    return joined
 
 
 def check_plain(experts: Any, path: str) -> None:
     """Refuse an experts module that computes anything but down(act(gate) * up)."""
     check_joined(experts, path)
+    if not has_frame(experts):
+        raise UnsupportedError(f"{path}: {type(experts).__name__} computes experts in its own way")
     if not experts.has_gate:
         raise UnsupportedError(f"{path}: {type(experts).__name__} has no gate")
     if type(experts)._apply_gate is not _default_apply_gate:
@@ -63,8 +78,3 @@ class Biases:
         if not getattr(experts, "has_bias", False):
             return cls()
         return cls(experts.gate_up_proj_bias[number], experts.down_proj_bias[number])
-
-
-def multiplies_from_right(experts: Any) -> bool:
-    """Whether the module computes x @ stack[e], with the stacks' inputs down, instead of x @ stack[e].T."""
-    return bool(getattr(experts, "is_transposed", False))

@@ -74,7 +74,7 @@ def kv_stage(arch: Architecture, d: Deployment, settled: Limits, layers: range, 
             state=state,
             state_share=state_share,
         )
-    indexed, count = 0, len(layers) - linear + drafts
+    indexed, count = 0, (len(layers) - linear) * arch.attentions + drafts
     if arch.indexer is not None:
         own = (
             len(layers) - linear

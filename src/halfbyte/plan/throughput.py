@@ -94,7 +94,7 @@ class SpeedModel:
         memory = moved / (self.gpu.bandwidth_gb_s * 1e9 * self.factors.bandwidth)
         seconds = max(memory, compute) + self._exchange_seconds(positions / self.d.kv_ranks)
         layer_seconds = self.factors.layer_ms / 1e3
-        seconds += self.work.arch.layers * layer_seconds
+        seconds += self.work.arch.depth * layer_seconds
         if self.d.mtp_tokens:
             draft = self.work.draft_bytes / (self.gpu.bandwidth_gb_s * 1e9 * self.factors.bandwidth)
             seconds += self.d.mtp_tokens * (draft + layer_seconds)
@@ -110,7 +110,7 @@ class SpeedModel:
             flops = self._gemm_seconds(new) + self._attention_seconds(self.work.attention_flops(new, done))
             memory = self.work.weight_bytes(new, self.frequencies) / (self.gpu.bandwidth_gb_s * 1e9)
             seconds += max(flops / self.factors.compute, memory / self.factors.bandwidth) + self._exchange_seconds(new)
-            seconds += self.work.arch.layers * self.factors.layer_ms / 1e3
+            seconds += self.work.arch.depth * self.factors.layer_ms / 1e3
         return seconds * 1e3
 
     def at(self, concurrency: int, input_tokens: int, output_tokens: int) -> Speed:
@@ -165,7 +165,7 @@ class SpeedModel:
         if ranks == 1 and self.d.kv_ranks == 1:
             return 0.0
         ranks = max(ranks, self.d.kv_ranks)
-        volume = 2 * self.work.arch.layers * 2 * (ranks - 1) / ranks * 2 * tokens * self.work.arch.hidden
+        volume = 2 * self.work.arch.depth * 2 * (ranks - 1) / ranks * 2 * tokens * self.work.arch.hidden
         return volume / (self.gpu.link_gb_s * 1e9)
 
 

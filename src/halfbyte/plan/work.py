@@ -18,7 +18,7 @@ from halfbyte.plan.weight_groups import WeightGroup
 from halfbyte.plan.weights import rank_weights
 
 
-def expected_coverage(experts: int, top_k: int, tokens: float, frequencies: Sequence[float] | None = None) -> float:
+def expected_coverage(experts: int, top_k: float, tokens: float, frequencies: Sequence[float] | None = None) -> float:
     """Expected distinct experts of one layer that a batch of `tokens` touches. See the module's formula."""
     if frequencies is None:
         return experts * (1.0 - float((1 - top_k / experts) ** tokens))
@@ -49,7 +49,7 @@ class StepWork:
 
     def weight_bytes(self, tokens: float, frequencies: Sequence[float] | None = None) -> float:
         """Bytes of weights that a pass over `tokens` tokens reads on this rank."""
-        touched = expected_coverage(self.arch.experts, self.arch.top_k, tokens, frequencies)
+        touched = expected_coverage(self.arch.experts, self.arch.visited, tokens, frequencies)
         return self.dense_bytes + self.expert_bytes * touched / self.arch.experts
 
     def kv_read_bytes(self, context: float) -> float:
@@ -99,7 +99,7 @@ class StepWork:
             wide = arch.heads / ranks.attention * arch.sliding_kv_numbers
         seen = before if arch.indexer is None else min(before, arch.indexer.top_k)
         near = len(arch.sliding)
-        far = sum(map(arch.attends, range(arch.layers))) - near
+        far = sum(map(arch.attends, range(arch.layers))) * arch.attentions - near
         flops = 2 * new * (width * far * seen + wide * near * min(seen, arch.window))
         if arch.selection is not None:
             few = len(arch.selection.layers)
@@ -138,7 +138,7 @@ def work_of(groups: Sequence[WeightGroup], arch: Architecture, plan: MemoryPlan)
             continue
         if group.role is Role.ROUTED_EXPERT and group.projection is None:  # biases
             continue
-        share = arch.top_k / arch.experts if group.role is Role.ROUTED_EXPERT else 1.0
+        share = arch.visited / arch.experts if group.role is Role.ROUTED_EXPERT else 1.0
         divisor = _compute_divisor(group, experts_of_a_token, ranks.attention)
         flops[operand_of(group.format, d.gpu)] += 2 * group.parameters * share / divisor
     by_type: dict[Operand, float] = {"bf16": flops["bf16"], "fp8": flops["fp8"], "fp4": flops["fp4"]}

@@ -57,6 +57,11 @@ def causal(config: Any, dtype: torch.dtype) -> Any:
     return Headed(AutoModel.from_config(config, **plain), config, dtype)
 
 
+def base_of(model: Any) -> Any:
+    """The model without its head. Llama 4's class names as its base a part that only its wrapper has."""
+    return model.base_model if hasattr(model.base_model, "layers") else model.model
+
+
 def known_to_transformers(model: Any) -> Any:
     """The model as a class of transformers' own."""
     return model.base_model if isinstance(model, Headed) else model

@@ -4,6 +4,7 @@ A token's results add up in that order too, as in transformers' own loop, and a 
 and apart from those of others. That makes float32 results on a CPU the same bits as the whole model's.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -94,6 +95,49 @@ def run_expert(
         look("expert_intermediate", x)
         x = _added(linear(_rounded(x, scales.down), weights.down), biases.down)
         outputs.add(token, x * rows.weight[part, None])
+
+
+def run_scored_expert(
+    weights: ExpertWeights,
+    scales: ActivationScales,
+    join: Callable[[Tensor], Tensor],
+    rows: ExpertRows,
+    inputs: Rows,
+    outputs: Rows,
+    together: int | None,
+    look: Callable[[str, Tensor], None] = lambda name, x: None,
+) -> None:
+    """As `run_expert`, where scores multiply what an expert is given (Llama 4). weights: as their inputs lie down.
+
+    On a CPU an expert takes all tokens of a sequence, zeros where it was not chosen, and a product of batches: as
+    transformers' module, for how many rows there are decides how a GEMM rounds. That module adds up the experts in
+    parts of 16; two results of a token, or one, come to the same bits in any order.
+    """
+    for part in rows.chunks(together):
+        token = rows.token[part]
+        x = inputs.gather(token) * rows.weight[part, None]
+        look("expert_input", x)
+        own: Tensor | slice = slice(None)
+        if together is None:
+            sequence = bisect_right(inputs.offsets, int(token[0])) - 1
+            own = token - inputs.offsets[sequence]
+            length = inputs.offsets[sequence + 1] - inputs.offsets[sequence]
+            x = x.new_zeros(length, x.shape[1]).index_copy(0, own, x)
+        x = join(_from_right(_rounded(x, scales.gate_up), weights.gate_up))
+        look("expert_intermediate", x[own])
+        outputs.add(token, _from_right(_rounded(x, scales.down), weights.down)[own])
+
+
+def add_themselves(rows: ExpertRows, inputs: Rows, outputs: Rows) -> None:
+    """What an expert without weights does: its tokens as they are, times their scores."""
+    for part in rows.parts:
+        token = rows.token[part]
+        outputs.add(token, inputs.gather(token) * rows.weight[part, None])
+
+
+def _from_right(x: Tensor, weight: Tensor) -> Tensor:
+    """x [n, K] times a stack's matrix [K, N], given as its transpose."""
+    return torch.bmm(x.unsqueeze(0), weight.t().unsqueeze(0)).squeeze(0)
 
 
 def _rounded(x: Tensor, scale: Tensor | None) -> Tensor:

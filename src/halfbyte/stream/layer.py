@@ -1,8 +1,9 @@
 """One decoder layer over all sequences: the three passes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 from halfbyte.errors import CheckpointError
 from halfbyte.formats.catalogue import NVFP4
 from halfbyte.formats.nvfp4 import stored as nvfp4
-from halfbyte.modules.experts import Biases, multiplies_from_right
+from halfbyte.modules.experts import Biases
 from halfbyte.stream import attention
 from halfbyte.stream.branch import Branch, Branches, Running, swapped
 from halfbyte.stream.contents import Contents, plain_parcels
-from halfbyte.stream.experts import Asked, device_rows, looker, run_expert
+from halfbyte.stream.experts import Asked, add_themselves, device_rows, looker, run_expert, run_scored_expert
 from halfbyte.stream.observer import Observer
 from halfbyte.stream.routing import ExpertRows, Routing
 from halfbyte.stream.rows import Rows
@@ -82,7 +83,8 @@ class LayerRun:
             if observer.wants("linear_input"):
                 stack.enter_context(watched(linears, lambda name, x: observer.linear_input(number, name, x)))
             moe = bool(self._contents.layers[number].experts)
-            routing = Routing(stores.source.offsets, len(self._contents.layers[number].experts)) if moe else None
+            choices = len(self._contents.layers[number].experts) + self._contents.roles.arch.zero_experts
+            routing = Routing(stores.source.offsets, choices) if moe else None
             with clock.measure("compute"):
                 self._attend(number, stores, routing, observer)
             if routing is not None:
@@ -218,6 +220,8 @@ class LayerRun:
             with clock.measure("compute"):
                 for due in asked.rest():
                     self._run_expert(number, due, scales, join, stores, observer)
+                for expert in range(len(layer.experts), routing.choices):
+                    add_themselves(routing.expert(expert), stores.experts, stores.outputs)
 
     def _run_expert(
         self,
@@ -230,13 +234,16 @@ class LayerRun:
     ) -> None:
         (expert, own, rest), weights = due
         together = device_rows(self._skeleton.device)
-        look, module = looker(see, number, expert), self._skeleton.moe(number).experts
-        biases, turned = Biases.of(module, expert), multiplies_from_right(module)
-        if turned:
+        look, family = looker(see, number, expert), self._contents.roles.family
+        biases = Biases.of(self._skeleton.moe(number).experts, expert)
+        if family.stacked:  # as the module's stacks lie
             weights, rest = weights.inputs_down(), [(others.inputs_down(), part) for others, part in rest]
-        run_expert(weights, scales, join, own, stores.experts, stores.outputs, together, look, biases)
+        run: Callable[..., None] = partial(run_expert, biases=biases)
+        if family.scores_first:
+            run = run_scored_expert
+        run(weights, scales, join, own, stores.experts, stores.outputs, together, look)
         for others, part in rest:
-            run_expert(others, scales, join, part, stores.experts, stores.outputs, together, biases=biases)
+            run(others, scales, join, part, stores.experts, stores.outputs, together)
 
     def _branched(
         self, number: int, weights: ExpertWeights, rows: ExpertRows

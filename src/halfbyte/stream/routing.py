@@ -55,8 +55,9 @@ class Routing:
     """The routing of one layer, gathered sequence by sequence, then sorted by expert."""
 
     def __init__(self, offsets: Sequence[int], num_experts: int) -> None:
-        """offsets: first row of each sequence, and the number of rows at the end."""
-        self._offsets, self._experts = offsets, num_experts
+        """offsets: first row of each sequence, and the number of rows at the end. num_experts: that tokens may go to,
+        with weights or without."""
+        self._offsets, self.choices = offsets, num_experts
         self.index: list[Tensor | None] = [None] * (len(offsets) - 1)
         self.weights: list[Tensor | None] = [None] * (len(offsets) - 1)
         self._energy: list[Tensor] = [torch.empty(0)] * (len(offsets) - 1)
@@ -91,8 +92,8 @@ class Routing:
         order = expert.argsort(stable=True)
         self._token, self._weight = torch.cat(tokens)[order], torch.cat(weights)[order]
         pairs = expert[order] * len(sequences) + torch.cat(sequences)[order]
-        counts = torch.bincount(pairs, minlength=self._experts * len(sequences))
-        self._counts = counts.view(self._experts, len(sequences)).cpu()
+        counts = torch.bincount(pairs, minlength=self.choices * len(sequences))
+        self._counts = counts.view(self.choices, len(sequences)).cpu()
         self._energies = torch.cat(self._energy)
 
     def counts(self) -> Tensor:

@@ -19,7 +19,7 @@ from halfbyte.errors import CheckpointError
 from halfbyte.formats.nvfp4 import torch as values
 from halfbyte.models.role_map import RoleMap
 from halfbyte.modules.experts import check_joined, is_experts, join_of
-from halfbyte.stream.causal import causal, conversions_of, joins, known_to_transformers
+from halfbyte.stream.causal import base_of, causal, conversions_of, joins, known_to_transformers
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Skeleton:
         self.config, self.dtype, self.device, self._roles = config, dtype, device, roles
         self.streams = roles.arch.streams
         self.model: Any = self._built()
-        self.base: Any = self.model.base_model
+        self.base: Any = base_of(self.model)
         self.layers: list[Any] = list(self.base.layers)
         self.beside = any(hasattr(layer, "experts") for layer in self.layers)
         known, conversions = known_to_transformers(self.model), conversions_of(self.model, roles.family)
@@ -79,7 +79,7 @@ class Skeleton:
             with torch.device("meta"):
                 model = causal(self.config, self.dtype)
             model.eval().requires_grad_(False)
-            base = model.base_model
+            base = base_of(model)
             if hasattr(base, "rotary_emb"):
                 base.rotary_emb = type(base.rotary_emb)(config=self.config).to(self.device)
                 _share(base.rotary_emb, base.layers)
@@ -227,6 +227,11 @@ class Skeleton:
 
     def route(self, layer: int, x: Tensor, ids: Tensor | None) -> "Routed":
         """What the block does with its input [B, T, H] before any expert runs."""
+        if self._roles.family.scores_first:
+            x = x.flatten(0, 1)
+            scores, _ = self.moe(layer).router(x)  # of all experts, zeros but for the chosen
+            weights, chosen = scores.topk(self._roles.arch.top_k)
+            return Routed(x, chosen, weights)
         by_token = {} if ids is None else {"input_ids": ids}
         catcher = _Catcher()
         if self.beside:
@@ -241,14 +246,15 @@ class Skeleton:
     def after_experts(self, layer: int, x: Tensor, index: Tensor, weights: Tensor, routed: Tensor) -> Tensor:
         """The block's output [B, T, H] from its input, the routing and the experts' sum [B*T, expert_hidden]. Where the
         experts stand beside an MLP it is the layer's."""
-        router, experts = _Given((None, weights, index)), _Given(routed)
+        given = (weights.new_ones(len(weights), 1), None) if self._roles.family.scores_first else (None, weights, index)
+        router, experts = _Given(given), _Given(routed)
         if self.beside:
             own = {"router": router, "experts": experts, "pre_feedforward_layernorm_2": nn.Identity()}
             return self._behind_attention(layer, x, **own)
         with _parts(self.moe(layer), gate=router, router=router, experts=experts, fc1_latent_proj=nn.Identity()):
             result = self.moe(layer)(x)
         output: Tensor = result[0] if self._roles.family.scores_beside else result
-        return output
+        return output.view(x.shape)
 
     def _behind_attention(self, layer: int, x: Tensor, **parts: nn.Module) -> Tensor:
         """A layer with experts beside its MLP, run on what its attention has left [B, T, H]."""
@@ -342,8 +348,9 @@ FINAL_NORMS = ("norm", "norm_f")
 
 
 def _block_name(layer: Any) -> str:
-    """Of the block that may have experts: `mlp`, or `mixer` where a layer has one block only."""
-    return "mlp" if hasattr(layer, "mlp") else "mixer"
+    """Of the block that may have experts: `mlp`, Llama 4's `feed_forward`, or `mixer` where a layer has one block
+    only."""
+    return next((name for name in ("mlp", "feed_forward") if hasattr(layer, name)), "mixer")
 
 
 def _share(rotary: nn.Module, layers: nn.Module) -> None:

@@ -71,7 +71,7 @@ def gate_up(facts: Facts) -> Iterator[Found]:
     for found in statistics(facts):
         role = found.entry.role
         if role.projection in fused:
-            groups.setdefault((role.role, role.layer, role.expert, fused[role.projection]), []).append(found)
+            groups.setdefault((role.module.rpartition(".")[0], fused[role.projection]), []).append(found)
     count = 0
     for group in groups.values():
         for part in ("scale_2", "input_scale"):
