@@ -118,6 +118,67 @@ NEMOTRON = {
     "num_hidden_layers": 5,
     "vocab_size": VOCABULARY,
 }
+NEAR, FAR = "sliding_attention", "full_attention"
+GEMMA = {
+    "global_head_dim": 128,
+    "head_dim": 64,
+    "hidden_size": HIDDEN,
+    "intermediate_size": 768,
+    "layer_types": [NEAR, FAR],
+    "max_position_embeddings": 2048,
+    "moe_intermediate_size": 256,
+    "num_attention_heads": 8,
+    "num_experts": 8,
+    "num_global_key_value_heads": 2,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 4,
+    "sliding_window": 64,
+    "top_k_experts": 2,
+    "vocab_size": VOCABULARY,
+    "vocab_size_per_layer_input": VOCABULARY,
+}
+LONGCAT = {
+    "expert_ffn_hidden_size": 256,
+    "ffn_hidden_size": 768,
+    "hidden_size": HIDDEN,
+    "kv_lora_rank": 512,
+    "max_position_embeddings": 2048,
+    "moe_topk": 3,
+    "n_routed_experts": 8,
+    "num_attention_heads": 4,
+    "num_layers": 2,
+    "q_lora_rank": 256,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "vocab_size": VOCABULARY,
+    "zero_expert_num": 2,
+}
+LLAMA = {
+    "attention_chunk_size": 8192,
+    "head_dim": 64,
+    "hidden_size": HIDDEN,
+    "intermediate_size": 256,
+    "intermediate_size_mlp": 768,
+    "max_position_embeddings": 16384,
+    "num_attention_heads": 8,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 2,
+    "num_local_experts": 8,
+    "vocab_size": VOCABULARY,
+}
+"""The last of four layers has no positions, and the second and fourth have experts."""
+LLAMA_VISION = {
+    "hidden_size": 128,
+    "image_size": 28,
+    "intermediate_size": 512,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "patch_size": 14,
+    "projector_input_dim": 128,
+    "projector_output_dim": 128,
+    "vision_output_dim": 128,
+}
 VISION = {
     "deepstack_visual_indexes": [],
     "depth": 2,
@@ -137,6 +198,7 @@ ROPE = {
     "rope_theta": 10000.0,
     "rope_type": "default",
 }
+ROUTERS = (".mlp.gate.weight", ".mixer.gate.weight", ".router.weight", ".router.proj.weight", ".classifier.weight")
 Tensors = dict[str, Any]
 
 
@@ -156,6 +218,7 @@ def tensors_of(config: dict[str, Any], one_centred: bool, outer: Callable[[str],
 
     dtypes, random = {"BF16": ml_dtypes.bfloat16, "F32": np.float32}, np.random.default_rng(0)
     found: Tensors = {}
+    tied = config.get("tie_word_embeddings")  # a token's own embedding must not drown what the layers make of it
     for name, (dtype, shape) in headers_for(config, Variant()).items():
         values = random.standard_normal(shape)
         if name.endswith("A_log"):
@@ -166,11 +229,13 @@ def tensors_of(config: dict[str, Any], one_centred: bool, outer: Callable[[str],
             values *= 0.5
         elif len(shape) == 1:
             plain = "linear_attn.norm" in name or not (one_centred or name.endswith("bias"))
-            values = 0.1 * values + plain
-        elif "embed" not in name:
-            router = name.endswith((".mlp.gate.weight", ".mixer.gate.weight"))
+            values = (0.1 * values + plain) * (8 if tied and name == "model.norm.weight" else 1)
+        elif "embed" in name:
+            values *= 0.3 / shape[-1] ** 0.5 if tied else 1
+        else:
+            router = name.endswith(ROUTERS)
             gain = 2.5 if "lm_head" in name else 2 if router else 1.5 if "mlp" in name or "expert" in name else 1
-            values *= gain / shape[-1] ** 0.5
+            values *= gain / shape[1] ** 0.5  # of a stack too: its inputs run down
         found[outer(name)] = values.astype(dtypes[dtype])
     return found
 
@@ -256,6 +321,48 @@ def nemotron_h() -> tuple[dict[str, Any], Tensors]:
     return config, tensors_of(config, one_centred=False)
 
 
+def gemma4() -> tuple[dict[str, Any], Tensors]:
+    """The text model alone."""
+    config = text_config("Gemma-4-26B-A4B-text", GEMMA)
+    return config, tensors_of(config, one_centred=False)
+
+
+def longcat_flash() -> tuple[dict[str, Any], Tensors]:
+    config = text_config("LongCat-Flash-Chat", LONGCAT)
+    return config, tensors_of(config, one_centred=False)
+
+
+def llama4() -> tuple[dict[str, Any], Tensors]:
+    """As published: the text model beside a vision tower, whose names are transformers'."""
+    import ml_dtypes
+    import torch
+    from families.test_towers import LLAMA4
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    text = LLAMA4 | LLAMA
+    with torch.device("meta"):
+        whole = AutoModelForImageTextToText.from_config(
+            AutoConfig.for_model("llama4", text_config=dict(text), vision_config=LLAMA_VISION)
+        )
+    config = {
+        "architectures": ["Llama4ForConditionalGeneration"],
+        "boi_token_index": VOCABULARY - 1,
+        "eoi_token_index": VOCABULARY - 2,
+        "image_token_index": VOCABULARY - 3,
+        "model_type": "llama4",
+        "text_config": text,
+        "tie_word_embeddings": False,
+        "vision_config": LLAMA_VISION | {"model_type": "llama4_vision_model"},
+    }
+    random = np.random.default_rng(1)
+    found = tensors_of(config, one_centred=False)
+    for name, tensor in whole.state_dict().items():
+        if name.removeprefix("model.").startswith(("vision_model.", "multi_modal_projector.")):
+            values = 0.02 * random.standard_normal(tuple(tensor.shape))
+            found[name.removeprefix("model.")] = values.astype(ml_dtypes.bfloat16)
+    return config, found
+
+
 def qwen3_vl_moe() -> tuple[dict[str, Any], Tensors]:
     """The text model of Qwen3-VL beside a tower, its experts one by one."""
     import ml_dtypes
@@ -289,6 +396,9 @@ def qwen3_vl_moe() -> tuple[dict[str, Any], Tensors]:
 
 
 MADE = {
+    "gemma4": gemma4,
+    "llama4": llama4,
+    "longcat_flash": longcat_flash,
     "ernie4_5_moe": ernie4_5_moe,
     "hunyuan_v1_moe": hunyuan_v1_moe,
     "mimo_v2_flash": mimo_v2_flash,
