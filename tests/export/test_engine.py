@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from halfbyte import models
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
-from halfbyte.export import export
+from halfbyte.export import export, verify_gguf
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
 from halfbyte.models.roles import Role
@@ -102,8 +103,8 @@ def dequantized(source: Path, folder: Path) -> Path:
     return folder
 
 
-def distance(name: str, recipe: str | Path, folder: Path) -> float:
-    """Largest difference, in nats, between the NVFP4 export and the export of its values in float32."""
+def both(name: str, recipe: str | Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of the NVFP4 export and of the export of its values in float32, in nats."""
     changes = {key: value for key, value in MLA.items() if key in small_config(name)}
     source = family_checkpoint(folder / "bf16", name, **changes)
     quantize(source, folder / "nvfp4", recipe=str(recipe), input_scale="0.0625", force=True)
@@ -114,7 +115,31 @@ def distance(name: str, recipe: str | Path, folder: Path) -> float:
         assert len(top) == VOCAB
         found.append(np.array([top[token] for token in range(VOCAB)]))
     assert np.isfinite(found).all()
-    return float(np.abs(found[0] - found[1]).max())
+    return found[0], found[1]
+
+
+def distance(name: str, recipe: str | Path, folder: Path) -> float:
+    """Largest difference of the two, in nats."""
+    packed, values = both(name, recipe, folder)
+    return float(np.abs(packed - values).max())
+
+
+SPREADS = 0.15
+"""Of the log-probabilities over the vocabulary, as a tolerance for models whose norms make them larger. Seen with
+scales applied: at most 0.07. Without: 3.5 and more, or NaN."""
+
+
+def write_recipe(path: Path, *roles: str) -> Path:
+    lines = "".join(f"  {role}: nvfp4\n" for role in roles)
+    path.write_text(f"version: 1\nname: some\ndescription: some\nalgorithm: NVFP4\nroles:\n{lines}")
+    return path
+
+
+@pytest.mark.parametrize("role", ["routed_expert", "shared_expert", "attention"])
+@pytest.mark.parametrize("name", ["Qwen3-Next-80B-A3B", "Qwen3.5-35B-A3B-text"])
+def test_each_scaled_role_computes_what_its_values_say(name: str, role: str, tmp_path: Path) -> None:
+    packed, values = both(name, write_recipe(tmp_path / "recipe.yaml", role), tmp_path)
+    assert np.abs(packed - values).max() < SPREADS * values.std()
 
 
 @pytest.mark.parametrize(
@@ -131,9 +156,7 @@ def distance(name: str, recipe: str | Path, folder: Path) -> float:
 def test_nvfp4_computes_what_its_values_say(name: str, recipe: str, tmp_path: Path) -> None:
     given: str | Path = recipe
     if recipe == "attention":
-        given = tmp_path / "attention.yaml"
-        roles = "roles:\n  routed_expert: nvfp4\n  attention: nvfp4\n"
-        given.write_text(f"version: 1\nname: attention\ndescription: both\nalgorithm: NVFP4\n{roles}")
+        given = write_recipe(tmp_path / "attention.yaml", "routed_expert", "attention")
     assert distance(name, given, tmp_path) < TOLERANCE
 
 
@@ -150,15 +173,57 @@ def test_the_refused_families_would_compute_nonsense(
     assert distance(name, "nvfp4-routed-experts", tmp_path) > 10 * TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "Kimi-K2-BF16", "GLM-4.7", "GLM-4.7-Flash"])
+COMPUTED: dict[str, dict[str, Any]] = {
+    "DeepSeek-V3-BF16": {},
+    "Kimi-K2-BF16": {},
+    "GLM-4.7": {},
+    "GLM-4.7-Flash": {},
+    "Qwen3-Next-80B-A3B": {},
+    "Qwen3.5-35B-A3B-text": {"mtp_num_hidden_layers": 1},
+}
+"""Small models whose logits are compared with transformers', and changes of their configs."""
+
+
+@pytest.mark.parametrize("name", COMPUTED)
 def test_llamacpp_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
     """Of an unquantized export. Seen: at most a fortieth of the logits' spread (activations are rounded to 8 bits)."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
+    changes = {k: v for k, v in MLA.items() if k in small_config(name)} | COMPUTED[name]
+    source = family_checkpoint(tmp_path / "bf16", name, **changes)
+    export(source, tmp_path / "out.gguf")
+    assert verify_gguf(source, tmp_path / "out.gguf").problems == []
+    wanted = as_streamed(source)
+    assert np.abs(log_probabilities(tmp_path / "out.gguf", len(wanted)) - wanted).max() < 0.1 * wanted.std()
+
+
+def as_streamed(folder: Path) -> np.ndarray:
+    """transformers' log-probabilities after the prompt (tests/stream hold the streamed ones equal to them)."""
+    import torch
     from stream.models import streamed_logits
 
-    source = family_checkpoint(tmp_path / "bf16", name, **{k: v for k, v in MLA.items() if k in small_config(name)})
-    export(source, tmp_path / "out.gguf")
-    wanted = torch.log_softmax(streamed_logits(source, [torch.tensor(PROMPT)])[0][-1].double(), -1).numpy()
-    _, top = Engine(tmp_path / "out.gguf").next_token(PROMPT, PROMPT[0], top=len(wanted))
-    found = np.array([top[token] for token in range(len(wanted))])
-    assert np.abs(found - wanted).max() < 0.1 * wanted.std()
+    logits = streamed_logits(folder, [torch.tensor(PROMPT)])[0][-1]
+    found: np.ndarray = torch.log_softmax(logits.double(), -1).numpy()
+    return found
+
+
+def log_probabilities(path: Path, vocabulary: int) -> np.ndarray:
+    _, top = Engine(path).next_token(PROMPT, PROMPT[0], top=vocabulary)
+    return np.array([top[token] for token in range(vocabulary)])
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_moe", "qwen3_vl_moe"])
+def test_a_text_model_taken_from_beside_its_towers_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from families import test_towers as towers
+
+    known = models.FAMILIES[name].llama_cpp
+    assert known is not None
+    folders = {0.1: towers.source(name)} | (
+        {SPREADS: towers.quantized(name)} if known.scaled >= {Role.ROUTED_EXPERT} else {}
+    )
+    for spreads, folder in folders.items():
+        export(folder, tmp_path / f"{spreads}.gguf")
+        wanted = as_streamed(folder)
+        assert (
+            np.abs(log_probabilities(tmp_path / f"{spreads}.gguf", len(wanted)) - wanted).max() < spreads * wanted.std()
+        )

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from export.checkpoints import ROPE, SIZES, family_checkpoint, write_tokenizer
+from export.checkpoints import ROPE, SETTINGS, SIZES, family_checkpoint, write_tokenizer
 from small import runnable_changes, small_config, write_checkpoint
 from stream.models import sequences, streamed_logits, whole_logits
 from transformers import AutoConfig, AutoModelForImageTextToText
@@ -25,7 +25,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from halfbyte.chat.hf import Transformers
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.errors import UnknownTensorError, UnsupportedError
-from halfbyte.models import architecture_of, promised_tensors, roles_of
+from halfbyte.models import FAMILIES, architecture_of, promised_tensors, roles_of
 from halfbyte.models.roles import Role
 
 from .test_every_family import rows_beside, run
@@ -146,7 +146,8 @@ def _saved(folder: Path, name: str, text: dict[str, Any], vision: dict[str, Any]
 
 def _qwen(folder: Path, name: str) -> Path:
     small = {"qwen3_5_moe": "Qwen3.5-35B-A3B-text", "qwen3_vl_moe": "Qwen3-30B-A3B"}[name]
-    text, vision = ROPE | small_config(small) | SIZES | runnable_changes(small), dict(VISION)
+    text = ROPE | small_config(small) | SIZES | runnable_changes(small) | SETTINGS[small]
+    vision = dict(VISION)
     if name == "qwen3_vl_moe":
         mrope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
         text |= {"model_type": "qwen3_vl_moe_text", "rope_parameters": mrope}
@@ -356,8 +357,24 @@ def test_what_is_no_tower_is_unknown(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_export_and_chat_say_what_they_do_with_it(name: str, tmp_path: Path) -> None:
-    refused = run("export", source(name), tmp_path / "a.gguf", code=1)["error"]["message"]
-    assert "is not described" in refused or "beside other towers" in refused
+def test_export_takes_the_text_model_out_or_says_why_not(name: str, tmp_path: Path) -> None:
+    out, known = tmp_path / "a.gguf", FAMILIES[name].llama_cpp
+    if known is None or not known.beside_towers:
+        refused = run("export", source(name), out, code=1)["error"]["message"]
+        assert "is not described" in refused or "beside other towers" in refused
+        return
+    with Checkpoint.open(source(name)) as checkpoint:
+        roles = roles_of(checkpoint.config)
+        towers = [tensor for tensor in checkpoint.tensors if roles.role(tensor).role is Role.TOWER]
+    assert run("export", source(name), out)["dropped"] == towers
+    assert run("verify", source(name), out)["ok"]
+    scaled = Role.ROUTED_EXPERT in known.scaled
+    answer = run("export", quantized(name), tmp_path / "b.gguf", code=0 if scaled else 1)
+    assert scaled or "does not apply the NVFP4 scale" in answer["error"]["message"]
+    assert not scaled or run("verify", quantized(name), tmp_path / "b.gguf")["ok"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chat_says_that_it_takes_no_towers(name: str) -> None:
     with pytest.raises(UnsupportedError, match="beside other towers"):
         Transformers(quantized(name))
