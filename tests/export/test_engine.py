@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 from small import NUMPY, small_config, write_checkpoint
 
 pytest.importorskip("xllamacpp", reason="needs the extra [local]")
+
+from quantize.stacked import arrays, mxfp4
 
 from export.checkpoints import TINY, VOCAB, family_checkpoint, tiny_nvfp4
 from export.engine import Engine
@@ -18,9 +21,11 @@ from halfbyte import models
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
+from halfbyte.errors import UnsupportedError
 from halfbyte.export import export, verify_gguf
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
+from halfbyte.models import roles_of
 from halfbyte.models.roles import Role
 
 MLA = {
@@ -135,8 +140,17 @@ def write_recipe(path: Path, *roles: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("role", ["routed_expert", "shared_expert", "attention"])
-@pytest.mark.parametrize("name", ["Qwen3-Next-80B-A3B", "Qwen3.5-35B-A3B-text"])
+SCALED = [
+    *(
+        (name, role)
+        for name in ("Qwen3-Next-80B-A3B", "Qwen3.5-35B-A3B-text")
+        for role in ("routed_expert", "shared_expert", "attention")
+    ),
+    *((name, "attention") for name in ("gpt-oss-20b-BF16", "Hunyuan-A13B", "ERNIE-4.5-21B-A3B")),
+]
+
+
+@pytest.mark.parametrize(("name", "role"), SCALED)
 def test_each_scaled_role_computes_what_its_values_say(name: str, role: str, tmp_path: Path) -> None:
     packed, values = both(name, write_recipe(tmp_path / "recipe.yaml", role), tmp_path)
     assert np.abs(packed - values).max() < SPREADS * values.std()
@@ -160,7 +174,9 @@ def test_nvfp4_computes_what_its_values_say(name: str, recipe: str, tmp_path: Pa
     assert distance(name, given, tmp_path) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "GLM-4.7", "MiniMax-M2.5-BF16"])
+@pytest.mark.parametrize(
+    "name", ["DeepSeek-V3-BF16", "GLM-4.7", "MiniMax-M2.5-BF16", "Hunyuan-A13B", "ERNIE-4.5-21B-A3B"]
+)
 def test_the_refused_families_would_compute_nonsense(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +196,9 @@ COMPUTED: dict[str, dict[str, Any]] = {
     "GLM-4.7-Flash": {},
     "Qwen3-Next-80B-A3B": {},
     "Qwen3.5-35B-A3B-text": {"mtp_num_hidden_layers": 1},
+    "gpt-oss-20b-BF16": {},
+    "Hunyuan-A13B": {},
+    "ERNIE-4.5-21B-A3B": {},
 }
 """Small models whose logits are compared with transformers', and changes of their configs."""
 
@@ -189,11 +208,34 @@ def test_llamacpp_computes_what_transformers_does(name: str, tmp_path: Path) -> 
     """Of an unquantized export. Seen: at most a fortieth of the logits' spread (activations are rounded to 8 bits)."""
     pytest.importorskip("torch")
     changes = {k: v for k, v in MLA.items() if k in small_config(name)} | COMPUTED[name]
-    source = family_checkpoint(tmp_path / "bf16", name, **changes)
+    source = family_checkpoint(tmp_path / "quiet", name, **changes)
+    if name not in ONE_CENTRED:
+        source = louder(source, tmp_path / "bf16")
     export(source, tmp_path / "out.gguf")
     assert verify_gguf(source, tmp_path / "out.gguf").problems == []
     wanted = as_streamed(source)
     assert np.abs(log_probabilities(tmp_path / "out.gguf", len(wanted)) - wanted).max() < 0.1 * wanted.std()
+
+
+LOUDER = 8
+"""Times the small random weights of attention: with them as they are drawn every token attends to all alike, and a
+rotary embedding with another base changes nothing that is noticed."""
+
+
+ONE_CENTRED = ("Qwen3-Next-80B-A3B", "Qwen3.5-35B-A3B-text")
+"""Their norms multiply by one more than their weight: what is drawn is loud enough to notice another base."""
+
+
+def louder(source: Path, folder: Path) -> Path:
+    config, tensors = arrays(source)
+    with Checkpoint.open(source) as checkpoint:
+        roles = roles_of(checkpoint.config)
+        mixing = [name for name in tensors if roles.role(name).role in (Role.ATTENTION, Role.LINEAR_ATTENTION)]
+    loud = {name: tensors[name] * tensors[name].dtype.type(LOUDER) for name in mixing if not name.endswith("A_log")}
+    write_checkpoint(folder, config, tensors | loud, tokenizer=False)
+    for path in source.glob("*token*"):
+        shutil.copy(path, folder / path.name)
+    return folder
 
 
 def as_streamed(folder: Path) -> np.ndarray:
@@ -227,3 +269,22 @@ def test_a_text_model_taken_from_beside_its_towers_computes_what_transformers_do
         assert (
             np.abs(log_probabilities(tmp_path / f"{spreads}.gguf", len(wanted)) - wanted).max() < spreads * wanted.std()
         )
+
+
+def test_stacks_in_mxfp4_are_the_same_codes_and_compute_what_they_say(tmp_path: Path) -> None:
+    """gpt-oss as published, against transformers' decoding of it; stacks in NVFP4 run as a lossy file."""
+    pytest.importorskip("torch")
+
+    source, out = mxfp4(tmp_path / "source"), tmp_path / "out.gguf"
+    export(source, out)
+    assert verify_gguf(source, out).problems == []
+    assert {tensor.tensor_type.name for tensor in GGUFReader(out).tensors} == {"MXFP4", "BF16", "F32"}
+    wanted = as_streamed(source)
+    assert np.abs(log_probabilities(out, len(wanted)) - wanted).max() < 0.1 * wanted.std()
+    quantize(source, tmp_path / "nvfp4", input_scale="0.0625")
+    with pytest.raises(UnsupportedError, match="does not apply the NVFP4 scale of a routed_expert"):
+        export(tmp_path / "nvfp4", tmp_path / "nvfp4.gguf")
+    export(tmp_path / "nvfp4", tmp_path / "lossy.gguf", type="q8_0")
+    assert verify_gguf(tmp_path / "nvfp4", tmp_path / "lossy.gguf").problems == []
+    wanted = as_streamed(tmp_path / "nvfp4")
+    assert np.abs(log_probabilities(tmp_path / "lossy.gguf", len(wanted)) - wanted).max() < 0.1 * wanted.std()

@@ -117,10 +117,12 @@ def _add_general(writer: GGUFWriter, folder: Path, kind: LlamaFileType, remark: 
 
 
 def file_type(tensors: list[Planned]) -> LlamaFileType:
-    """`general.file_type`: NVFP4 if anything is, else the type of the first matrix in 16 bits."""
+    """`general.file_type`: NVFP4 or MXFP4 if anything is, else the type of the first matrix in 16 bits."""
     types = [tensor.type for tensor in tensors]
     if GGMLQuantizationType.NVFP4 in types:
         return LlamaFileType.MOSTLY_NVFP4
+    if GGMLQuantizationType.MXFP4 in types:
+        return LlamaFileType.MOSTLY_MXFP4_MOE
     if GGMLQuantizationType.BF16 in types:
         return LlamaFileType.MOSTLY_BF16
     return LlamaFileType.MOSTLY_F16 if GGMLQuantizationType.F16 in types else LlamaFileType.ALL_F32

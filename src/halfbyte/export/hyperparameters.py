@@ -4,6 +4,9 @@ Source: `conversion/{base,deepseek,glm,qwen,minimax,llama}.py` in the copy of ll
 tests/export/llamacpp.json holds what it wrote. Keys are set through the `gguf` package, which knows their types.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from gguf import ExpertGatingFuncType, GGUFWriter, RopeScalingType
 
 from halfbyte.errors import UnsupportedError
@@ -29,8 +32,18 @@ def add_hyperparameters(
         if name in UNNAMED:
             writer.add_array(f"{writer.arch}.{UNNAMED[name]}", value)
         else:
-            getattr(writer, f"add_{name}")(GATING[value] if name == "expert_gating_func" else value)
+            getattr(writer, f"add_{name}")(SPELLED.get(name, _as_it_is)(value))
 
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+SPELLED: dict[str, Callable[[Any], Any]] = {
+    "expert_gating_func": GATING.__getitem__,
+    "rope_scaling_type": RopeScalingType,
+}
+"""What gguf wants as members of its own."""
 
 UNNAMED = {"indexer_types": "attention.indexer.types"}
 """Arrays for which gguf 0.19 has no method."""

@@ -166,8 +166,7 @@ class Mapper:
         name = self._lookup(written.key, entry.role) + written.ending
         layout = Layout(self._rope_rows(entry) if self.architecture.rope_pairs else 0, written.columns)
         parts = [_rows(entry, some) for some in written.rows] or [entry]
-        columns = sum(map(len, written.columns)) or entry.shape[-1]
-        shape = written.shape or (*entry.shape[:-1], columns)
+        shape = written.shape or (*entry.shape[:-1], *map(layout.taken, entry.shape[-1:]))
         if written.rows and not written.shape:
             shape = (sum(map(len, written.rows)), *shape[1:])
         if self._rounds(entry):

@@ -47,6 +47,10 @@ class Layout(NamedTuple):
         """How many to a piece, where a piece is whole rows of `columns` elements."""
         return self.rope_rows or max(1, PIECE_ELEMENTS // columns)
 
+    def taken(self, columns: int) -> int:
+        """How many columns of a row are taken."""
+        return sum(map(len, self.columns)) or columns
+
     def before(self, inner: Transform, columns: int, item_bytes: int) -> Transform:
         if self.rope_rows:
             return RopeRows(inner, self.rope_rows)
@@ -62,7 +66,8 @@ def plain(tensor: Tensor, widen: bool = False, layout: Layout = AS_IT_IS, change
     step = layout.rows(row) * row if layout != AS_IT_IS else PIECE_ELEMENTS
     for first in range(0, total, step):
         count = min(step, total - first)
-        inner = Computed(count, tensor.dtype, change) if change else _plain_transform(tensor.dtype, count, widen)
+        made = count // row * layout.taken(row) if layout.columns else count
+        inner = Computed(made, tensor.dtype, change) if change else _plain_transform(tensor.dtype, made, widen)
         yield Piece((tensor.part(first, (count,)),), layout.before(inner, row, DTYPE_BYTES[tensor.dtype]))
 
 
@@ -102,7 +107,7 @@ def rounded(
     step = layout.rows(columns)
     for first in range(0, rows, step):
         count = min(step, rows - first)
-        inner: Transform = Rounded(count, columns, target, stored, scale_2)
+        inner: Transform = Rounded(count, layout.taken(columns), target, stored, scale_2)
         inputs = [part.part(first * part.shape[1], (count, part.shape[1])) for part in parts]
         yield Piece(tuple(inputs), layout.before(inner, columns, DTYPE_BYTES[parts[0].dtype]))
 

@@ -86,8 +86,6 @@ def mtp(arch: Architecture) -> Iterator[Described]:
 def keys(config: Config, arch: Architecture) -> Iterator[Key]:
     assert arch.linear_attention is not None
     parts, every = arch.linear_attention, attention_interval(arch)
-    if arch.dense:
-        raise UnsupportedError(f"layer {min(arch.dense)} is dense: llama.cpp's qwen3next has experts in every layer")
     if parts.key_width != parts.value_width:
         raise UnsupportedError(
             f"linear attention with keys {parts.key_width} wide and values {parts.value_width}: llama.cpp has one width"
