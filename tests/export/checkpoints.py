@@ -69,6 +69,9 @@ SETTINGS: dict[str, dict[str, Any]] = FAMILIES | {
             "mrope_section": [1, 1, 0],
         }
     },
+    "MiMo-V2-Flash-BF16": {"partial_rotary_factor": 0.5, "sliding_window": 4, "sliding_window_size": 4},
+    "Nemotron-3-Super-120B-A12B": {"moe_latent_size": 64, "moe_shared_expert_intermediate_size": 64},
+    "Nemotron-3-Nano-30B-A3B": {"moe_shared_expert_intermediate_size": 64},
 }
 """The same, and of families whose export is held against the running engine alone (test_engine.py)."""
 

@@ -108,9 +108,15 @@ def dequantized(source: Path, folder: Path) -> Path:
     return folder
 
 
+def latent(name: str) -> dict[str, int]:
+    """`MLA`, for a family that has it."""
+    config = small_config(name)
+    return {key: value for key, value in MLA.items() if key in config} if "kv_lora_rank" in config else {}
+
+
 def both(name: str, recipe: str | Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities of the NVFP4 export and of the export of its values in float32, in nats."""
-    changes = {key: value for key, value in MLA.items() if key in small_config(name)}
+    changes = latent(name)
     source = family_checkpoint(folder / "bf16", name, **changes)
     quantize(source, folder / "nvfp4", recipe=str(recipe), input_scale="0.0625", force=True)
     found = []
@@ -146,6 +152,10 @@ SCALED = [
         for name in ("Qwen3-Next-80B-A3B", "Qwen3.5-35B-A3B-text")
         for role in ("routed_expert", "shared_expert", "attention")
     ),
+    *(
+        ("Nemotron-3-Super-120B-A12B", role)
+        for role in ("routed_expert", "shared_expert", "attention", "linear_attention")
+    ),
     *((name, "attention") for name in ("gpt-oss-20b-BF16", "Hunyuan-A13B", "ERNIE-4.5-21B-A3B")),
 ]
 
@@ -175,7 +185,8 @@ def test_nvfp4_computes_what_its_values_say(name: str, recipe: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "name", ["DeepSeek-V3-BF16", "GLM-4.7", "MiniMax-M2.5-BF16", "Hunyuan-A13B", "ERNIE-4.5-21B-A3B"]
+    "name",
+    ["DeepSeek-V3-BF16", "GLM-4.7", "MiniMax-M2.5-BF16", "Hunyuan-A13B", "ERNIE-4.5-21B-A3B", "MiMo-V2-Flash-BF16"],
 )
 def test_the_refused_families_would_compute_nonsense(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -199,6 +210,9 @@ COMPUTED: dict[str, dict[str, Any]] = {
     "gpt-oss-20b-BF16": {},
     "Hunyuan-A13B": {},
     "ERNIE-4.5-21B-A3B": {},
+    "Nemotron-3-Nano-30B-A3B": {},
+    "Nemotron-3-Super-120B-A12B": {},
+    "MiMo-V2-Flash-BF16": {"v_head_dim": 32, "swa_v_head_dim": 32},
 }
 """Small models whose logits are compared with transformers', and changes of their configs."""
 
@@ -207,7 +221,7 @@ COMPUTED: dict[str, dict[str, Any]] = {
 def test_llamacpp_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
     """Of an unquantized export. Seen: at most a fortieth of the logits' spread (activations are rounded to 8 bits)."""
     pytest.importorskip("torch")
-    changes = {k: v for k, v in MLA.items() if k in small_config(name)} | COMPUTED[name]
+    changes = latent(name) | COMPUTED[name]
     source = family_checkpoint(tmp_path / "quiet", name, **changes)
     if name not in ONE_CENTRED:
         source = louder(source, tmp_path / "bf16")

@@ -137,7 +137,7 @@ def test_rows_must_be_a_multiple_of_64(tmp_path: Path) -> None:
 
 
 REFUSED = ["DeepSeek-V3-BF16", "Kimi-K2-BF16", "GLM-4.7", "GLM-4.7-Flash", "MiniMax-M2.5-BF16", "Hunyuan-A13B"]
-REFUSED += ["ERNIE-4.5-21B-A3B", "gpt-oss-20b-BF16"]
+REFUSED += ["ERNIE-4.5-21B-A3B", "gpt-oss-20b-BF16", "MiMo-V2-Flash-BF16"]
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -234,6 +234,10 @@ def test_an_unreadable_model_card_is_no_obstacle(sound: Path, tmp_path: Path) ->
         ("gpt-oss-20b-BF16", {"layer_types": ["full_attention"] * 5}, "a window in every other layer"),
         ("gpt-oss-20b-BF16", {"swiglu_limit": 8.0}, "llama.cpp clamps at 7.0"),
         ("ERNIE-4.5-21B-A3B", {"moe_layer_end_index": 3}, "experts to the last layer"),
+        ("MiMo-V2-Flash-BF16", {"n_shared_experts": 1}, "no tensor for it|no shared experts"),
+        ("MiMo-V2-Flash-BF16", {"routed_scaling_factor": 2.0}, "routed_scaling_factor"),
+        ("MiMo-V2-Flash-BF16", {"partial_rotary_factor": 0.334}, "turns 5 numbers of a head, wanted pairs"),
+        ("Nemotron-3-Nano-30B-A3B", {"hybrid_override_pattern": "MEM*-"}, "layer 4 is dense"),
         ("Hunyuan-A13B", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope type 'dynamic'"),
     ],
 )

@@ -30,7 +30,8 @@ def add_hyperparameters(
     _add_common(writer, config, arch, blocks)
     for name, value in architecture.keys(config, arch):
         if name in UNNAMED:
-            writer.add_array(f"{writer.arch}.{UNNAMED[name]}", value)
+            add = writer.add_array if isinstance(value, list) else writer.add_float32
+            add(f"{writer.arch}.{UNNAMED[name]}", value)
         else:
             getattr(writer, f"add_{name}")(SPELLED.get(name, _as_it_is)(value))
 
@@ -45,8 +46,8 @@ SPELLED: dict[str, Callable[[Any], Any]] = {
 }
 """What gguf wants as members of its own."""
 
-UNNAMED = {"indexer_types": "attention.indexer.types"}
-"""Arrays for which gguf 0.19 has no method."""
+UNNAMED = {"indexer_types": "attention.indexer.types", "attn_value_scale": "attention.value_scale"}
+"""Arrays and numbers for which gguf 0.19 has no method."""
 
 
 def _add_common(writer: GGUFWriter, config: Config, arch: Architecture, blocks: int) -> None:

@@ -7,7 +7,7 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 THREE_DIGITS = (_WORDS.replace("DIGITS", r"\p{N}{1,3}"),)
-"""GPT-4's rule: GLM."""
+"""GPT-4's rule: GLM, Nemotron-3."""
 
 ONE_DIGIT = (_WORDS.replace("DIGITS", r"\p{N}"),)
 """The same, digits one by one: Qwen."""
