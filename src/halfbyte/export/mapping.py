@@ -131,8 +131,9 @@ class Mapper:
     def _written(self, entry: Entry) -> list[Written]:
         """What a tensor becomes: as the family says, else itself under the name from the `gguf` package's own map."""
         role, part = entry.role, _part(entry)
-        module = self.roles.wrapping.inner(role.module)
-        own = list(self.architecture.written(self.arch, f"{module}.{part}", role.layer))
+        name = self.roles.wrapping.inner(f"{role.module}.{part}")
+        module = name.removesuffix(f".{part}")
+        own = list(self.architecture.written(self.arch, name, role.layer))
         if own:
             return own
         if role.role is Role.ROUTED_EXPERT:
