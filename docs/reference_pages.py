@@ -101,7 +101,7 @@ def families() -> Iterator[str]:
     yield from ["| model_type | also | commands | llama.cpp | answers in chat |", "|---|---|---|---|---|"]
     for name, family in FAMILIES.items():
         also = ", ".join(f"`{one}`" for one in sorted(family.aliases))
-        graph = "not described"
+        graph = "not described" + (f": {cell(family.unwritten)}" if family.unwritten else "")
         if family.llama_cpp is not None and (family.by_name or family.llama_cpp.beside_towers):
             scaled = Role.ROUTED_EXPERT in family.llama_cpp.scaled
             graph = f"`{family.llama_cpp.name}`, NVFP4 {'lossless' if scaled else 'only by `--type`, lossy'}"

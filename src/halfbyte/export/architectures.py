@@ -14,8 +14,9 @@ def architecture_of(family: Family, beside_towers: bool = False) -> LlamaCpp:
             for name, other in FAMILIES.items()
             if other.llama_cpp is not None and (other.by_name or other.llama_cpp.beside_towers)
         ]
+        why = f": {family.unwritten}" if family.unwritten else ""
         raise UnsupportedError(
-            f"model_type {family.model_type!r} cannot be exported: its graph in llama.cpp is not described",
+            f"model_type {family.model_type!r} cannot be exported: its graph in llama.cpp is not described{why}",
             hint=f"known: {', '.join(known)}",
         )
     if beside_towers and not family.llama_cpp.beside_towers:

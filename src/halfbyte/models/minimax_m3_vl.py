@@ -113,6 +113,8 @@ FAMILY = Family(
     tensors=tensors,
     experts_key="num_local_experts",
     needs=("routed_scaling_factor",),
+    unwritten="its architecture there is minimax-m3; "
+    "whether it selects blocks for each head as transformers does was not seen",
     engines={
         "sglang": Support(
             file="minimax_m3",
