@@ -302,3 +302,26 @@ def test_stacks_in_mxfp4_are_the_same_codes_and_compute_what_they_say(tmp_path: 
     assert verify_gguf(tmp_path / "nvfp4", tmp_path / "lossy.gguf").problems == []
     wanted = as_streamed(tmp_path / "nvfp4")
     assert np.abs(log_probabilities(tmp_path / "lossy.gguf", len(wanted)) - wanted).max() < 0.1 * wanted.std()
+
+
+LONG = [int(token) for token in np.random.default_rng(0).integers(0, 250, 60)]
+"""Eight blocks of keys, of which MiniMax-M3's small model selects two for each key head."""
+
+
+def test_minimax_m3_selects_the_blocks_that_transformers_does(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from families.test_towers import minimax_m3
+    from stream.models import streamed_logits
+
+    source, out = minimax_m3(tmp_path / "source", swiglu_limit=7.0), tmp_path / "out.gguf"
+    export(source, out)
+    assert verify_gguf(source, out).problems == []
+    wanted = torch.log_softmax(streamed_logits(source, [torch.tensor(LONG)])[0].double(), -1).numpy()
+    engine = Engine(out)
+    for length in (9, 40, 60):
+        _, top = engine.next_token(LONG[:length], PROMPT[0], top=wanted.shape[1])
+        found = np.array([top[token] for token in range(wanted.shape[1])])
+        assert np.abs(found - wanted[length - 1]).max() < 0.1 * wanted[length - 1].std()
+    quantize(source, tmp_path / "nvfp4", input_scale="0.0625")
+    with pytest.raises(UnsupportedError, match="does not apply the NVFP4 scale of a routed_expert"):
+        export(tmp_path / "nvfp4", tmp_path / "nvfp4.gguf")

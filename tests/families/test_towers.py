@@ -129,8 +129,12 @@ def source(name: str) -> Path:
         vision = {key: value for key, value in VISION.items() if key != "num_position_embeddings"}
         return _saved(folder, name, GLM5_NEXT, vision | GLM5_NEXT_VISION)
     if name == "minimax_m3_vl":
-        return _saved(folder, name, MINIMAX_M3, MINIMAX_M3_VISION, projector_hidden_size=64)
+        return minimax_m3(folder)
     return _kimi(folder) if name == "kimi_k25" else _qwen(folder, name)
+
+
+def minimax_m3(folder: Path, **changes: Any) -> Path:
+    return _saved(folder, "minimax_m3_vl", MINIMAX_M3 | changes, MINIMAX_M3_VISION, projector_hidden_size=64)
 
 
 def _saved(folder: Path, name: str, text: dict[str, Any], vision: dict[str, Any], **more: Any) -> Path:
@@ -363,6 +367,10 @@ def test_export_takes_the_text_model_out_or_says_why_not(name: str, tmp_path: Pa
     if known is None or not known.beside_towers:
         refused = run("export", source(name), out, code=1)["error"]["message"]
         assert "is not described" in refused or "beside other towers" in refused
+        return
+    if name == "minimax_m3_vl":  # its small model clamps at what random weights reach
+        refused = run("export", source(name), out, code=1)["error"]["message"]
+        assert "swiglu_limit is 0.05, llama.cpp takes 7.0" in refused
         return
     with Checkpoint.open(source(name)) as checkpoint:
         roles = roles_of(checkpoint.config)

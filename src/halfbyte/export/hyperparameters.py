@@ -30,8 +30,12 @@ def add_hyperparameters(
     _add_common(writer, config, arch, blocks)
     for name, value in architecture.keys(config, arch):
         if name in UNNAMED:
-            add = writer.add_array if isinstance(value, list) else writer.add_float32
-            add(f"{writer.arch}.{UNNAMED[name]}", value)
+            adders: dict[type, Callable[[str, Any], None]] = {
+                list: writer.add_array,
+                float: writer.add_float32,
+                int: writer.add_uint32,
+            }
+            adders[type(value)](f"{writer.arch}.{UNNAMED[name]}", value)
         else:
             getattr(writer, f"add_{name}")(SPELLED.get(name, _as_it_is)(value))
 
@@ -46,7 +50,12 @@ SPELLED: dict[str, Callable[[Any], Any]] = {
 }
 """What gguf wants as members of its own."""
 
-UNNAMED = {"indexer_types": "attention.indexer.types", "attn_value_scale": "attention.value_scale"}
+UNNAMED = {
+    "indexer_types": "attention.indexer.types",
+    "indexer_block_size": "attention.indexer.block_size",
+    "indexer_local_blocks": "attention.indexer.local_blocks",
+    "attn_value_scale": "attention.value_scale",
+}
 """Arrays and numbers for which gguf 0.19 has no method."""
 
 
