@@ -101,13 +101,15 @@ def families() -> Iterator[str]:
     yield from ["| model_type | also | commands | llama.cpp | answers in chat |", "|---|---|---|---|---|"]
     for name, family in FAMILIES.items():
         also = ", ".join(f"`{one}`" for one in sorted(family.aliases))
-        graph = "not described"
-        if family.llama_cpp is not None and family.by_name:
+        graph = "not described" + (f": {cell(family.unwritten)}" if family.unwritten else "")
+        if family.llama_cpp is not None and (family.by_name or family.llama_cpp.beside_towers):
             scaled = Role.ROUTED_EXPERT in family.llama_cpp.scaled
             graph = f"`{family.llama_cpp.name}`, NVFP4 {'lossless' if scaled else 'only by `--type`, lossy'}"
         commands = "all"
         if family.wrapping is not None and not family.named_so_alone:
-            commands = "beside its towers, which are kept: all but `export` and `chat`"
+            taken_out = family.llama_cpp is not None and family.llama_cpp.beside_towers
+            missing = "`chat` by transformers (`export`: text model)" if taken_out else "`export` and `chat`"
+            commands = f"beside its towers, which are kept: all but {missing}"
             commands += "" if family.only_wrapped else "; of the text model alone: all"
         parsed = "parsed" if family.answers is not None else "plain text"
         yield f"| `{name}` | {also} | {commands} | {graph} | {parsed} |"

@@ -29,6 +29,7 @@ from halfbyte.models import BY_NAME as KNOWN  # noqa: E402
 TINY = ROOT / "examples/tiny-glm"
 VOCAB = 320
 SIZES = {"hidden_size": 128, "intermediate_size": 192, "moe_intermediate_size": 64, "vocab_size": VOCAB}
+SIZES["shared_expert_intermediate_size"] = 64
 ROPE = {"rope_theta": 10000.0}
 YARN: dict[str, Any] = {
     "rope_theta": 10000,
@@ -59,6 +60,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "MiniMax-M2.5-BF16": {"intermediate_size": 64, "rotary_dim": 16},
     "Mixtral-8x7B-v0.1": {**ROPE, "head_dim": 16},
 }
+SETTINGS: dict[str, dict[str, Any]] = FAMILIES | {
+    "Qwen3.5-35B-A3B-text": {
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [1, 1, 0],
+        }
+    },
+    "MiMo-V2-Flash-BF16": {"partial_rotary_factor": 0.5, "sliding_window": 4, "sliding_window_size": 4},
+    "Nemotron-3-Super-120B-A12B": {"moe_latent_size": 64, "moe_shared_expert_intermediate_size": 64},
+    "Nemotron-3-Nano-30B-A3B": {"moe_shared_expert_intermediate_size": 64},
+}
+"""The same, and of families whose export is held against the running engine alone (test_engine.py)."""
+
 RUNS_NVFP4 = ("GLM-5.2", "DeepSeek-V3.2", "Qwen3-30B-A3B")
 """Families whose NVFP4 llama.cpp's converter writes and llama.cpp runs. (It runs Mixtral's, but cannot write it.)"""
 
@@ -78,7 +94,7 @@ def family_checkpoint(folder: Path, name: str, **changes: Any) -> Path:
 
 def checkpoint_with(folder: Path, name: str, changes: dict[str, Any], more: dict[str, np.ndarray]) -> Path:
     """more: tensors beside, or instead of, the family's own."""
-    config = ROPE | small_config(name) | SIZES | FAMILIES.get(name, {}) | changes
+    config = ROPE | small_config(name) | SIZES | SETTINGS.get(name, {}) | changes
     config = {key: value for key, value in config.items() if key in small_config(name) or key not in SIZES}
     config.pop("quantization_config", None)
     if config["model_type"] == "hunyuan_v1_moe":  # transformers reads one width for experts and shared MLP

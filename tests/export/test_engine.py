@@ -4,12 +4,16 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 from small import NUMPY, small_config, write_checkpoint
 
 pytest.importorskip("xllamacpp", reason="needs the extra [local]")
+
+from quantize.stacked import arrays, mxfp4
 
 from export.checkpoints import TINY, VOCAB, family_checkpoint, tiny_nvfp4
 from export.engine import Engine
@@ -17,9 +21,11 @@ from halfbyte import models
 from halfbyte.api import quantize
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.tensor import Tensor
-from halfbyte.export import export
+from halfbyte.errors import UnsupportedError
+from halfbyte.export import export, verify_gguf
 from halfbyte.formats.nvfp4.codec import decode
 from halfbyte.formats.nvfp4.reference import Encoded
+from halfbyte.models import roles_of
 from halfbyte.models.roles import Role
 
 MLA = {
@@ -102,9 +108,15 @@ def dequantized(source: Path, folder: Path) -> Path:
     return folder
 
 
-def distance(name: str, recipe: str | Path, folder: Path) -> float:
-    """Largest difference, in nats, between the NVFP4 export and the export of its values in float32."""
-    changes = {key: value for key, value in MLA.items() if key in small_config(name)}
+def latent(name: str) -> dict[str, int]:
+    """`MLA`, for a family that has it."""
+    config = small_config(name)
+    return {key: value for key, value in MLA.items() if key in config} if "kv_lora_rank" in config else {}
+
+
+def both(name: str, recipe: str | Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of the NVFP4 export and of the export of its values in float32, in nats."""
+    changes = latent(name)
     source = family_checkpoint(folder / "bf16", name, **changes)
     quantize(source, folder / "nvfp4", recipe=str(recipe), input_scale="0.0625", force=True)
     found = []
@@ -114,7 +126,44 @@ def distance(name: str, recipe: str | Path, folder: Path) -> float:
         assert len(top) == VOCAB
         found.append(np.array([top[token] for token in range(VOCAB)]))
     assert np.isfinite(found).all()
-    return float(np.abs(found[0] - found[1]).max())
+    return found[0], found[1]
+
+
+def distance(name: str, recipe: str | Path, folder: Path) -> float:
+    """Largest difference of the two, in nats."""
+    packed, values = both(name, recipe, folder)
+    return float(np.abs(packed - values).max())
+
+
+SPREADS = 0.15
+"""Of the log-probabilities over the vocabulary, as a tolerance for models whose norms make them larger. Seen with
+scales applied: at most 0.07. Without: 3.5 and more, or NaN."""
+
+
+def write_recipe(path: Path, *roles: str) -> Path:
+    lines = "".join(f"  {role}: nvfp4\n" for role in roles)
+    path.write_text(f"version: 1\nname: some\ndescription: some\nalgorithm: NVFP4\nroles:\n{lines}")
+    return path
+
+
+SCALED = [
+    *(
+        (name, role)
+        for name in ("Qwen3-Next-80B-A3B", "Qwen3.5-35B-A3B-text")
+        for role in ("routed_expert", "shared_expert", "attention")
+    ),
+    *(
+        ("Nemotron-3-Super-120B-A12B", role)
+        for role in ("routed_expert", "shared_expert", "attention", "linear_attention")
+    ),
+    *((name, "attention") for name in ("gpt-oss-20b-BF16", "Hunyuan-A13B", "ERNIE-4.5-21B-A3B")),
+]
+
+
+@pytest.mark.parametrize(("name", "role"), SCALED)
+def test_each_scaled_role_computes_what_its_values_say(name: str, role: str, tmp_path: Path) -> None:
+    packed, values = both(name, write_recipe(tmp_path / "recipe.yaml", role), tmp_path)
+    assert np.abs(packed - values).max() < SPREADS * values.std()
 
 
 @pytest.mark.parametrize(
@@ -131,13 +180,14 @@ def distance(name: str, recipe: str | Path, folder: Path) -> float:
 def test_nvfp4_computes_what_its_values_say(name: str, recipe: str, tmp_path: Path) -> None:
     given: str | Path = recipe
     if recipe == "attention":
-        given = tmp_path / "attention.yaml"
-        roles = "roles:\n  routed_expert: nvfp4\n  attention: nvfp4\n"
-        given.write_text(f"version: 1\nname: attention\ndescription: both\nalgorithm: NVFP4\n{roles}")
+        given = write_recipe(tmp_path / "attention.yaml", "routed_expert", "attention")
     assert distance(name, given, tmp_path) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "GLM-4.7", "MiniMax-M2.5-BF16"])
+@pytest.mark.parametrize(
+    "name",
+    ["DeepSeek-V3-BF16", "GLM-4.7", "MiniMax-M2.5-BF16", "Hunyuan-A13B", "ERNIE-4.5-21B-A3B", "MiMo-V2-Flash-BF16"],
+)
 def test_the_refused_families_would_compute_nonsense(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,15 +200,128 @@ def test_the_refused_families_would_compute_nonsense(
     assert distance(name, "nvfp4-routed-experts", tmp_path) > 10 * TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "Kimi-K2-BF16", "GLM-4.7", "GLM-4.7-Flash"])
+COMPUTED: dict[str, dict[str, Any]] = {
+    "DeepSeek-V3-BF16": {},
+    "Kimi-K2-BF16": {},
+    "GLM-4.7": {},
+    "GLM-4.7-Flash": {},
+    "Qwen3-Next-80B-A3B": {},
+    "Qwen3.5-35B-A3B-text": {"mtp_num_hidden_layers": 1},
+    "gpt-oss-20b-BF16": {},
+    "Hunyuan-A13B": {},
+    "ERNIE-4.5-21B-A3B": {},
+    "Nemotron-3-Nano-30B-A3B": {},
+    "Nemotron-3-Super-120B-A12B": {},
+    "MiMo-V2-Flash-BF16": {"v_head_dim": 32, "swa_v_head_dim": 32},
+}
+"""Small models whose logits are compared with transformers', and changes of their configs."""
+
+
+@pytest.mark.parametrize("name", COMPUTED)
 def test_llamacpp_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
     """Of an unquantized export. Seen: at most a fortieth of the logits' spread (activations are rounded to 8 bits)."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
+    changes = latent(name) | COMPUTED[name]
+    source = family_checkpoint(tmp_path / "quiet", name, **changes)
+    if name not in ONE_CENTRED:
+        source = louder(source, tmp_path / "bf16")
+    export(source, tmp_path / "out.gguf")
+    assert verify_gguf(source, tmp_path / "out.gguf").problems == []
+    wanted = as_streamed(source)
+    assert np.abs(log_probabilities(tmp_path / "out.gguf", len(wanted)) - wanted).max() < 0.1 * wanted.std()
+
+
+LOUDER = 8
+"""Times the small random weights of attention: with them as they are drawn every token attends to all alike, and a
+rotary embedding with another base changes nothing that is noticed."""
+
+
+ONE_CENTRED = ("Qwen3-Next-80B-A3B", "Qwen3.5-35B-A3B-text")
+"""Their norms multiply by one more than their weight: what is drawn is loud enough to notice another base."""
+
+
+def louder(source: Path, folder: Path) -> Path:
+    config, tensors = arrays(source)
+    with Checkpoint.open(source) as checkpoint:
+        roles = roles_of(checkpoint.config)
+        mixing = [name for name in tensors if roles.role(name).role in (Role.ATTENTION, Role.LINEAR_ATTENTION)]
+    loud = {name: tensors[name] * tensors[name].dtype.type(LOUDER) for name in mixing if not name.endswith("A_log")}
+    write_checkpoint(folder, config, tensors | loud, tokenizer=False)
+    for path in source.glob("*token*"):
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+def as_streamed(folder: Path) -> np.ndarray:
+    """transformers' log-probabilities after the prompt (tests/stream hold the streamed ones equal to them)."""
+    import torch
     from stream.models import streamed_logits
 
-    source = family_checkpoint(tmp_path / "bf16", name, **{k: v for k, v in MLA.items() if k in small_config(name)})
-    export(source, tmp_path / "out.gguf")
-    wanted = torch.log_softmax(streamed_logits(source, [torch.tensor(PROMPT)])[0][-1].double(), -1).numpy()
-    _, top = Engine(tmp_path / "out.gguf").next_token(PROMPT, PROMPT[0], top=len(wanted))
-    found = np.array([top[token] for token in range(len(wanted))])
-    assert np.abs(found - wanted).max() < 0.1 * wanted.std()
+    logits = streamed_logits(folder, [torch.tensor(PROMPT)])[0][-1]
+    found: np.ndarray = torch.log_softmax(logits.double(), -1).numpy()
+    return found
+
+
+def log_probabilities(path: Path, vocabulary: int) -> np.ndarray:
+    _, top = Engine(path).next_token(PROMPT, PROMPT[0], top=vocabulary)
+    return np.array([top[token] for token in range(vocabulary)])
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_moe", "qwen3_vl_moe"])
+def test_a_text_model_taken_from_beside_its_towers_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from families import test_towers as towers
+
+    known = models.FAMILIES[name].llama_cpp
+    assert known is not None
+    folders = {0.1: towers.source(name)} | (
+        {SPREADS: towers.quantized(name)} if known.scaled >= {Role.ROUTED_EXPERT} else {}
+    )
+    for spreads, folder in folders.items():
+        export(folder, tmp_path / f"{spreads}.gguf")
+        wanted = as_streamed(folder)
+        assert (
+            np.abs(log_probabilities(tmp_path / f"{spreads}.gguf", len(wanted)) - wanted).max() < spreads * wanted.std()
+        )
+
+
+def test_stacks_in_mxfp4_are_the_same_codes_and_compute_what_they_say(tmp_path: Path) -> None:
+    """gpt-oss as published, against transformers' decoding of it; stacks in NVFP4 run as a lossy file."""
+    pytest.importorskip("torch")
+
+    source, out = mxfp4(tmp_path / "source"), tmp_path / "out.gguf"
+    export(source, out)
+    assert verify_gguf(source, out).problems == []
+    assert {tensor.tensor_type.name for tensor in GGUFReader(out).tensors} == {"MXFP4", "BF16", "F32"}
+    wanted = as_streamed(source)
+    assert np.abs(log_probabilities(out, len(wanted)) - wanted).max() < 0.1 * wanted.std()
+    quantize(source, tmp_path / "nvfp4", input_scale="0.0625")
+    with pytest.raises(UnsupportedError, match="does not apply the NVFP4 scale of a routed_expert"):
+        export(tmp_path / "nvfp4", tmp_path / "nvfp4.gguf")
+    export(tmp_path / "nvfp4", tmp_path / "lossy.gguf", type="q8_0")
+    assert verify_gguf(tmp_path / "nvfp4", tmp_path / "lossy.gguf").problems == []
+    wanted = as_streamed(tmp_path / "nvfp4")
+    assert np.abs(log_probabilities(tmp_path / "lossy.gguf", len(wanted)) - wanted).max() < 0.1 * wanted.std()
+
+
+LONG = [int(token) for token in np.random.default_rng(0).integers(0, 250, 60)]
+"""Eight blocks of keys, of which MiniMax-M3's small model selects two for each key head."""
+
+
+def test_minimax_m3_selects_the_blocks_that_transformers_does(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from families.test_towers import minimax_m3
+    from stream.models import streamed_logits
+
+    source, out = minimax_m3(tmp_path / "source", swiglu_limit=7.0), tmp_path / "out.gguf"
+    export(source, out)
+    assert verify_gguf(source, out).problems == []
+    wanted = torch.log_softmax(streamed_logits(source, [torch.tensor(LONG)])[0].double(), -1).numpy()
+    engine = Engine(out)
+    for length in (9, 40, 60):
+        _, top = engine.next_token(LONG[:length], PROMPT[0], top=wanted.shape[1])
+        found = np.array([top[token] for token in range(wanted.shape[1])])
+        assert np.abs(found - wanted[length - 1]).max() < 0.1 * wanted[length - 1].std()
+    quantize(source, tmp_path / "nvfp4", input_scale="0.0625")
+    with pytest.raises(UnsupportedError, match="does not apply the NVFP4 scale of a routed_expert"):
+        export(tmp_path / "nvfp4", tmp_path / "nvfp4.gguf")

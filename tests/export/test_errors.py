@@ -136,7 +136,11 @@ def test_rows_must_be_a_multiple_of_64(tmp_path: Path) -> None:
         export(quantized(source, tmp_path / "nvfp4"), tmp_path / "out.gguf")
 
 
-@pytest.mark.parametrize("name", ["DeepSeek-V3-BF16", "Kimi-K2-BF16", "GLM-4.7", "GLM-4.7-Flash", "MiniMax-M2.5-BF16"])
+REFUSED = ["DeepSeek-V3-BF16", "Kimi-K2-BF16", "GLM-4.7", "GLM-4.7-Flash", "MiniMax-M2.5-BF16", "Hunyuan-A13B"]
+REFUSED += ["ERNIE-4.5-21B-A3B", "gpt-oss-20b-BF16", "MiMo-V2-Flash-BF16"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
 def test_nvfp4_that_llamacpp_would_run_wrongly_is_refused(name: str, tmp_path: Path) -> None:
     source = quantized(family_checkpoint(tmp_path / "bf16", name), tmp_path / "nvfp4")
     with pytest.raises(UnsupportedError, match="does not apply the NVFP4 scale of a routed_expert"):
@@ -213,3 +217,32 @@ def test_an_unreadable_model_card_is_no_obstacle(sound: Path, tmp_path: Path) ->
     folder = Path(shutil.copytree(sound, tmp_path / "in"))
     (folder / "README.md").write_text("---\n: [\n---\n")
     assert export(folder, tmp_path / "out.gguf").tensors > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("Qwen3-Next-80B-A3B", {"decoder_sparse_step": 2}, "gate_proj.weight: llama.cpp's 'qwen3next' has no tensor"),
+        ("Qwen3-Next-80B-A3B", {"linear_value_head_dim": 32}, "llama.cpp has one width"),
+        ("Qwen3-Next-80B-A3B", {"norm_topk_prob": False}, "norm_topk_prob is false"),
+        (
+            "Qwen3-Next-80B-A3B",
+            {"layer_types": [f"{kind}_attention" for kind in ("full", "linear", "linear", "full", "linear")]},
+            "full attention in every n-th layer",
+        ),
+        ("Qwen3.5-35B-A3B-text", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, "mrope_section"),
+        ("gpt-oss-20b-BF16", {"layer_types": ["full_attention"] * 5}, "a window in every other layer"),
+        ("gpt-oss-20b-BF16", {"swiglu_limit": 8.0}, "llama.cpp clamps at 7.0"),
+        ("ERNIE-4.5-21B-A3B", {"moe_layer_end_index": 3}, "experts to the last layer"),
+        ("MiMo-V2-Flash-BF16", {"n_shared_experts": 1}, "no tensor for it|no shared experts"),
+        ("MiMo-V2-Flash-BF16", {"routed_scaling_factor": 2.0}, "routed_scaling_factor"),
+        ("MiMo-V2-Flash-BF16", {"partial_rotary_factor": 0.334}, "turns 5 numbers of a head, wanted pairs"),
+        ("Nemotron-3-Nano-30B-A3B", {"hybrid_override_pattern": "MEM*-"}, "layer 4 is dense"),
+        ("Hunyuan-A13B", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope type 'dynamic'"),
+    ],
+)
+def test_what_a_graph_cannot_compute_is_refused(name: str, changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    folder = family_checkpoint(tmp_path / "in", name, **changes)
+    with pytest.raises(UnsupportedError, match=says):
+        export(folder, tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()

@@ -39,8 +39,9 @@ def export(
     """Write a checkpoint as GGUF for llama.cpp, losslessly: NVFP4 codes and scales are rearranged, never requantized.
 
     Streams in constant memory; after a kill the same command resumes. Check with: halfbyte verify PATH OUT.gguf
-    llama.cpp applies no NVFP4 scale in its graphs of deepseek_v3, kimi_k2, glm4_moe, glm4_moe_lite and minimax_m2, and
-    would compute nonsense: their NVFP4 checkpoints are refused; --type q8_0, q4_0 or bf16 writes a lossy one that runs.
+    In some families llama.cpp's graph applies no NVFP4 scale to experts (docs/families.md) and would compute nonsense:
+    their NVFP4 checkpoints are refused; --type q8_0, q4_0 or bf16 writes a lossy one that runs. Of a text model beside
+    towers the text model is written; gpt-oss's MXFP4 stays as it is.
     Example: halfbyte export ./glm-nvfp4 glm.gguf
     """
     try:

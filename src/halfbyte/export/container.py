@@ -24,8 +24,9 @@ from halfbyte.export.lossy import FILE_TYPES, KEY, Lossy
 from halfbyte.export.mapping import Mapping, Planned
 from halfbyte.export.tokenizer import add_tokenizer
 from halfbyte.formats.modelopt import WEIGHT_ONLY
+from halfbyte.models import text_config_of
+from halfbyte.models.architecture import Architecture
 from halfbyte.models.llama_cpp import LlamaCpp
-from halfbyte.models.role_map import RoleMap
 
 ALIGNMENT = 32
 """Bytes to which the data section and every tensor are padded (`general.alignment` when it is not said)."""
@@ -55,7 +56,7 @@ class Layout:
 
 def open_writer(
     checkpoint: Checkpoint,
-    roles: RoleMap,
+    arch: Architecture,
     architecture: LlamaCpp,
     mapping: Mapping,
     blocks: int,
@@ -64,7 +65,8 @@ def open_writer(
     max_shard_size: int | None = None,
     lossy: Lossy | None = None,
 ) -> GGUFWriter:
-    """A writer that holds all metadata and tensor infos. algorithm: ModelOpt's quant_algo, None if unquantized."""
+    """A writer that holds all metadata and tensor infos. algorithm: ModelOpt's quant_algo, None if unquantized.
+    arch: with the MTP layers that are in the file."""
     logging.getLogger("gguf").setLevel(logging.ERROR)  # it explains its defaults at length
     split = max_shard_size if max_shard_size and sum(t.bytes for t in mapping.tensors) > max_shard_size else 0
     writer = GGUFWriter(None, architecture.name, split_max_size=split)
@@ -76,13 +78,13 @@ def open_writer(
     if lossy is not None:
         writer.add_string(KEY, lossy)
     with _blamed_on("config.json"):
-        add_hyperparameters(writer, checkpoint.config, roles, architecture, blocks)
+        add_hyperparameters(writer, text_config_of(checkpoint.config), arch, architecture, blocks)
     if algorithm == WEIGHT_ONLY and lossy is None:
         names = sorted(tensor.name for tensor in mapping.tensors if tensor.type == GGMLQuantizationType.NVFP4)
         writer.add_array("general.tensor_extra.name", names)  # gguf 0.19 has no method for these two
         writer.add_array("general.tensor_extra.prec_a4", [False] * len(names))
     with _blamed_on("the tokenizer's files"):
-        add_tokenizer(writer, checkpoint.folder, architecture, roles.arch.vocab, tokenizer_pre)
+        add_tokenizer(writer, checkpoint.folder, architecture, arch.vocab, tokenizer_pre)
     return writer
 
 
@@ -115,10 +117,12 @@ def _add_general(writer: GGUFWriter, folder: Path, kind: LlamaFileType, remark: 
 
 
 def file_type(tensors: list[Planned]) -> LlamaFileType:
-    """`general.file_type`: NVFP4 if anything is, else the type of the first matrix in 16 bits."""
+    """`general.file_type`: NVFP4 or MXFP4 if anything is, else the type of the first matrix in 16 bits."""
     types = [tensor.type for tensor in tensors]
     if GGMLQuantizationType.NVFP4 in types:
         return LlamaFileType.MOSTLY_NVFP4
+    if GGMLQuantizationType.MXFP4 in types:
+        return LlamaFileType.MOSTLY_MXFP4_MOE
     if GGMLQuantizationType.BF16 in types:
         return LlamaFileType.MOSTLY_BF16
     return LlamaFileType.MOSTLY_F16 if GGMLQuantizationType.F16 in types else LlamaFileType.ALL_F32

@@ -14,7 +14,7 @@ from halfbyte.checkpoint.resume import source_identity
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.checkpoint.writer import LONGEST_NAME_BYTES, partial
 from halfbyte.disk import check_output
-from halfbyte.errors import HalfbyteError, OutputError, UnsupportedError, UsageError, said
+from halfbyte.errors import HalfbyteError, OutputError, UsageError, said
 from halfbyte.export.architectures import architecture_of
 from halfbyte.export.container import Layout, lay_out, open_writer
 from halfbyte.export.lossy import Lossy, lossy_type
@@ -130,17 +130,12 @@ def make_plan(
     lossy: what matrices are rounded to, None for nothing.
     """
     roles = roles_of(checkpoint.config)
-    if roles.wrapping.towers:
-        raise UnsupportedError(
-            f"{checkpoint.folder}: its text model stands beside other towers, which a GGUF file keeps apart",
-            hint="serve it with vLLM or SGLang, or export a checkpoint of the text model alone",
-        )
-    architecture = architecture_of(roles.family)
+    architecture = architecture_of(roles.family, beside_towers=bool(roles.wrapping.towers))
     algorithm = algorithm_of(checkpoint)
     mapper = Mapper(checkpoint, roles, architecture, lossy)
     mapping = mapper.map()
     writer = open_writer(
-        checkpoint, roles, architecture, mapping, mapper.blocks, algorithm, tokenizer_pre, max_shard_size, lossy
+        checkpoint, mapper.arch, architecture, mapping, mapper.blocks, algorithm, tokenizer_pre, max_shard_size, lossy
     )
     return ExportPlan(architecture, mapping, writer)
 

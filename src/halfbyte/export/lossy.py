@@ -7,7 +7,7 @@ nearest. The prebuilt llama.cpp has no quantizer for k-quants that could be call
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import ml_dtypes
 import numpy as np
@@ -38,7 +38,16 @@ FILE_TYPES = {
     "bf16": LlamaFileType.MOSTLY_BF16,
 }
 ROUNDED = frozenset(
-    {Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.DENSE_MLP, Role.ATTENTION, Role.EMBEDDING, Role.LM_HEAD}
+    {
+        Role.ROUTED_EXPERT,
+        Role.SHARED_EXPERT,
+        Role.DENSE_MLP,
+        Role.ATTENTION,
+        Role.LINEAR_ATTENTION,
+        Role.LATENT,
+        Role.EMBEDDING,
+        Role.LM_HEAD,
+    }
 )
 """Roles whose matrices are rounded; router, norms, indexer and the latent attention's heads stay as they are."""
 
@@ -70,6 +79,8 @@ class Rounded:
 
     rows, columns: logical. There is no way back: `verify` makes them again instead.
     """
+
+    reversible: ClassVar[bool] = False
 
     rows: int
     columns: int

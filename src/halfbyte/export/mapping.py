@@ -5,8 +5,8 @@ llama.cpp's converter: vectors, norms, routers and the indexer's `weights_proj` 
 its own dtype. (The converter rounds float32 matrices to 16 bits; here they stay.)
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -20,10 +20,14 @@ from halfbyte.errors import CheckpointError, UnsupportedError, said
 from halfbyte.export import pieces
 from halfbyte.export.blocks import ELEMENTS
 from halfbyte.export.lossy import ROUNDED, Lossy, type_of
-from halfbyte.export.pieces import Piece
+from halfbyte.export.pieces import AS_IT_IS, Layout, Piece
 from halfbyte.export.scales import scale_vector
-from halfbyte.formats.catalogue import BF16, F16, F32, NVFP4
-from halfbyte.models.llama_cpp import LlamaCpp
+from halfbyte.export.stacks import Share, shares
+from halfbyte.formats.catalogue import BF16, F16, F32, MXFP4, NVFP4
+from halfbyte.formats.mxfp4 import BLOCKS, SCALES
+from halfbyte.formats.storage import SCALE
+from halfbyte.models.architecture import Architecture
+from halfbyte.models.llama_cpp import LlamaCpp, Written
 from halfbyte.models.role_map import RoleMap
 from halfbyte.models.roles import CACHE_SCALES, Role, TensorRole
 
@@ -55,30 +59,35 @@ class Planned:
 @dataclass
 class Mapping:
     """dropped: tensors of the checkpoint that llama.cpp has no use for (MTP where it loads none, scales of a quantized
-    KV cache, buffers)."""
+    KV cache, buffers, towers beside the text model)."""
 
     tensors: list[Planned] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
 
 class Mapper:
-    """Maps one checkpoint. Raises UnsupportedError and CheckpointError, naming the tensor."""
+    """Maps one checkpoint. Raises UnsupportedError and CheckpointError, naming the tensor.
+
+    arch, blocks: of the model and its layers, MTP layers counted only where they are loaded and in the checkpoint.
+    """
 
     def __init__(
         self, checkpoint: Checkpoint, roles: RoleMap, architecture: LlamaCpp, lossy: Lossy | None = None
     ) -> None:
         """lossy: what matrices are rounded to; None to keep every bit."""
         self.checkpoint, self.roles, self.architecture, self.lossy = checkpoint, roles, architecture, lossy
-        self.blocks = roles.layers + (roles.mtp_layers if architecture.mtp else 0)
+        self._entries = inventory(checkpoint.tensors, roles)
+        self.arch = _with_mtp_there(roles.arch, self._entries) if architecture.mtp else roles.arch
+        self.blocks = roles.layers + (self.arch.mtp_announced if architecture.mtp else 0)
         self._names: TensorNameMap = get_tensor_name_map(MODEL_ARCH[architecture.names], self.blocks)
 
     def map(self) -> Mapping:
         mapping = Mapping(dropped=self.roles.buffers(self.checkpoint.tensors))
         stacks: dict[tuple[int | None, str | None], dict[int, Entry]] = {}
         ordered: list[Entry | dict[int, Entry]] = []
-        for entry in inventory(self.checkpoint.tensors, self.roles):
+        for entry in self._entries:
             role = entry.role
-            if role.part in CACHE_SCALES or (role.mtp and not self.architecture.mtp):
+            if self._dropped(role):
                 mapping.dropped += [tensor.name for tensor in entry.tensors.values()]
                 continue
             self._check_format(entry)
@@ -93,9 +102,12 @@ class Mapper:
             mapping.tensors += self._expert_stack(item) if isinstance(item, dict) else self._single(item)
         return mapping
 
+    def _dropped(self, role: TensorRole) -> bool:
+        return role.part in CACHE_SCALES or role.role is Role.TOWER or (role.mtp and not self.architecture.mtp)
+
     def _check_format(self, entry: Entry) -> None:
         role, arch = entry.role, self.architecture.name
-        if entry.format in DTYPES:
+        if entry.format in DTYPES or (entry.format == MXFP4 and role.fused):
             return
         if entry.format != NVFP4:
             raise UnsupportedError(
@@ -110,23 +122,31 @@ class Mapper:
                 "model would compute nonsense without saying so",
                 hint=said("{type} q8_0 writes a lossy file that runs; lossless is only the BF16 checkpoint's export"),
             )
-        if entry.shape[-1] % ELEMENTS:
+        across = entry.shape[1 if role.fused else -1]  # stacks in NVFP4 have their inputs down
+        if across % ELEMENTS:
             raise UnsupportedError(
-                f"{entry.name}: rows of {entry.shape[-1]} elements; NVFP4 in GGUF needs a multiple of {ELEMENTS}"
+                f"{entry.name}: rows of {across} elements; NVFP4 in GGUF needs a multiple of {ELEMENTS}"
             )
 
-    def gguf_name(self, entry: Entry) -> str:
-        """The GGUF name of a tensor, suffix included, from the `gguf` package's own map."""
+    def _written(self, entry: Entry) -> list[Written]:
+        """What a tensor becomes: as the family says, else itself under the name from the `gguf` package's own map."""
         role, part = entry.role, _part(entry)
-        key, suffix = role.module, "." + part
+        name = self.roles.wrapping.inner(f"{role.module}.{part}")
+        module = name.removesuffix(f".{part}")
+        own = list(self.architecture.written(self.arch, name, role.layer))
+        if own:
+            return own
         if role.role is Role.ROUTED_EXPERT:
-            key = f"model.layers.{role.layer}.mlp.experts.{role.projection}"
-        elif part == "e_score_correction_bias":
-            key, suffix = f"model.layers.{role.layer}.mlp.gate.e_score_correction", ".bias"
-        return self._lookup(key, role) + suffix
+            return [Written(self._experts_key(role.layer, role.projection), f".{part}")]
+        if part == "e_score_correction_bias":
+            return [Written(f"model.layers.{role.layer}.mlp.gate.e_score_correction", ".bias")]
+        return [Written(module, f".{part}")]
+
+    def _experts_key(self, layer: int | None, projection: str | None) -> str:
+        return f"model.layers.{layer}.mlp.experts.{projection}"
 
     def _lookup(self, key: str, role: TensorRole) -> str:
-        name = self._names.get_name(key)
+        name = key if key.startswith("blk.") else self._names.get_name(key)
         if name is None:
             raise UnsupportedError(
                 f"{role.module}.{role.part}: llama.cpp's {self.architecture.name!r} has no tensor for it"
@@ -140,18 +160,27 @@ class Mapper:
         elif role.projection == "kv_b_proj" and _part(entry) == "weight":
             yield from self._split_heads(entry)
         else:
-            name = self.gguf_name(entry)
-            rope_rows = self._rope_rows(entry) if self.architecture.rope_pairs else 0
-            if self._rounds(entry):
-                yield self._rounded(name, [entry], entry.shape, rope_rows)
-            elif entry.format == NVFP4:
-                made = tuple(pieces.nvfp4(entry, rope_rows))
-                yield Planned(name, GGMLQuantizationType.NVFP4, entry.shape, made)
-                yield from self._scales(name, [entry])
-            else:
-                wanted = self._type(entry)
-                made = tuple(pieces.plain(_only(entry), wanted == GGMLQuantizationType.F32, rope_rows))
-                yield Planned(name, wanted, entry.shape, made)
+            for written in self._written(entry):
+                yield from self._one(entry, written)
+
+    def _one(self, entry: Entry, written: Written) -> Iterator[Planned]:
+        name = self._lookup(written.key, entry.role) + written.ending
+        layout = Layout(self._rope_rows(entry) if self.architecture.rope_pairs else 0, written.columns)
+        parts = [_rows(entry, some) for some in written.rows] or [entry]
+        shape = written.shape or (*entry.shape[:-1], *map(layout.taken, entry.shape[-1:]))
+        if written.rows and not written.shape:
+            shape = (sum(map(len, written.rows)), *shape[1:])
+        if self._rounds(entry):
+            yield self._rounded(name, parts, shape, layout)
+        elif entry.format == NVFP4:
+            made = tuple(piece for part in parts for piece in pieces.nvfp4(part, layout.rope_rows))
+            yield Planned(name, GGMLQuantizationType.NVFP4, shape, made)
+            yield from self._scales(name, [entry])
+        else:
+            wanted = self._type(entry, written, shape)
+            wide = wanted == GGMLQuantizationType.F32
+            made = tuple(piece for part in parts for piece in pieces.plain(_only(part), wide, layout, written.change))
+            yield Planned(name, wanted, shape, made)
 
     def _rounds(self, entry: Entry) -> bool:
         """Whether a matrix is rounded: what is packed always, a plain one where it can be had in fewer bits."""
@@ -159,7 +188,7 @@ class Mapper:
             return False
         return entry.format == NVFP4 or (self.lossy != "bf16" and entry.role.role in ROUNDED and not entry.role.mtp)
 
-    def _rounded(self, name: str, entries: list[Entry], shape: tuple[int, ...], rope_rows: int = 0) -> Planned:
+    def _rounded(self, name: str, entries: list[Entry], shape: tuple[int, ...], layout: Layout = AS_IT_IS) -> Planned:
         assert self.lossy is not None
         first = entries[0]
         kind = type_of(self.lossy, first.role.role, first.shape[1])
@@ -167,15 +196,17 @@ class Mapper:
         made = tuple(
             piece
             for number, entry in enumerate(entries)
-            for piece in pieces.rounded(entry, kind, 1.0 if scales is None else float(scales[number]), rope_rows)
+            for piece in pieces.rounded(entry, kind, 1.0 if scales is None else float(scales[number]), layout)
         )
         return Planned(name, kind, shape, made)
 
-    def _type(self, entry: Entry) -> GGMLQuantizationType:
+    def _type(self, entry: Entry, written: Written, shape: tuple[int, ...]) -> GGMLQuantizationType:
         role = entry.role
         if (
-            len(entry.shape) <= 1
-            or _part(entry) != "weight"
+            len(shape) <= 1
+            or written.ending != ".weight"
+            or written.widened
+            or written.change
             or role.role in (Role.NORM, Role.ROUTER)
             or (role.role is Role.INDEXER and role.projection == "weights_proj")
         ):
@@ -208,7 +239,8 @@ class Mapper:
                     f"{entry.name}: {entry.format} {list(entry.shape)}, but {first.name} is {first.format} "
                     f"{list(first.shape)}; the experts of a layer are one tensor in GGUF"
                 )
-        name, shape = self.gguf_name(first), (len(entries), *first.shape)
+        key, shape = self._experts_key(first.role.layer, first.role.projection), (len(entries), *first.shape)
+        name = self._lookup(key, first.role) + ".weight"
         if self._rounds(first):
             yield self._rounded(name, entries, shape)
         elif first.format == NVFP4:
@@ -220,25 +252,35 @@ class Mapper:
             yield Planned(name, DTYPES[first.format], shape, made)
 
     def _fused_stack(self, entry: Entry) -> Iterator[Planned]:
-        """`experts.gate_up_proj` [E, 2I, H] (gate rows first) or `experts.down_proj` [E, H, I], in 16 or 32 bits."""
-        tensor, hidden = _only(entry), self.roles.arch.hidden
-        halves = ("gate_proj", "up_proj") if entry.role.projection == "gate_up_proj" else ("down_proj",)
-        sides = dict(zip(("gate_up_proj", "down_proj"), ((-1, hidden), (-2, hidden)), strict=True))
-        axis, wanted = sides[entry.role.projection or ""]
-        if len(entry.shape) != 3 or entry.shape[0] != self.roles.num_experts or entry.shape[axis] != wanted:
-            raise CheckpointError(f"{entry.name}: shape {list(entry.shape)} is no stack of experts of this model")
-        experts, rows, columns = entry.shape[0], entry.shape[1] // len(halves), entry.shape[2]
-        for half, projection in enumerate(halves):
-            starts = [(expert * len(halves) + half) * rows * columns for expert in range(experts)]
-            parts = [tensor.part(start, (rows, columns)) for start in starts]
-            key = f"model.layers.{entry.role.layer}.mlp.experts.{projection}"
-            name, shape = self._lookup(key, entry.role) + ".weight", (experts, rows, columns)
-            split = [entry._replace(shape=part.shape, tensors={"weight": part}) for part in parts]
-            if self._rounds(split[0]):
-                yield self._rounded(name, split, shape)
+        """Every projection of a stack of all experts, in 16 or 32 bits, NVFP4 or MXFP4."""
+        for share in shares(entry, self.roles, self.architecture.interleaved):
+            name = self._lookup(self._experts_key(entry.role.layer, share.projection), entry.role) + ".weight"
+            if entry.format == MXFP4:
+                made = [
+                    pieces.mxfp4_rows(one.tensors[BLOCKS], one.tensors[SCALES], share.outputs) for one in share.experts
+                ]
+                yield Planned(name, GGMLQuantizationType.MXFP4, share.shape, tuple(made))
+            elif share.turned:
+                yield from self._turned(name, share)
             else:
-                made = tuple(piece for part in parts for piece in pieces.plain(part))
-                yield Planned(name, DTYPES[entry.format], shape, made)
+                split = [_rows(one, share.outputs) for one in share.experts]
+                if self._rounds(split[0]):
+                    yield self._rounded(name, split, share.shape)
+                else:
+                    plain = tuple(piece for part in split for piece in pieces.plain(_only(part)))
+                    yield Planned(name, DTYPES[entry.format], share.shape, plain)
+
+    def _turned(self, name: str, share: Share) -> Iterator[Planned]:
+        """Stacks whose inputs run down. In NVFP4 one `weight_scale_2` serves all experts, in GGUF each has its own."""
+        first, rounds = share.experts[0], self._rounds(share.experts[0])
+        scales = scale_vector(self.checkpoint, [first], "weight_scale_2") if first.format == NVFP4 else None
+        target = type_of(self.lossy, first.role.role, share.inputs) if rounds and self.lossy is not None else None
+        scale = 1.0 if scales is None else float(scales[0])
+        made = tuple(pieces.turned(one, share.outputs, target, scale) for one in share.experts)
+        stored = GGMLQuantizationType.NVFP4 if first.format == NVFP4 else DTYPES[first.format]
+        yield Planned(name, stored if target is None else target, share.shape, made)
+        if first.format == NVFP4 and target is None:
+            yield from self._scales(name, [first] * len(share.experts))
 
     def _split_heads(self, entry: Entry) -> Iterator[Planned]:
         """`kv_b_proj` [heads * (nope + v), rank] as `attn_k_b` [heads, rank, nope] and `attn_v_b` [heads, v, rank]."""
@@ -266,6 +308,23 @@ class Mapper:
             if values is not None and (values != 1).any():
                 stem = name.removesuffix(".weight")
                 yield Planned(stem + suffix, GGMLQuantizationType.F32, values.shape, values=values)
+
+
+def _with_mtp_there(arch: Architecture, entries: Iterable[Entry]) -> Architecture:
+    """With as many MTP layers as the checkpoint has."""
+    last = max((entry.role.layer or 0 for entry in entries if entry.role.mtp), default=arch.layers - 1)
+    return replace(arch, mtp_announced=last + 1 - arch.layers)
+
+
+def _rows(entry: Entry, some: range) -> Entry:
+    """Consecutive rows of a tensor that stand by themselves."""
+    tensors = {
+        part: tensor.part(some.start * prod(tensor.shape[1:]), (len(some), *tensor.shape[1:]))
+        if part in (_part(entry), SCALE)
+        else tensor
+        for part, tensor in entry.tensors.items()
+    }
+    return entry._replace(shape=(len(some), *entry.shape[1:]), tensors=tensors)
 
 
 def _part(entry: Entry) -> str:

@@ -4,13 +4,14 @@ from halfbyte.checkpoint.json_file import read_json
 from halfbyte.checkpoint.source import Checkpoint
 from halfbyte.disk import is_missing
 from halfbyte.errors import CheckpointError, UnsupportedError
+from halfbyte.formats.catalogue import MXFP4
 from halfbyte.formats.modelopt import ALGORITHMS, HF_QUANT_CONFIG, Algorithm
 from halfbyte.formats.nvfp4.layout import BLOCK_SIZE
 from halfbyte.formats.quantization_block import MODELOPT, NESTED_KEY, QuantizationBlock
 
 
 def algorithm_of(checkpoint: Checkpoint) -> Algorithm | None:
-    """ModelOpt's quant_algo, None for an unquantized checkpoint.
+    """ModelOpt's quant_algo, None for a checkpoint that is unquantized, or whose experts are in MXFP4.
 
     Raises UnsupportedError for another method, algorithm or block size, CheckpointError if the two files that
     declare it disagree, or what they declare is no object.
@@ -19,6 +20,8 @@ def algorithm_of(checkpoint: Checkpoint) -> Algorithm | None:
     if not blocks:
         return None
     config = blocks.get("config.json")
+    if config is not None and config.method == MXFP4:
+        return None  # stacks as llama.cpp has them too; what else is in fewer bits is refused where it is found
     if config is not None and not str(method := config.stated.get("quant_method", MODELOPT)).startswith(MODELOPT):
         raise UnsupportedError(
             f"config.json: quant_method {method!r} cannot be exported losslessly",

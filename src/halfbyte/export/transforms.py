@@ -6,15 +6,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from halfbyte.export import blocks
+from halfbyte.formats import mxfp4
+from halfbyte.formats.numpy_dtypes import NUMPY_DTYPES
 from halfbyte.formats.nvfp4.format import BLOCK_SIZE
+from halfbyte.models.llama_cpp import Change
 
 Bytes = npt.NDArray[np.uint8]
+
+MXFP4_BYTES = 1 + mxfp4.HALF_BLOCK
+"""Of a block of `GGML_TYPE_MXFP4`. Source: `block_mxfp4` in ggml-common.h of llama.cpp."""
 
 
 class ScaleError(ValueError):
@@ -23,6 +29,11 @@ class ScaleError(ValueError):
 
 class Transform(Protocol):
     """forward returns how many NVFP4 blocks have a scale of 0 over codes that are not (they decode to 0 either way)."""
+
+    @property
+    def reversible(self) -> bool:
+        """Whether there is an inverse."""
+        ...
 
     @property
     def output_bytes(self) -> int: ...
@@ -36,6 +47,7 @@ class Transform(Protocol):
 class Copy:
     """The same bytes."""
 
+    reversible: ClassVar[bool] = True
     output_bytes: int
 
     def forward(self, inputs: Sequence[Bytes], output: Bytes) -> int:
@@ -51,6 +63,7 @@ class Copy:
 class WidenBf16:
     """BF16 to float32, exactly: the 16 bits become the upper half."""
 
+    reversible: ClassVar[bool] = True
     elements: int
 
     @property
@@ -71,6 +84,7 @@ class WidenBf16:
 class WidenF16:
     """Float16 to float32, which holds every float16 value."""
 
+    reversible: ClassVar[bool] = True
     elements: int
 
     @property
@@ -92,6 +106,7 @@ class WidenF16:
 class Transpose:
     """One matrix [rows, columns] of 2- or 4-byte elements to [columns, rows]: the k half of one head of `kv_b_proj`."""
 
+    reversible: ClassVar[bool] = True
     rows: int
     columns: int
     element_bytes: int
@@ -114,6 +129,7 @@ class Transpose:
 class PackNvfp4:
     """Codes and block scales (inputs in this order) of whole rows, `elements` in all, as llama.cpp's blocks."""
 
+    reversible: ClassVar[bool] = True
     elements: int
 
     @property
@@ -134,33 +150,62 @@ class PackNvfp4:
 
 
 @dataclass(frozen=True, slots=True)
-class RopeRows:
-    """One attention head whose rows llama.cpp wants with rotary pairs side by side, then `inner`.
+class PackMxfp4:
+    """Codes and block scales (inputs in this order) of `blocks` blocks of 32, as llama.cpp's `block_mxfp4`: the scale,
+    then 16 bytes, byte j of which holds element j in the low nibble and element j+16 in the high one."""
 
-    Row i of the first half and row i of the second become rows 2i and 2i+1: the `llama` architecture rotates
-    neighbours, the published weights halves. rows: rows of the head, in each input alike.
-    """
+    blocks: int
 
-    rows: int
-    inner: Transform
+    reversible: ClassVar[bool] = True
 
     @property
     def output_bytes(self) -> int:
-        return self.inner.output_bytes
-
-    def paired(self, inputs: Sequence[Bytes]) -> list[Bytes]:
-        """The inputs with their rows in the new order."""
-        return [data.reshape(2, self.rows // 2, -1).swapaxes(0, 1).reshape(-1) for data in inputs]
+        return self.blocks * MXFP4_BYTES
 
     def forward(self, inputs: Sequence[Bytes], output: Bytes) -> int:
-        return self.inner.forward(self.paired(inputs), output)
+        if (inputs[1] == mxfp4.NAN).any():
+            raise ScaleError("NaN")
+        seen = output.reshape(self.blocks, MXFP4_BYTES)
+        codes = inputs[0].reshape(self.blocks, mxfp4.HALF_BLOCK)
+        elements = np.stack([codes & 15, codes >> 4], axis=-1).reshape(self.blocks, 2, mxfp4.HALF_BLOCK)
+        seen[:, 0] = inputs[1]
+        seen[:, 1:] = elements[:, 0] | elements[:, 1] << 4
+        return 0
 
     def inverse(self, output: Bytes, inputs: Sequence[Bytes]) -> bool:
-        paired = [np.empty_like(data) for data in inputs]
-        sound = self.inner.inverse(output, paired)
-        for data, pairs in zip(inputs, paired, strict=True):
-            data[:] = pairs.reshape(self.rows // 2, 2, -1).swapaxes(0, 1).reshape(-1)
-        return sound
+        seen = output.reshape(self.blocks, MXFP4_BYTES)
+        elements = np.concatenate([seen[:, 1:] & 15, seen[:, 1:] >> 4], axis=1)
+        inputs[1][:] = seen[:, 0]
+        inputs[0].reshape(self.blocks, -1)[:] = elements[:, 0::2] | elements[:, 1::2] << 4
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """float32 of what llama.cpp keeps instead of a number: 1 more, or the negated exponential.
+
+    Not every number comes back from that (1 + 2^-30 is 1), so `verify` makes them again. dtype: of the source.
+    """
+
+    elements: int
+    dtype: str
+    change: Change
+
+    reversible: ClassVar[bool] = False
+
+    @property
+    def output_bytes(self) -> int:
+        return 4 * self.elements
+
+    def forward(self, inputs: Sequence[Bytes], output: Bytes) -> int:
+        values = inputs[0].view(NUMPY_DTYPES[self.dtype]).astype(np.float32)
+        with np.errstate(over="ignore"):
+            made = values + np.float32(1) if self.change == "one more" else -np.exp(values.astype(np.float64))
+            output.view(np.float32)[:] = made
+        return 0
+
+    def inverse(self, output: Bytes, inputs: Sequence[Bytes]) -> bool:
+        raise NotImplementedError("what was computed cannot be turned back")
 
 
 def nvfp4_inputs(elements: int) -> tuple[int, int]:

@@ -1,4 +1,5 @@
 """The proof that an export lost nothing: every tensor of the GGUF is turned back and held against the checkpoint.
+What cannot be turned back (rounded, computed, a part of what was read) is made again instead.
 
 Works on any GGUF made from the checkpoint, whatever the order of its tensors and its split: on llama.cpp's own
 converter's as well.
@@ -25,8 +26,9 @@ from halfbyte.export.gguf import make_plan
 from halfbyte.export.lossy import KEY, LOSSY, Rounded
 from halfbyte.export.mapping import Planned
 from halfbyte.export.pieces import Piece
+from halfbyte.export.rearranged import Rearranged
 from halfbyte.export.stream import read_piece
-from halfbyte.export.transforms import Bytes, RopeRows, Transform
+from halfbyte.export.transforms import Bytes, Transform
 from halfbyte.progress import Progress, Silent
 
 PROBLEMS_SHOWN = 20
@@ -196,13 +198,15 @@ def _content_problems(
         if os.preadv(files[file], [output.data], offset) != size:
             return f"{tensor.name}: ends early"
         inputs = read_piece(reader, piece, scratch)
-        found = _rounding_error(piece.transform, inputs, output)
-        if found is not None:
+        if not piece.transform.reversible:
             again = scratch.take(-2, size)
             piece.transform.forward(inputs, again)
             progress.advance(size)
-            changed[tensor.name].append(found)
-            return None if np.array_equal(output, again) else f"{tensor.name}: is not the checkpoint's, rounded"
+            found = _rounding_error(piece.transform, inputs, output)
+            if found is not None:
+                changed[tensor.name].append(found)
+            made = "is not what is made of" if found is None else "is not the checkpoint's, rounded:"
+            return None if np.array_equal(output, again) else f"{tensor.name}: {made} {piece.sources[0].name}"
         recovered = [scratch.take(-2 - slot, len(data)) for slot, data in enumerate(inputs)]
         sound = piece.transform.inverse(output, recovered)
         progress.advance(size)
@@ -237,6 +241,6 @@ def _content_problems(
 
 def _rounding_error(transform: Transform, inputs: Sequence[Bytes], output: Bytes) -> tuple[float, float] | None:
     """`Rounded.error` of a piece that was rounded, None for one that was not."""
-    if isinstance(transform, RopeRows):
-        return _rounding_error(transform.inner, transform.paired(inputs), output)
+    if isinstance(transform, Rearranged):
+        return _rounding_error(transform.inner, transform.arranged(inputs), output)
     return transform.error(inputs, output) if isinstance(transform, Rounded) else None

@@ -227,6 +227,8 @@ FAMILY = Family(
     tensors=tensors,
     experts_key="n_routed_experts",
     needs=("routed_scaling_factor", "norm_topk_prob", "swiglu_limit", "scoring_func"),
+    unwritten="its architecture there is deepseek4; "
+    "how residual streams, compressors and hashed experts are written is not read",
     engines={
         "vllm": Support(
             file="deepseek_v4",

@@ -3,7 +3,7 @@ a softmax router with a correction bias that stands beside it.
 
 The MTP layer is a dense decoder layer under names of its own. Sources: transformers 5.23 `models/ernie4_5_moe` (whose
 defaults are ERNIE-4.5-21B-A3B's) and its conversion mapping; vLLM at 0028a75, ernie45_moe.py, and at 028aedf,
-ernie_mtp.py.
+ernie_mtp.py; for llama.cpp its conversion/ernie.py at 051139f and src/models/ernie4-5-moe.cpp at 75dc8f6.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, natural, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp, Written
 from halfbyte.models.roles import Role
 
 
@@ -78,6 +79,25 @@ def mtp(arch: Architecture) -> Iterator[Described]:
         yield replace(tensor, name=f"model.mtp_block.0.{tensor.name}", layer=number, mtp=True)
 
 
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    first, every = natural(config, "moe_layer_start_index", 0), positive(config, "moe_layer_interval", 1)
+    if arch.dense != frozenset(i for i in range(arch.layers) if i < first or (i + 1) % every):
+        raise UnsupportedError(
+            "config.json: moe_layer_end_index: llama.cpp's ernie4_5-moe has experts to the last layer"
+        )
+    yield "interleave_moe_layer_step", every
+    yield "leading_dense_block_count", first
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "expert_shared_count", arch.shared_width // arch.expert_width
+    if arch.shared_width:
+        yield "expert_shared_feed_forward_length", arch.shared_width
+
+
+def written(arch: Architecture, name: str, number: int | None) -> Iterator[Written]:
+    if name.endswith(".e_score_correction_bias"):
+        yield Written(f"blk.{number}.exp_probs_b", ".bias", shape=(arch.experts,))
+
+
 FAMILY = Family(
     model_type="ernie4_5_moe",
     read=read,
@@ -99,4 +119,12 @@ FAMILY = Family(
         ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/ernie4_5_moe")),
     },
+    llama_cpp=LlamaCpp(
+        "ernie4_5-moe",
+        "ERNIE4_5_MOE",
+        keys,
+        scaled=frozenset({Role.ATTENTION}),
+        vocabulary="llama",
+        written=written,
+    ),
 )

@@ -161,8 +161,9 @@ class Family:
     experts and of those that a token visits.
     needs: config keys that engines replace by another model's default where they are missing. engines: by name.
     computed_as: transformers' model type whose classes run it, where that is another's. sparse_attention: if it has
-    one. llama_cpp: what llama.cpp calls it; None where its graph is not described. answers: makes the parser of what it
-    writes, told whether the prompt left it thinking; None where its markup is not known.
+    one. llama_cpp: what llama.cpp calls it; None where its graph is not described; unwritten: what of it is not.
+    answers: makes the parser of what it writes, told whether the prompt left it thinking; None where its markup is not
+    known.
     wrapping: of the checkpoints that have other towers beside the text model; None where their names are not known.
     only_wrapped: there are no others; the text model by itself is another family's. named_so_alone: a text model by
     itself has the names of `wrapping` too. mxfp4_beside_fp8: what its config.json calls FP8 has experts in MXFP4,
@@ -188,6 +189,7 @@ class Family:
     computed_as: str | None = None
     sparse_attention: SparseAttention | None = None
     llama_cpp: LlamaCpp | None = None
+    unwritten: str = ""
     answers: Callable[[bool], AnswerFormat] | None = None
     vision_bytes: Callable[[Config, int], int] | None = None
     wrapping: Wrapping | None = None

@@ -160,6 +160,8 @@ FAMILY = Family(
     tensors=tensors,
     experts_key="n_routed_experts",
     needs=("routed_scaling_factor", "norm_topk_prob"),
+    unwritten="its architecture there is glm5-next; "
+    "how delta attention, residual streams and pooled indexer are written is not read",
     engines={
         "sglang": Support(
             file="glm5_next",

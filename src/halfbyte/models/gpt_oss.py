@@ -8,16 +8,20 @@ In NVFP4 a stack is one tensor with one second scale and one input scale for all
 as ModelOpt writes it and SGLang loads it.
 
 Sources: header report of gpt-oss-20b (gogongxt/python at cbff706, scripts/models/gpt_oss_20b.md), config.json of both;
-transformers 5.23 `models/gpt_oss`; nvidia-modelopt 0.47, unified export of `GptOssExperts`.
+transformers 5.23 `models/gpt_oss`; nvidia-modelopt 0.47, unified export of `GptOssExperts`; for llama.cpp its
+conversion/gpt_oss.py at 2984e6e and src/models/openai-moe.cpp at 069be0a.
 """
 
 from collections.abc import Iterator
 
+from halfbyte.errors import UnsupportedError
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp, Written
 from halfbyte.models.roles import Role
+from halfbyte.models.splitting import CAMEL
 
 WINDOW = 128
 """transformers `GptOssConfig`, where the key is left out."""
@@ -58,6 +62,31 @@ def layer(arch: Architecture, number: int) -> Iterator[Described]:
         yield Described(f"{stack.name}_bias", Role.ROUTED_EXPERT, (stack.shape[0], stack.shape[2]))
 
 
+LIMIT = 7.0
+"""At which llama.cpp clamps gate and up."""
+
+
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    if arch.sliding != frozenset(range(0, arch.layers, 2)):
+        raise UnsupportedError("config.json: layer_types: llama.cpp's gpt-oss has a window in every other layer")
+    if config.get("swiglu_limit", LIMIT) != LIMIT:
+        raise UnsupportedError(f"config.json: swiglu_limit is {config['swiglu_limit']}, llama.cpp clamps at {LIMIT}")
+    yield "sliding_window", arch.window
+    yield "expert_feed_forward_length", arch.expert_width
+
+
+def written(arch: Architecture, name: str, number: int | None) -> Iterator[Written]:
+    part = name.rpartition(".")[2]
+    if part == "sinks":
+        yield Written(f"blk.{number}.attn_sinks")
+    elif part == "down_proj_bias":
+        yield Written(f"blk.{number}.ffn_down_exps", ".bias")
+    elif part == "gate_up_proj_bias":
+        for first, projection in enumerate(("gate", "up")):
+            columns = (range(first, 2 * arch.expert_width, 2),)
+            yield Written(f"blk.{number}.ffn_{projection}_exps", ".bias", columns=columns)
+
+
 FAMILY = Family(
     "gpt_oss",
     read,
@@ -87,6 +116,15 @@ FAMILY = Family(
         ),
         "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/gpt_oss")),
     },
+    llama_cpp=LlamaCpp(
+        "gpt-oss",
+        "GPT_OSS",
+        keys,
+        scaled=frozenset({Role.ATTENTION}),  # the graph gives its experts none
+        splitting={CAMEL: "gpt-4o"},
+        written=written,
+        interleaved=True,
+    ),
     stacked=True,
     scores_beside=True,
 )

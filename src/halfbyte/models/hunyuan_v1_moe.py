@@ -2,7 +2,9 @@
 float32 router `wg`.
 
 Sources: transformers 5.23 `models/hunyuan_v1_moe`; vLLM at 00f8d44, hunyuan_v1.py. No published
-config.json was read: the sizes in the tests give 80.4 billion parameters, where its README says 80.
+config.json was read: the sizes in the tests give 80.4 billion parameters, where its README says 80. For llama.cpp its
+conversion/hunyuan.py at 051139f and src/models/hunyuan-moe.cpp at 358a4a0; its published vocabulary (hy.tiktoken, read
+by remote code) is not read, a tokenizer.json is.
 """
 
 from collections.abc import Iterator
@@ -13,7 +15,10 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp, routers_normalise
+from halfbyte.models.reading import rope_parameters
 from halfbyte.models.roles import Role
+from halfbyte.models.splitting import ONE_DIGIT
 
 
 def read(config: Config) -> Architecture:
@@ -23,14 +28,9 @@ def read(config: Config) -> Architecture:
     if config.get("attention_bias") or config.get("mlp_bias"):
         raise UnsupportedError("config.json: linears with biases are not described for hunyuan_v1_moe")
     alike = {key: _one(config, key) for key in ("moe_topk", "moe_intermediate_size", "num_shared_expert")}
-    layers, hidden = reading.layer_count(config), positive(config, "hidden_size")
+    layers = reading.layer_count(config)
     width = positive(alike, "moe_intermediate_size", positive(config, "intermediate_size"))
-    heads = positive(config, "num_attention_heads")
-    stated = config | {
-        "num_experts_per_tok": positive(alike, "moe_topk"),
-        "num_key_value_heads": positive(config, "num_key_value_heads", heads),
-        "head_dim": positive(config, "head_dim", positive(config, "attention_head_dim", max(hidden // heads, 1))),
-    }
+    stated = _stated(config) | {"num_experts_per_tok": positive(alike, "moe_topk")}
     return Architecture(
         model_type=config["model_type"],
         layers=layers,
@@ -45,6 +45,15 @@ def read(config: Config) -> Architecture:
         dense_width=width,
         qk_norm="per-head",
     )
+
+
+def _stated(config: Config) -> Config:
+    """With what transformers takes for keys that are left out."""
+    hidden, heads = positive(config, "hidden_size"), positive(config, "num_attention_heads")
+    return config | {
+        "num_key_value_heads": positive(config, "num_key_value_heads", heads),
+        "head_dim": positive(config, "head_dim", positive(config, "attention_head_dim", max(hidden // heads, 1))),
+    }
 
 
 def _one(config: Config, key: str) -> Any:
@@ -74,6 +83,25 @@ def _norm(tensor: Described) -> Described:
     return Described(f"self_attn.{name}.weight", Role.ATTENTION, tensor.shape, name)
 
 
+def usual(config: Config) -> Config:
+    """The rotary embedding's fixed stretching (`alpha`) is another base; experts' width is the only one in GGUF."""
+    stated, rope, width = _stated(config), rope_parameters(config), _one(config, "moe_intermediate_size")
+    if rope.get("rope_type") == "dynamic" and rope.get("alpha"):
+        head = stated["head_dim"]
+        base = rope["rope_theta"] * rope["alpha"] ** (head / (head - 2))
+        rope = {"rope_type": "default", "rope_theta": base}
+    widths = {} if width is None else {"intermediate_size": width}
+    return {**stated, "rope_parameters": rope} | widths
+
+
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    routers_normalise(config)
+    yield "expert_shared_feed_forward_length", arch.shared_width
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "expert_shared_count", arch.shared_width // arch.expert_width
+    yield "rope_scaling_type", "none"
+
+
 FAMILY = Family(
     model_type="hunyuan_v1_moe",
     read=read,
@@ -95,4 +123,12 @@ FAMILY = Family(
         ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/hunyuan_v1_moe")),
     },
+    llama_cpp=LlamaCpp(
+        "hunyuan-moe",
+        "HUNYUAN_MOE",
+        keys,
+        scaled=frozenset({Role.ATTENTION}),
+        splitting={ONE_DIGIT: "hunyuan"},
+        usual=usual,
+    ),
 )

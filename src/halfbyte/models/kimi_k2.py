@@ -34,5 +34,10 @@ FAMILY = deepseek_v3.FAMILY.but(
             router_known=Known("read", f"SGLang 0.5.23: {_SAME}"),
         ),
     },
-    llama_cpp=replace(deepseek_v3.FAMILY.llama_cpp, vocabulary="tiktoken", splitting={KIMI: "kimi-k2"}),
+    llama_cpp=replace(
+        deepseek_v3.FAMILY.llama_cpp,
+        vocabulary="tiktoken",
+        splitting={KIMI: "kimi-k2"},
+        beside_towers=True,  # Kimi K2.5: conversion/kimi_vl.py at 32e9e04 writes the tower by itself
+    ),
 )

@@ -8,7 +8,7 @@ exported as NVFP4 whose scale the graph applies.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from halfbyte.errors import CheckpointError, UnsupportedError
 from halfbyte.models.architecture import Architecture
@@ -22,6 +22,33 @@ Key = tuple[str, Any]
 """A hyperparameter and its value. Named as gguf's `GGUFWriter.add_...`, which knows llama.cpp's keys and types."""
 
 
+Change = Literal["", "one more", "minus exp"]
+"""What is done to each number, in float32: nothing, 1 added, or the negated exponential taken."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One tensor of the GGUF, made of one of the checkpoint's, where that is not the plain case.
+
+    key: the module by whose name gguf's table finds it; a name that begins with `blk.` is llama.cpp's own. ending:
+    what follows. rows, columns: those of the checkpoint's tensor that it holds, in its order; all where there are
+    none. shape: what it is seen as, where that differs. widened: float32 though its like is not.
+    """
+
+    key: str
+    ending: str = ".weight"
+    rows: tuple[range, ...] = ()
+    columns: tuple[range, ...] = ()
+    change: Change = ""
+    shape: tuple[int, ...] = ()
+    widened: bool = False
+
+
+def as_it_is(_: Architecture, __: str, ___: int | None) -> Iterator[Written]:
+    """No tensor is written otherwise than it is stored."""
+    return iter(())
+
+
 @dataclass(frozen=True)
 class LlamaCpp:
     """One model family in llama.cpp.
@@ -33,7 +60,10 @@ class LlamaCpp:
     NVFP4. rope_pairs: rows of q_proj and k_proj are stored with rotary pairs side by side. vocabulary: "gpt2"
     (byte-level BPE), "tiktoken" (the same from `tiktoken.model`) or "llama" (SentencePiece). splitting: the regular
     expressions of its tokenizer -> llama.cpp's name of the rule (llama-vocab.cpp). specials: tokens whose use
-    tokenizer_config.json does not state.
+    tokenizer_config.json does not state. written: what a tensor becomes, by its name in the text model alone and its
+    layer; nothing for one that stays as it is under gguf's name. usual: its config.json in the keys that most have.
+    beside_towers: the converter takes the text model out of a checkpoint with other towers. interleaved: outputs of a
+    stack `gate_up_proj` are gate and up in turn.
     """
 
     name: str
@@ -45,12 +75,22 @@ class LlamaCpp:
     vocabulary: str = "gpt2"
     splitting: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     specials: Mapping[str, str] = field(default_factory=dict)
+    written: Callable[[Architecture, str, int | None], Iterator[Written]] = as_it_is
+    usual: Callable[[Config], Config] = dict
+    beside_towers: bool = False
+    interleaved: bool = False
 
 
 def need(config: Config, key: str) -> Any:
     if config.get(key) is None:
         raise CheckpointError(f"config.json has no {key}, which llama.cpp needs")
     return config[key]
+
+
+def routers_normalise(config: Config) -> None:
+    """Raises UnsupportedError for a model that leaves its experts' weights as they are; some graphs never do."""
+    if config.get("norm_topk_prob") is False:
+        raise UnsupportedError("config.json: norm_topk_prob is false, but llama.cpp normalises the experts' weights")
 
 
 def leading_dense(arch: Architecture) -> int:

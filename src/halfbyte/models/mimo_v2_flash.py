@@ -3,7 +3,8 @@ narrower than keys; experts in every layer but the first, none shared.
 
 The MTP layers are dense ones with a window, under `model.mtp.layers.`; config.json does not count them. Sources:
 transformers 5.23 `models/mimo_v2_flash` (whose defaults are MiMo-V2-Flash's; `attention_sink_bias` is its `sinks`);
-vLLM at 01ed47b, mimo_v2_flash.py, and at 037951a, mimo_v2_mtp.py.
+vLLM at 01ed47b, mimo_v2_flash.py, and at 037951a, mimo_v2_mtp.py; for llama.cpp its conversion/mimo.py at 051139f and
+src/models/mimo2.cpp at 0e703ad, whose graph applies no scale.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, per_layer, positive
 from halfbyte.models.family import Described, Family, Known, Support
+from halfbyte.models.llama_cpp import Key, LlamaCpp, Written, routers_normalise
 from halfbyte.models.roles import Role
+from halfbyte.models.splitting import ONE_DIGIT
 
 MTP_LAYERS = 3
 """As many are explained where they are found. How many are published was not read, so none is missed."""
@@ -110,6 +113,53 @@ def mtp(arch: Architecture, number: int) -> Iterator[Described]:
     yield from blocks.dense_mlp(arch)
 
 
+def usual(config: Config) -> Config:
+    """The rotary embedding of layers without a window; transformers 5 states both kinds of layers' in one place."""
+    rope = config.get("rope_parameters")
+    stated = {"rms_norm_eps": config.get("layernorm_epsilon", 1e-5), **config}
+    if not isinstance(rope, dict) or "full_attention" not in rope:
+        return stated
+    window = rope.get("sliding_attention") or {}
+    if any(window.get(key) != rope["full_attention"].get(key) for key in ("rope_type", "partial_rotary_factor")):
+        raise UnsupportedError("config.json: rope_parameters differ between layers in more than rope_theta")
+    return stated | {"rope_parameters": rope["full_attention"], "swa_rope_theta": window.get("rope_theta", 10000.0)}
+
+
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    routers_normalise(config)
+    if arch.shared_width:
+        raise UnsupportedError("config.json: n_shared_experts: llama.cpp's mimo2 has no shared experts")
+    if config.get("routed_scaling_factor") not in (None, 1.0):
+        raise UnsupportedError("config.json: routed_scaling_factor: llama.cpp's mimo2 has none")
+    rotary = int(arch.head_dim * reading.rope_parameters(config).get("partial_rotary_factor", 0.334))
+    if rotary % 2:
+        raise UnsupportedError(f"config.json: partial_rotary_factor turns {rotary} numbers of a head, wanted pairs")
+    layers = range(arch.layers)
+    yield "head_count_kv", [arch.kv_heads_of(layer) for layer in layers]
+    yield "sliding_window", attended(config, arch)
+    yield "sliding_window_pattern", [layer in arch.sliding for layer in layers]
+    yield "rope_freq_base_swa", float(config.get("swa_rope_theta", 10000.0))
+    yield "value_length", arch.value_width
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "expert_gating_func", "sigmoid"
+    yield "rope_dimension_count", rotary
+    if config.get("attention_value_scale") is not None:
+        yield "attn_value_scale", float(config["attention_value_scale"])
+
+
+def attended(config: Config, arch: Architecture) -> int:
+    """Tokens that a window reaches over, the query's among them: `sliding_window_size` counts those before it, by
+    transformers 5.23 (which names SGLang's code). llama.cpp's converter takes it for all, one fewer."""
+    if config.get("sliding_window_size") is None:
+        return arch.window
+    return positive(config, "sliding_window_size") + 1
+
+
+def written(arch: Architecture, name: str, number: int | None) -> Iterator[Written]:
+    if name.endswith(("attention_sink_bias", "sinks")):
+        yield Written(f"blk.{number}.attn_sinks")
+
+
 FAMILY = Family(
     model_type="mimo_v2_flash",
     read=read,
@@ -128,4 +178,12 @@ FAMILY = Family(
         ),
         "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/mimo_v2_flash")),
     },
+    llama_cpp=LlamaCpp(
+        "mimo2",
+        "MIMO2",
+        keys,
+        splitting={ONE_DIGIT: "qwen2"},
+        written=written,
+        usual=usual,
+    ),
 )

@@ -4,15 +4,19 @@ a shared one, beside a vision tower.
 Sources: transformers 5.23 `models/minimax_m3_vl` (whose defaults are MiniMax-M3's) and its conversion mapping, which
 has the published names; SGLang at 01b5f57, minimax_m3.py; the tensor list of MiniMax-M3, all of which is below. It has
 no prediction layers, though config.json says 1; others' (`mtp.`), which transformers passes over, are not described.
+For llama.cpp its conversion/minimax.py at 051139f and src/models/minimax-m3.cpp at 0152226.
 """
 
 from collections.abc import Iterator
 
+from halfbyte.errors import UnsupportedError
 from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture, BlockSelection
 from halfbyte.models.config_values import Config, per_layer, positive
 from halfbyte.models.family import Described, Family, Known, Support, Wrapping
+from halfbyte.models.llama_cpp import Change, Key, LlamaCpp, Written, leading_dense
 from halfbyte.models.roles import Role
+from halfbyte.models.splitting import CAMEL
 
 _KINDS = ("full_attention", "minimax_m3_sparse")
 
@@ -105,6 +109,52 @@ def vision_bytes(config: Config, text_hidden: int) -> int:
     return 2 * (positive(vision, "num_hidden_layers") * (4 * hidden * hidden + 2 * hidden * wide) + projector)
 
 
+LIMIT, ALPHA = 7.0, 1.702
+"""What llama.cpp clamps gate and up at, and its factor inside the sigmoid."""
+
+
+def usual(config: Config) -> Config:
+    """GGUF's width of an MLP is the dense layers'."""
+    return {**config, "intermediate_size": positive(config, "dense_intermediate_size")}
+
+
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    dense, parts = leading_dense(arch), arch.selection
+    if parts is None or parts.layers != frozenset(range(dense, arch.layers)) or parts.heads != arch.kv_heads:
+        raise UnsupportedError("llama.cpp's minimax-m3 selects blocks in the layers with experts, for each key head")
+    for key, wanted in (("swiglu_limit", LIMIT), ("swiglu_alpha", ALPHA)):
+        if config.get(key, wanted) != wanted:
+            raise UnsupportedError(f"config.json: {key} is {config[key]}, llama.cpp takes {wanted}")
+    if arch.shared_width % arch.expert_width:
+        raise UnsupportedError("config.json: shared_intermediate_size is no multiple of the experts' width")
+    nested = config.get("sparse_attention_config") or {}
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "rope_dimension_count", reading.rotary(config, arch.head_dim)
+    yield "expert_shared_count", arch.shared_width // arch.expert_width
+    yield "expert_weights_scale", config["routed_scaling_factor"]
+    yield "expert_weights_norm", True
+    yield "expert_gating_func", "sigmoid"
+    yield "leading_dense_block_count", dense
+    yield "indexer_head_count", parts.heads
+    yield "indexer_key_length", parts.width
+    yield "indexer_top_k", parts.top_k
+    yield "indexer_block_size", parts.block
+    yield "indexer_local_blocks", nested.get("sparse_local_block", config.get("index_local_blocks", 1))
+
+
+def written(arch: Architecture, name: str, number: int | None) -> Iterator[Written]:
+    """Norms come with their 1; the selection's projections in float32, as the converter keeps them."""
+    module, _, part = name.rpartition(".")
+    last = module.rpartition(".")[2]
+    change: Change = "one more" if last.endswith("norm") else ""
+    if last.startswith("index_"):
+        yield Written(f"blk.{number}.indexer.{last.removeprefix('index_')}", change=change, widened=True)
+    elif last in ("q_norm", "k_norm"):
+        yield Written(f"blk.{number}.attn_{last}", change=change)
+    elif part == "weight":
+        yield Written(module.replace(".block_sparse_moe", ".mlp"), change=change)
+
+
 FAMILY = Family(
     model_type="minimax_m3_vl",
     aliases=("minimax_m3_vl_text", "minimax_m3"),
@@ -113,6 +163,16 @@ FAMILY = Family(
     tensors=tensors,
     experts_key="num_local_experts",
     needs=("routed_scaling_factor",),
+    llama_cpp=LlamaCpp(
+        "minimax-m3",
+        "ERNIE4_5_MOE",  # gguf 0.19 lacks minimax-m3; these are its tensors' names, but for those in `written`
+        keys,
+        scaled=frozenset({Role.ATTENTION}),
+        splitting={CAMEL: "minimax-m2"},
+        written=written,
+        usual=usual,
+        beside_towers=True,
+    ),
     engines={
         "sglang": Support(
             file="minimax_m3",

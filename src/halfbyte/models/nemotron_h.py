@@ -6,7 +6,9 @@ Sources: config.json of Nemotron-3-Nano-30B-A3B-NVFP4 and of Nemotron-3-Super-12
 hold, as a public loader pins it; Ultra's sizes and layers from Megatron-LM at 0732182 (examples/post_training/modelopt/
 conf/nvidia) and notes on its config.json, which lists layers by words; totals of the published safetensors;
 transformers 5.23 `models/nemotron_h`, which saves the published names and leaves `mtp.*` out; for the names inside
-`mtp.*` vLLM at 01ca277, nemotron_h_mtp.py.
+`mtp.*` vLLM at 01ca277, nemotron_h_mtp.py; for llama.cpp its conversion/nemotron.py at 003ebfc, its
+src/models/nemotron-h.cpp as michaelw9999's fork has it at 64664e6, and the keys of a published file as its issue 20570
+and lmstudio-bug-tracker's 1311 (`pixtral`) show them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +19,9 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture, Block, Mamba
 from halfbyte.models.config_values import Config, per_layer, positive
 from halfbyte.models.family import Described, Family, Known, Support, Wrapping
+from halfbyte.models.llama_cpp import MLPS, Key, LlamaCpp, Written
 from halfbyte.models.roles import Role
+from halfbyte.models.splitting import THREE_DIGITS
 
 LETTERS: dict[str, Block] = {"M": "state", "*": "attention", "E": "experts", "-": "mlp"}
 """Of `hybrid_override_pattern`."""
@@ -181,6 +185,60 @@ def mtp(arch: Architecture, number: int) -> Iterator[Described]:
             yield replace(tensor, name=prefix + tensor.name, also=also, layer=place, mtp=True)
 
 
+def usual(config: Config) -> Config:
+    """Its attention has no positions; llama.cpp wants a rotary base all the same."""
+    epsilon = config.get("layer_norm_epsilon", config.get("norm_eps"))
+    return {"rope_theta": 10000.0, "rms_norm_eps": epsilon, **config}
+
+
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    """Which block a layer has is told by its key-value heads and its width: a state where it has neither."""
+    assert arch.mamba is not None
+    parts = arch.mamba
+    if arch.dense:
+        raise UnsupportedError(f"layer {min(arch.dense)} is dense: llama.cpp's nemotron_h_moe has experts in all MLPs")
+    yield "feed_forward_length", [arch.expert_width if block == "experts" else 0 for block in arch.blocks]
+    yield "head_count_kv", [arch.kv_heads if block == "attention" else 0 for block in arch.blocks]
+    yield "vocab_size", arch.vocab
+    yield "layer_norm_eps", config["rms_norm_eps"]
+    yield "ssm_conv_kernel", parts.kernel
+    yield "ssm_state_size", parts.state
+    yield "ssm_group_count", parts.groups
+    yield "ssm_inner_size", parts.inner
+    yield "ssm_time_step_rank", parts.heads
+    yield "key_length", arch.head_dim
+    yield "value_length", arch.head_dim
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "expert_shared_feed_forward_length", arch.shared_width
+    yield "expert_shared_count", 1
+    yield "expert_weights_norm", bool(config.get("norm_topk_prob", True))
+    yield "expert_weights_scale", config["routed_scaling_factor"]
+    if arch.latent:
+        yield "moe_latent_size", arch.latent
+
+
+def written(arch: Architecture, name: str, number: int | None) -> Iterator[Written]:
+    assert arch.mamba is not None
+    parts = arch.mamba
+    module, _, part = name.rpartition(".")
+    own = f"blk.{number}.ssm"
+    if part == "A_log":
+        yield Written(f"{own}_a", "", change="minus exp", shape=(parts.heads, 1))
+    elif part == "D":
+        yield Written(f"{own}_d", "", shape=(parts.heads, 1))
+    elif part == "dt_bias":
+        yield Written(f"{own}_dt", ".bias")
+    elif module.endswith(".conv1d"):
+        shape = (parts.convolved, parts.kernel) if part == "weight" else ()
+        yield Written(f"{own}_conv1d", f".{part}", shape=shape, widened=True)
+    elif module.endswith(".mixer.norm"):
+        yield Written(f"{own}_norm", shape=(parts.groups, parts.inner // parts.groups), widened=True)
+    elif part == "e_score_correction_bias":
+        yield Written(f"blk.{number}.exp_probs_b", ".bias")
+    elif module.startswith("model.layers."):
+        yield Written(f"backbone.{module.removeprefix('model.')}", f".{part}")
+
+
 FAMILY = Family(
     model_type="nemotron_h",
     read=read,
@@ -208,6 +266,15 @@ FAMILY = Family(
         ),
         "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/nemotron_h")),
     },
+    llama_cpp=LlamaCpp(
+        "nemotron_h_moe",
+        "NEMOTRON_H_MOE",
+        keys,
+        scaled=MLPS | {Role.ATTENTION, Role.LINEAR_ATTENTION},
+        splitting={THREE_DIGITS: "pixtral"},
+        written=written,
+        usual=usual,
+    ),
     wrapping=Wrapping(
         {
             "model.embed_tokens.": "backbone.embeddings.",

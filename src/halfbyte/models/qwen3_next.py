@@ -2,17 +2,22 @@
 small experts and a shared one with a gate.
 
 Sources: config.json of Qwen3-Next-80B-A3B-Instruct; transformers 5.23 `models/qwen3_next` (which leaves `mtp.*` out);
-for the MTP layer's names vLLM 0.26.0, qwen3_next_mtp.py.
+for the MTP layer's names vLLM 0.26.0, qwen3_next_mtp.py; for llama.cpp its conversion/qwen.py at 03173d5 and
+src/models/qwen3next.cpp at 02ebd8f.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+from halfbyte.errors import UnsupportedError
 from halfbyte.models import blocks, qwen3_moe
 from halfbyte.models.architecture import Architecture, LinearAttention
 from halfbyte.models.config_values import Config, natural, per_layer, positive
 from halfbyte.models.family import Described, Known, Support
+from halfbyte.models.llama_cpp import MLPS, Key, LlamaCpp, Written, routers_normalise
+from halfbyte.models.reading import rope_parameters
 from halfbyte.models.roles import Role
+from halfbyte.models.splitting import ONE_DIGIT
 
 _KINDS = ("linear_attention", "full_attention")
 
@@ -78,6 +83,65 @@ def mtp(arch: Architecture) -> Iterator[Described]:
         yield replace(tensor, name=f"mtp.layers.0.{tensor.name}", also=also, layer=number, mtp=True)
 
 
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    assert arch.linear_attention is not None
+    parts, every = arch.linear_attention, attention_interval(arch)
+    if parts.key_width != parts.value_width:
+        raise UnsupportedError(
+            f"linear attention with keys {parts.key_width} wide and values {parts.value_width}: llama.cpp has one width"
+        )
+    routers_normalise(config)
+    yield "expert_feed_forward_length", arch.expert_width
+    yield "expert_shared_feed_forward_length", arch.shared_width
+    yield "ssm_conv_kernel", parts.kernel
+    yield "ssm_state_size", parts.key_width
+    yield "ssm_group_count", parts.key_heads
+    yield "ssm_time_step_rank", parts.value_heads
+    yield "ssm_inner_size", parts.values
+    yield "full_attention_interval", every
+    yield "rope_dimension_count", int(arch.head_dim * rope_parameters(config).get("partial_rotary_factor", 0.25))
+
+
+def attention_interval(arch: Architecture) -> int:
+    """Every which layer attends in full. Raises UnsupportedError where that is not one number."""
+    every = next((i + 1 for i in range(arch.layers) if i not in arch.linear), arch.layers + 1)
+    if arch.linear != frozenset(i for i in range(arch.layers) if (i + 1) % every):
+        raise UnsupportedError("config.json: layer_types: llama.cpp wants full attention in every n-th layer")
+    return every
+
+
+def written(arch: Architecture, name: str, number: int | None) -> Iterator[Written]:
+    """The delta net's decay is kept as the recurrence uses it, norms with their 1; queries, keys and values of all
+    heads stand one after another, the gate `z` by itself."""
+    module, _, part = name.rpartition(".")
+    if part == "A_log":
+        yield Written(f"blk.{number}.ssm_a", "", change="minus exp")
+    elif part == "dt_bias":
+        yield Written(f"blk.{number}.ssm_dt", ".bias")
+    elif module.endswith(".conv1d"):
+        assert arch.linear_attention is not None
+        yield Written(module, widened=True, shape=(arch.linear_attention.convolved, arch.linear_attention.kernel))
+    elif module.endswith("norm") and not module.endswith("linear_attn.norm"):
+        yield Written(module, change="one more")
+    elif module.endswith(".in_proj_qkvz"):
+        queries, keys, values, gates = by_kind(arch)
+        yield Written(f"blk.{number}.attn_qkv", rows=queries + keys + values)
+        yield Written(f"blk.{number}.attn_gate", rows=gates)
+
+
+def by_kind(arch: Architecture) -> tuple[tuple[range, ...], ...]:
+    """Rows of `in_proj_qkvz`: for every key head its query, key, values and gates."""
+    assert arch.linear_attention is not None
+    parts = arch.linear_attention
+    share = parts.values // parts.key_heads
+    widths = (parts.key_width, parts.key_width, share, share)
+    starts = [sum(widths[:kind]) for kind in range(len(widths))]
+    return tuple(
+        tuple(range(head * sum(widths) + start, head * sum(widths) + start + width) for head in range(parts.key_heads))
+        for start, width in zip(starts, widths, strict=True)
+    )
+
+
 _ROUTER = "qwen3_next.py: the router and the shared expert's gate are built with quant_config=None"
 
 FAMILY = qwen3_moe.FAMILY.but(
@@ -98,5 +162,12 @@ FAMILY = qwen3_moe.FAMILY.but(
         ),
         "transformers": Support(since=(5, 0), since_known=Known("read", "5.23.0, models/qwen3_next")),
     },
-    llama_cpp=None,
+    llama_cpp=LlamaCpp(
+        "qwen3next",
+        "QWEN3NEXT",
+        keys,
+        scaled=MLPS | {Role.ATTENTION},
+        splitting={ONE_DIGIT: "qwen2"},
+        written=written,
+    ),
 )

@@ -84,6 +84,13 @@ def rope_parameters(config: Config) -> Config:
     return rope
 
 
+def rotary(config: Config, head_dim: int) -> int:
+    """Numbers of a head that the rotary embedding turns: `rotary_dim`, or the stated share."""
+    if config.get("rotary_dim") is not None:
+        return positive(config, "rotary_dim")
+    return int(head_dim * rope_parameters(config).get("partial_rotary_factor", 1.0))
+
+
 def flags(config: Config, key: str, layers: int) -> list[int] | None:
     """A list of 0 and 1 with an entry for each decoder layer, None where it is not stated."""
     value = config.get(key)
