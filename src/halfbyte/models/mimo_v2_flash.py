@@ -139,7 +139,7 @@ def keys(config: Config, arch: Architecture) -> Iterator[Key]:
     yield "sliding_window", attended(config, arch)
     yield "sliding_window_pattern", [layer in arch.sliding for layer in layers]
     yield "rope_freq_base_swa", float(config.get("swa_rope_theta", 10000.0))
-    yield "value_length", arch.value_width
+    yield "value_length", arch.value_width_of(0)
     yield "expert_feed_forward_length", arch.expert_width
     yield "expert_gating_func", "sigmoid"
     yield "rope_dimension_count", rotary
