@@ -116,6 +116,10 @@ def checkpoint_with(folder: Path, name: str, changes: dict[str, Any], more: dict
 
 def write_tokenizer(folder: Path, model_type: str) -> None:
     """tokenizer.json with the 256 bytes, a few merges, the family's splitting rule and its special tokens."""
+    architecture = KNOWN[model_type].llama_cpp
+    if architecture is not None and architecture.vocabulary == "characters":
+        write_characters(folder)
+        return
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
     merges = [["t", "h"], ["th", "e"], ["Ġ", "the"], ["i", "n"]]
@@ -151,6 +155,50 @@ def write_tokenizer(folder: Path, model_type: str) -> None:
         settings |= {"bos_token": specials[0], "eos_token": specials[1], "add_bos_token": True}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False))
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
+
+
+def write_characters(folder: Path) -> None:
+    """tokenizer.json of a BPE of characters, as Gemma 4's: its special tokens, the 256 bytes, characters and merges."""
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|tool_call>", "<tool_call|>", "<|turn>"]
+    merges = [["t", "h"], ["th", "e"], ["\u2581", "the"], ["\n", "\n"], ["i", "n"]]
+    letters = ["\n", "\u2581", *"abcdefghijklmnoprstuvwyTé.,!"]
+    texts = specials + [f"<0x{byte:02X}>" for byte in range(256)] + letters + ["".join(pair) for pair in merges]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    added = [{"id": number, "content": text, "special": True} | flags for number, text in enumerate(specials)]
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": None,
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "vocab": {text: number for number, text in enumerate(texts)},
+            "merges": merges,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "unk_token": "<unk>",
+        },
+    }
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>"}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"unk_token": "<unk>"}))
     (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
 
 

@@ -114,10 +114,16 @@ def latent(name: str) -> dict[str, int]:
     return {key: value for key, value in MLA.items() if key in config} if "kv_lora_rank" in config else {}
 
 
+NOTICED: dict[str, dict[str, Any]] = {"Gemma-4-26B-A4B-text": {"rms_norm_eps": 1.0}}
+"""Norms follow its queries, keys, values and blocks: without this no factor of a whole matrix would be noticed."""
+
+
 def both(name: str, recipe: str | Path, folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities of the NVFP4 export and of the export of its values in float32, in nats."""
-    changes = latent(name)
+    changes = latent(name) | NOTICED.get(name, {})
     source = family_checkpoint(folder / "bf16", name, **changes)
+    if name in NOTICED:
+        source = louder(source, folder / "louder")
     quantize(source, folder / "nvfp4", recipe=str(recipe), input_scale="0.0625", force=True)
     found = []
     for path in (folder / "nvfp4", dequantized(folder / "nvfp4", folder / "values")):
@@ -156,6 +162,7 @@ SCALED = [
         ("Nemotron-3-Super-120B-A12B", role)
         for role in ("routed_expert", "shared_expert", "attention", "linear_attention")
     ),
+    *(("Gemma-4-26B-A4B-text", role) for role in ("routed_expert", "shared_expert", "attention")),
     *((name, "attention") for name in ("gpt-oss-20b-BF16", "Hunyuan-A13B", "ERNIE-4.5-21B-A3B")),
 ]
 
@@ -200,6 +207,18 @@ def test_the_refused_families_would_compute_nonsense(
     assert distance(name, "nvfp4-routed-experts", tmp_path) > 10 * TOLERANCE
 
 
+SHARP_GEMMA4 = {
+    "final_logit_softcapping": 1.0,
+    "rope_parameters": {
+        "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 100.0, "rope_type": "proportional"},
+        "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+    },
+    "sliding_window": 4,
+    "top_k_experts": 4,
+}
+"""Every part changes the logits of a short prompt by more than the tolerance; all experts are visited, for a choice
+between two alike would be another where activations are rounded."""
+
 COMPUTED: dict[str, dict[str, Any]] = {
     "DeepSeek-V3-BF16": {},
     "Kimi-K2-BF16": {},
@@ -213,6 +232,8 @@ COMPUTED: dict[str, dict[str, Any]] = {
     "Nemotron-3-Nano-30B-A3B": {},
     "Nemotron-3-Super-120B-A12B": {},
     "MiMo-V2-Flash-BF16": {"v_head_dim": 32, "swa_v_head_dim": 32},
+    "Gemma-4-26B-A4B-text": SHARP_GEMMA4,
+    "Gemma-4-26B-A4B-text-fused": SHARP_GEMMA4,
 }
 """Small models whose logits are compared with transformers', and changes of their configs."""
 
@@ -240,13 +261,30 @@ ONE_CENTRED = ("Qwen3-Next-80B-A3B", "Qwen3.5-35B-A3B-text")
 """Their norms multiply by one more than their weight: what is drawn is loud enough to notice another base."""
 
 
+NORMS_LOUDER = 10
+"""Times norms and router of a model that normalises what its blocks give: they alone say how much that counts."""
+
+
 def louder(source: Path, folder: Path) -> Path:
     config, tensors = arrays(source)
     with Checkpoint.open(source) as checkpoint:
         roles = roles_of(checkpoint.config)
         mixing = [name for name in tensors if roles.role(name).role in (Role.ATTENTION, Role.LINEAR_ATTENTION)]
     loud = {name: tensors[name] * tensors[name].dtype.type(LOUDER) for name in mixing if not name.endswith("A_log")}
+    if any("post_feedforward_layernorm" in name for name in tensors):
+        norms = [name for name in tensors if any(part in name for part in ("norm", ".router.", "layer_scalar"))]
+        loud |= {name: tensors[name] * tensors[name].dtype.type(NORMS_LOUDER) for name in norms}
     write_checkpoint(folder, config, tensors | loud, tokenizer=False)
+    for path in source.glob("*token*"):
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+def calmer(source: Path, folder: Path) -> Path:
+    """Its queries an eighth as long."""
+    config, tensors = arrays(source)
+    calm = {name: tensors[name] * tensors[name].dtype.type(0.125) for name in tensors if "q_norm" in name}
+    write_checkpoint(folder, config, tensors | calm, tokenizer=False)
     for path in source.glob("*token*"):
         shutil.copy(path, folder / path.name)
     return folder
@@ -267,16 +305,28 @@ def log_probabilities(path: Path, vocabulary: int) -> np.ndarray:
     return np.array([top[token] for token in range(vocabulary)])
 
 
-@pytest.mark.parametrize("name", ["qwen3_5_moe", "qwen3_vl_moe"])
+def test_a_bpe_of_characters_splits_as_the_original(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    source = family_checkpoint(tmp_path / "source", "Gemma-4-26B-A4B-text")
+    export(source, tmp_path / "out.gguf")
+    text = "  the thing in\n\n\nthe ünïcode 한 the\n in,  th<|turn>the <|tool_call>in Z"
+    wanted = tokenizers.Tokenizer.from_file(str(source / "tokenizer.json")).encode(text).ids
+    assert Engine(tmp_path / "out.gguf").tokenize(text) == wanted
+    assert len(set(wanted)) > 15
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_moe", "qwen3_vl_moe", "gemma4"])
 def test_a_text_model_taken_from_beside_its_towers_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from families import test_towers as towers
 
     known = models.FAMILIES[name].llama_cpp
     assert known is not None
-    folders = {0.1: towers.source(name)} | (
-        {SPREADS: towers.quantized(name)} if known.scaled >= {Role.ROUTED_EXPERT} else {}
-    )
+    source, packed = towers.source(name), towers.quantized(name)
+    if name == "gemma4":  # its small model attends so sharply that activations in 16 bits come to a fifth of the spread
+        source, packed = calmer(source, tmp_path / "calmer"), tmp_path / "packed"
+        quantize(source, packed, input_scale="0.0625")
+    folders = {0.1: source} | ({SPREADS: packed} if known.scaled >= {Role.ROUTED_EXPERT} else {})
     for spreads, folder in folders.items():
         export(folder, tmp_path / f"{spreads}.gguf")
         wanted = as_streamed(folder)

@@ -207,6 +207,18 @@ def test_mixtral_needs_its_sentencepiece_model(tmp_path: Path) -> None:
         export(folder, tmp_path / "out.gguf")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("normalizer", None), ("model", {"type": "BPE", "vocab": {}, "merges": []})]
+)
+def test_a_bpe_of_characters_is_known_by_its_spaces_and_bytes(key: str, value: Any, tmp_path: Path) -> None:
+    folder = family_checkpoint(tmp_path / "in", "Gemma-4-26B-A4B-text")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {key: value}))
+    with pytest.raises(UnsupportedError, match="is no BPE of characters"):
+        export(folder, tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
 def test_blocks_with_a_zero_scale_over_codes_are_reported(sound: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(sound, tmp_path / "in"))
     overwrite(folder, f"{EXPERT}.weight_scale", 5, b"\x00")
@@ -239,6 +251,13 @@ def test_an_unreadable_model_card_is_no_obstacle(sound: Path, tmp_path: Path) ->
         ("MiMo-V2-Flash-BF16", {"partial_rotary_factor": 0.334}, "turns 5 numbers of a head, wanted pairs"),
         ("Nemotron-3-Nano-30B-A3B", {"hybrid_override_pattern": "MEM*-"}, "layer 4 is dense"),
         ("Hunyuan-A13B", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope type 'dynamic'"),
+        ("Gemma-4-26B-A4B-text", {"rope_parameters": {"rope_theta": 1e4}}, "tell layers with a window from those"),
+        (
+            "Gemma-4-26B-A4B-text",
+            {"rope_parameters": {"full_attention": {"rope_type": "default"}, "sliding_attention": {}}},
+            "wants rope type 'proportional'",
+        ),
+        ("Gemma-4-26B-A4B-text", {"layer_types": ["full_attention"] * 5}, "has layers with a window"),
     ],
 )
 def test_what_a_graph_cannot_compute_is_refused(name: str, changes: dict[str, Any], says: str, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from halfbyte.export.stacks import Share, shares
 from halfbyte.formats.catalogue import BF16, F16, F32, MXFP4, NVFP4
 from halfbyte.formats.mxfp4 import BLOCKS, SCALES
 from halfbyte.formats.storage import SCALE
+from halfbyte.models import text_config_of
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.llama_cpp import LlamaCpp, Written
 from halfbyte.models.role_map import RoleMap
@@ -98,9 +99,42 @@ class Mapper:
                 stack[role.expert] = entry
             else:
                 ordered.append(entry)
-        for item in ordered:
-            mapping.tensors += self._expert_stack(item) if isinstance(item, dict) else self._single(item)
+        planned = [
+            tensor
+            for item in ordered
+            for tensor in (self._expert_stack(item) if isinstance(item, dict) else self._single(item))
+        ]
+        planned += [
+            Planned(name, GGMLQuantizationType.F32, (len(made),), values=np.array(made, np.float32))
+            for name, made in self.architecture.made(text_config_of(self.checkpoint.config), self.arch)
+        ]
+        mapping.tensors = self._multiplied(planned)
         return mapping
+
+    def _multiplied(self, planned: list[Planned]) -> list[Planned]:
+        """Scales that two tensors of the checkpoint give for the same experts are one: their product, in float32."""
+        found: dict[str, Planned] = {}
+        for tensor in planned:
+            other = found.get(tensor.name)
+            if other is not None and tensor.name.endswith(".scale") and other.shape == tensor.shape:
+                tensor = replace(tensor, pieces=(), values=self._values(other) * self._values(tensor))
+            elif other is not None:
+                raise CheckpointError(f"two tensors of the checkpoint are {tensor.name} in llama.cpp")
+            found[tensor.name] = tensor
+        return list(found.values())
+
+    def _values(self, tensor: Planned) -> npt.NDArray[np.float32]:
+        """A vector in float32, as it will be written."""
+        if tensor.values is not None:
+            return tensor.values
+        made = []
+        for piece in tensor.pieces:
+            inputs = [np.empty(source.bytes, np.uint8) for source in piece.sources]
+            for source, data in zip(piece.sources, inputs, strict=True):
+                self.checkpoint.read_into(source, data.data)
+            made.append(np.empty(piece.transform.output_bytes, np.uint8))
+            piece.transform.forward(inputs, made[-1])
+        return np.concatenate(made).view(np.float32)
 
     def _dropped(self, role: TensorRole) -> bool:
         return role.part in CACHE_SCALES or role.role is Role.TOWER or (role.mtp and not self.architecture.mtp)
@@ -137,13 +171,10 @@ class Mapper:
         if own:
             return own
         if role.role is Role.ROUTED_EXPERT:
-            return [Written(self._experts_key(role.layer, role.projection), f".{part}")]
+            return [Written(_experts_key(role), f".{part}")]
         if part == "e_score_correction_bias":
             return [Written(f"model.layers.{role.layer}.mlp.gate.e_score_correction", ".bias")]
         return [Written(module, f".{part}")]
-
-    def _experts_key(self, layer: int | None, projection: str | None) -> str:
-        return f"model.layers.{layer}.mlp.experts.{projection}"
 
     def _lookup(self, key: str, role: TensorRole) -> str:
         name = key if key.startswith("blk.") else self._names.get_name(key)
@@ -239,8 +270,7 @@ class Mapper:
                     f"{entry.name}: {entry.format} {list(entry.shape)}, but {first.name} is {first.format} "
                     f"{list(first.shape)}; the experts of a layer are one tensor in GGUF"
                 )
-        key, shape = self._experts_key(first.role.layer, first.role.projection), (len(entries), *first.shape)
-        name = self._lookup(key, first.role) + ".weight"
+        name, shape = _experts_key(first.role) + ".weight", (len(entries), *first.shape)
         if self._rounds(first):
             yield self._rounded(name, entries, shape)
         elif first.format == NVFP4:
@@ -254,7 +284,7 @@ class Mapper:
     def _fused_stack(self, entry: Entry) -> Iterator[Planned]:
         """Every projection of a stack of all experts, in 16 or 32 bits, NVFP4 or MXFP4."""
         for share in shares(entry, self.roles, self.architecture.interleaved):
-            name = self._lookup(self._experts_key(entry.role.layer, share.projection), entry.role) + ".weight"
+            name = _experts_key(entry.role, share.projection) + ".weight"
             if entry.format == MXFP4:
                 made = [
                     pieces.mxfp4_rows(one.tensors[BLOCKS], one.tensors[SCALES], share.outputs) for one in share.experts
@@ -308,6 +338,11 @@ class Mapper:
             if values is not None and (values != 1).any():
                 stem = name.removesuffix(".weight")
                 yield Planned(stem + suffix, GGMLQuantizationType.F32, values.shape, values=values)
+
+
+def _experts_key(role: TensorRole, projection: str | None = None) -> str:
+    """The stack of a layer's experts: llama.cpp's own name, which gguf has not for every architecture that takes it."""
+    return f"blk.{role.layer}.ffn_{(projection or role.projection or '').removesuffix('_proj')}_exps"
 
 
 def _with_mtp_there(arch: Architecture, entries: Iterable[Entry]) -> Architecture:

@@ -16,6 +16,7 @@ from halfbyte.checkpoint.json_file import read_json
 from halfbyte.data.byte_letters import BYTE
 from halfbyte.disk import is_missing
 from halfbyte.errors import CheckpointError, UnsupportedError, said
+from halfbyte.export.characters import add_characters
 from halfbyte.export.sentencepiece import add_sentencepiece
 from halfbyte.export.tiktoken import add_tiktoken
 from halfbyte.models.llama_cpp import LlamaCpp
@@ -41,6 +42,11 @@ def add_tokenizer(writer: GGUFWriter, folder: Path, architecture: LlamaCpp, voca
     if is_missing(folder / "tokenizer.json"):
         raise CheckpointError(f"{folder / 'tokenizer.json'}: missing", hint=MISSING_HINT)
     tokenizer = read_json(folder / "tokenizer.json")
+    if architecture.vocabulary == "characters":
+        add_characters(writer, tokenizer, architecture, vocab_size)
+        SpecialVocab(folder, load_merges=True).add_to_gguf(writer, quiet=True)
+        writer.add_add_bos_token(True)
+        return
     settings = {} if is_missing(folder / "tokenizer_config.json") else read_json(folder / "tokenizer_config.json")
     tokens, types = token_list(tokenizer, settings, vocab_size)
     writer.add_tokenizer_model("gpt2")

@@ -12,7 +12,8 @@ card of kunhunjon's NVFP4, which does not).
 
 Sources: config.json of gemma-4-26B-A4B-it as public loaders and their tests quote it; transformers 5.23
 `models/gemma4`; the report of the headers at revision 4d7ae49 (1,013 tensors); vLLM at 001cabc and 01bae21, gemma4.py
-and gemma4_mm.py; SGLang at 03826cd and 038b25e, gemma4_causal.py and gemma4_mm.py.
+and gemma4_mm.py; SGLang at 03826cd and 038b25e, gemma4_causal.py and gemma4_mm.py; for llama.cpp its
+conversion/gemma.py at 061b8c5 and src/models/gemma4.cpp at 9af0434.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from halfbyte.models import blocks, reading
 from halfbyte.models.architecture import Architecture
 from halfbyte.models.config_values import Config, natural, positive
 from halfbyte.models.family import Described, Family, Known, Support, Wrapping
+from halfbyte.models.llama_cpp import Key, LlamaCpp, Written
 from halfbyte.models.roles import Role
 
 WINDOW, GLOBAL_HEAD = 512, 512
@@ -138,6 +140,75 @@ def vision_bytes(config: Config, text_hidden: int) -> int:
     return 2 * (positive(vision, "num_hidden_layers") * each + patches + scales + hidden * text_hidden)
 
 
+ROPE: Config = {
+    "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+"""transformers `Gemma4TextConfig`, where `rope_parameters` is left out."""
+NOT_TURNED = 1e30
+"""What the angle of a pair is divided by that layers without a window leave as it is."""
+
+
+def rotations(config: Config) -> tuple[Config, Config]:
+    """Of layers without a window, and with one. Raises UnsupportedError for others than Gemma 4's."""
+    stated = config.get("rope_parameters") or ROPE
+    far, near = (stated.get(kind) for kind in ROPE)
+    if not isinstance(far, dict) or not isinstance(near, dict):
+        raise UnsupportedError("config.json: rope_parameters does not tell layers with a window from those without")
+    if far.get("rope_type") != "proportional" or far.get("factor", 1.0) != 1.0:
+        raise UnsupportedError("config.json: rope_parameters: llama.cpp's gemma4 wants rope type 'proportional'")
+    if near.get("rope_type", "default") != "default" or near.get("partial_rotary_factor", 1.0) != 1.0:
+        raise UnsupportedError("config.json: rope_parameters: layers with a window have more than a rope_theta")
+    return far, near
+
+
+def usual(config: Config) -> Config:
+    """The rotary embedding of layers without a window where others have their only one."""
+    far, near = rotations(config)
+    bases = {
+        "rope_parameters": {"rope_theta": far.get("rope_theta", 1e6)},
+        "swa_rope_theta": near.get("rope_theta", 1e4),
+    }
+    return {**config, **bases}
+
+
+def keys(config: Config, arch: Architecture) -> Iterator[Key]:
+    if not arch.sliding:
+        raise UnsupportedError("config.json: layer_types: llama.cpp's gemma4 has layers with a window")
+    layers = range(arch.layers)
+    yield "head_count_kv", [arch.kv_heads_of(layer) for layer in layers]
+    yield "sliding_window", arch.window
+    yield "sliding_window_pattern", [layer in arch.sliding for layer in layers]
+    for width, key in ((arch.head_dim, ""), (arch.sliding_head_dim, "_swa")):
+        yield f"key_length{key}", width
+        yield f"value_length{key}", width
+        yield f"rope_dimension_count{key}", width
+    yield "rope_freq_base_swa", float(config["swa_rope_theta"])
+    yield "shared_kv_layers", 0
+    yield "embedding_length_per_layer_input", 0
+    yield "expert_feed_forward_length", arch.expert_width
+    if config.get("final_logit_softcapping") is not None:
+        yield "final_logit_softcapping", float(config["final_logit_softcapping"])
+
+
+def made(config: Config, arch: Architecture) -> Iterator[tuple[str, list[float]]]:
+    """Which pairs of a head layers without a window turn: the first share of them."""
+    far, _ = rotations(config)
+    pairs = arch.head_dim // 2
+    turned = int(far.get("partial_rotary_factor", 1.0) * arch.head_dim // 2)
+    yield "rope_freqs.weight", [1.0] * turned + [NOT_TURNED] * (pairs - turned)
+
+
+def written(_: Architecture, name: str, number: int | None) -> Iterator[Written]:
+    """A score of an expert is a scale of what it gives, which is where its NVFP4 scale is too."""
+    if name.endswith(".layer_scalar"):
+        yield Written(f"blk.{number}.layer_output_scale")
+    elif name.endswith(".router.scale"):
+        yield Written(f"blk.{number}.ffn_gate_inp", ".scale")
+    elif name.endswith(".router.per_expert_scale"):
+        yield Written(f"blk.{number}.ffn_down_exps", ".scale")
+
+
 FAMILY = Family(
     model_type="gemma4",
     aliases=("gemma4_text",),
@@ -170,4 +241,26 @@ FAMILY = Family(
     ),
     vision_bytes=vision_bytes,
     experts_in="moe",
+    llama_cpp=LlamaCpp(
+        "gemma4",
+        "GEMMA4",
+        keys,
+        scaled=frozenset({Role.ROUTED_EXPERT, Role.SHARED_EXPERT, Role.ATTENTION}),
+        vocabulary="characters",
+        written=written,
+        usual=usual,
+        beside_towers=True,
+        made=made,
+        shown=frozenset(
+            {
+                "<|channel>",
+                "<channel|>",
+                "<|tool_call>",
+                "<tool_call|>",
+                "<|tool_response>",
+                "<tool_response|>",
+                '<|"|>',
+            }
+        ),
+    ),
 )

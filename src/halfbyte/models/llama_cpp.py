@@ -49,6 +49,11 @@ def as_it_is(_: Architecture, __: str, ___: int | None) -> Iterator[Written]:
     return iter(())
 
 
+def nothing_more(_: Config, __: Architecture) -> Iterator[tuple[str, list[float]]]:
+    """No tensor is made of config.json."""
+    return iter(())
+
+
 @dataclass(frozen=True)
 class LlamaCpp:
     """One model family in llama.cpp.
@@ -58,12 +63,14 @@ class LlamaCpp:
     in which they are written; raises UnsupportedError for what the architecture cannot express. mtp: whether
     multi-token-prediction layers are loaded; where they are not, their tensors are left out. scaled: roles that may be
     NVFP4. rope_pairs: rows of q_proj and k_proj are stored with rotary pairs side by side. vocabulary: "gpt2"
-    (byte-level BPE), "tiktoken" (the same from `tiktoken.model`) or "llama" (SentencePiece). splitting: the regular
+    (byte-level BPE), "tiktoken" (the same from `tiktoken.model`), "llama" (SentencePiece) or "characters" (a
+    BPE of those, which llama.cpp calls by the architecture's name). splitting: the regular
     expressions of its tokenizer -> llama.cpp's name of the rule (llama-vocab.cpp). specials: tokens whose use
     tokenizer_config.json does not state. written: what a tensor becomes, by its name in the text model alone and its
     layer; nothing for one that stays as it is under gguf's name. usual: its config.json in the keys that most have.
     beside_towers: the converter takes the text model out of a checkpoint with other towers. interleaved: outputs of a
-    stack `gate_up_proj` are gate and up in turn.
+    stack `gate_up_proj` are gate and up in turn. made: float32 vectors that the converter makes of config.json, by
+    name. shown: special tokens that llama.cpp writes out all the same, for its parser of answers to read.
     """
 
     name: str
@@ -79,6 +86,8 @@ class LlamaCpp:
     usual: Callable[[Config], Config] = dict
     beside_towers: bool = False
     interleaved: bool = False
+    made: Callable[[Config, Architecture], Iterator[tuple[str, list[float]]]] = nothing_more
+    shown: frozenset[str] = frozenset()
 
 
 def need(config: Config, key: str) -> Any:
