@@ -9,13 +9,16 @@ import xllamacpp
 
 
 class Engine:
-    """One loaded GGUF."""
+    """One loaded GGUF. exact: keys and values are kept in float32, and attention is summed in it."""
 
-    def __init__(self, path: Path, context: int = 1024) -> None:
+    def __init__(self, path: Path, context: int = 1024, exact: bool = False) -> None:
         settings = xllamacpp.CommonParams()
         settings.model.path = str(path)
         settings.n_gpu_layers, settings.n_ctx, settings.n_parallel = 0, context, 1
         settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+        if exact:
+            settings.flash_attn_type = type(settings.flash_attn_type)(0)
+            settings.cache_type_k = settings.cache_type_v = type(settings.cache_type_k)(0)
         settings.verbosity, settings.port, settings.warmup, settings.ui = 0, 0, False, False
         self._server = xllamacpp.Server(settings)
 

@@ -114,4 +114,5 @@ FAMILY = Family(
         "transformers": Support(since=(5, 23), since_known=Known("read", "5.23.0, models/longcat_flash")),
     },
     idle_weights=True,
+    unwritten="the llama.cpp that exports are held against (xllamacpp 2026.10.11549) has no architecture of it",
 )
