@@ -441,6 +441,30 @@ def test_export_takes_the_text_model_out_or_says_why_not(name: str, tmp_path: Pa
     assert not scaled or run("verify", quantized(name), tmp_path / "b.gguf")["ok"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"floor_scale": 4096}, "floor_scale is 4096, llama.cpp takes 8192"),
+        ({"attn_scale": 0.2}, "attn_scale is 0.2"),
+        ({"attn_temperature_tuning": False}, "attn_temperature_tuning is off"),
+        ({"no_rope_layers": [1, 1, 0, 1]}, "leaves positions out of every 4th layer"),
+        ({"no_rope_layer_interval": 2}, "leaves positions out of every 4th layer"),
+        ({"layer_types": ["full_attention"] * 4}, "every 4th layer attends to all"),
+        ({"use_qk_norm": False}, "normalises queries and keys of all but 128 experts"),
+        ({"num_local_experts": 128}, "normalises queries and keys of all but 128 experts"),
+    ],
+)
+def test_llama4_is_exported_as_llamacpp_has_it_only(changes: dict[str, Any], says: str) -> None:
+    known = FAMILIES["llama4"].llama_cpp
+    assert known is not None
+    text = LLAMA4 | {"attention_chunk_size": 8192, "floor_scale": 8192}
+    config = {"model_type": "llama4", "text_config": text}
+    assert dict(known.keys(text, architecture_of(config)))["interleave_moe_layer_step"] == 2
+    config["text_config"] = text | changes
+    with pytest.raises(UnsupportedError, match=says):
+        list(known.keys(text | changes, architecture_of(config)))
+
+
 def test_a_text_model_by_itself_gives_the_same_file(tmp_path: Path) -> None:
     """Kimi K2.5's is Kimi K2: every tensor, and every hyperparameter."""
     found = []
