@@ -342,6 +342,26 @@ def test_a_text_model_taken_from_beside_its_towers_computes_what_transformers_do
         )
 
 
+def test_the_scale_of_an_expert_stays_where_its_nvfp4_is_decoded(tmp_path: Path) -> None:
+    """Gemma 4's scores of experts are in one tensor with NVFP4's scales, and alone where those are multiplied in."""
+    pytest.importorskip("torch")
+    source = louder(family_checkpoint(tmp_path / "quiet", "Gemma-4-26B-A4B-text", **SHARP_GEMMA4), tmp_path / "source")
+    quantize(source, tmp_path / "nvfp4", input_scale="0.0625")
+    wanted, scales = as_streamed(tmp_path / "nvfp4"), []
+    for kind in (None, "bf16"):
+        out = tmp_path / f"{kind}.gguf"
+        export(tmp_path / "nvfp4", out, type=kind)
+        assert verify_gguf(tmp_path / "nvfp4", out).problems == []
+        scales += [one.data.copy() for one in GGUFReader(out).tensors if one.name == "blk.0.ffn_down_exps.scale"]
+    assert np.abs(log_probabilities(out, len(wanted)) - wanted).max() < 0.1 * wanted.std()
+    with Checkpoint.open(tmp_path / "nvfp4") as checkpoint:
+        names = [f"model.layers.0.experts.{expert}.down_proj.weight_scale_2" for expert in range(4)]
+        first = [np.empty(1, np.float32) for _ in names]
+        for name, value in zip(names, first, strict=True):
+            checkpoint.read_into(checkpoint.tensors[name], value.view(np.uint8).data)
+    assert np.array_equal(scales[0], scales[1] * np.concatenate(first))
+
+
 def test_stacks_in_mxfp4_are_the_same_codes_and_compute_what_they_say(tmp_path: Path) -> None:
     """gpt-oss as published, against transformers' decoding of it; stacks in NVFP4 run as a lossy file."""
     pytest.importorskip("torch")
