@@ -129,7 +129,7 @@ def families() -> Iterator[str]:
             file = f"`{support.file}.py`" if support.file else ""
             yield f"| `{name}` | {engine} | {since} | {file} | {router}{where} |"
     yield (
-        "\nRun on an H100: vLLM 0.26 with fifteen families (nemotron_h on an H200), SGLang 0.5.15.post1 with six: "
+        "\nRun on an H100: vLLM 0.26 with eighteen families (four on an H200), SGLang 0.5.15.post1 with six: "
         "[engines](engines.md).\n"
     )
     yield from ["| not read | why |", "|---|---|"]

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 from families.published import MINIMAX_M3_CONFIG
+from families.test_llama4 import SCOUT, VISION
 from small import small_tensors, write_checkpoint
 
 from halfbyte.engines.faults import Loaded, faults_met
 from halfbyte.engines.sglang_faults import FAULTS as SGLANG
+from halfbyte.engines.vllm_faults import FAULTS as VLLM
 from halfbyte.gate.judge import gate
 from halfbyte.models import architecture_of, family_of
 from halfbyte.quantize.pipeline import quantize
@@ -120,3 +122,18 @@ def test_half_floats_divide_a_shared_expert_in_vllm(tmp_path: Path) -> None:
         assert severities(folder, "vllm@0.26", "h100x8", "float16") == ["deny"], name
     usual = made(tmp_path / "usual", "Nemotron-3-Nano-30B-A3B")
     assert severities(usual, "vllm@0.26", "h100x8", "float16") == []
+
+
+def test_scores_that_vllm_applies_twice_to_llama4() -> None:
+    """Its loading is right to the byte (run on an H200); CUTLASS on Blackwell by its pull request 43694."""
+    config = {"model_type": "llama4", "text_config": SCOUT, "vision_config": VISION}
+    family, arch = family_of(config)[0], architecture_of(config)
+
+    def met(gpu: str | None, version: tuple[int, ...], packed: bool = True) -> list[tuple[str, bool]]:
+        loaded = Loaded(family, arch, "NVFP4" if packed else None, packed_experts=packed)
+        return [(one.fault.name, one.certain) for one in faults_met("vllm", VLLM, loaded, gpu, version)]
+
+    assert met("sm90", (0, 26)) == [("scores-twice", True)]
+    assert met("sm90", (0, 33)) == [("scores-twice", False)]
+    assert met("sm100", (0, 26)) == [("scores-twice-cutlass", True)]
+    assert met("sm90", (0, 26), packed=False) == []

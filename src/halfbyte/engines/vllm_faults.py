@@ -1,6 +1,6 @@
 """vLLM's faults with NVFP4 checkpoints. Run: 0.26.0 on one H100 (docs/engines.md 12), but where it says read."""
 
-from halfbyte.engines.faults import Fault
+from halfbyte.engines.faults import HOPPER, Fault
 from halfbyte.formats.modelopt import MIXED
 from halfbyte.models.family import Known
 
@@ -47,6 +47,28 @@ FAULTS = (
         shows=lambda loaded, file: loaded.packed_experts and loaded.family.support("vllm").stacks is False,
         seen=RUN,
         known=Known("read", "vLLM at a6b6cfa, gpt_oss.py, _load_weights_other; its issue 46641 and pull request 46645"),
+    ),
+    Fault(
+        name="scores-twice",
+        what="Marlin multiplies an expert's input by the router's score, which was done before it: wrong answers, and "
+        "nothing in the log",
+        helps="llama.cpp",
+        shows=lambda loaded, file: loaded.packed_experts and loaded.family.scores_first,
+        kernels=HOPPER,
+        seen=RUN,
+        known=Known(
+            "run", "vLLM 0.26.0 on one H200: llama4, top-1 74 %, and 100 % with one line of marlin_moe.py changed"
+        ),
+    ),
+    Fault(
+        name="scores-twice-cutlass",
+        what="its CUTLASS kernels multiply by the router's score once more: wrong answers, and nothing in the log",
+        helps="another --moe-backend",
+        shows=lambda loaded, file: loaded.packed_experts and loaded.family.scores_first,
+        kernels=frozenset(("sm100", "sm120")),
+        seen=RUN,
+        known=Known("read", "vLLM's pull request 43694, open"),
+        fatal=False,
     ),
     Fault(
         name="draft-experts",

@@ -224,7 +224,9 @@ FAMILY = Family(
             reasoning_parser="gemma4",
             tool_parser="gemma4",
             asks_router=False,
-            router_known=Known("read", "vLLM at 001cabc, gemma4.py: GateLinear without a quantization config"),
+            router_known=Known(
+                "run", "vLLM 0.26.0 on one H200; 001cabc read, gemma4.py: GateLinear without a quantization config"
+            ),
         ),
         "sglang": Support(
             file="gemma4_mm",

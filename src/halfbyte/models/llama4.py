@@ -160,10 +160,10 @@ FAMILY = Family(
         "vllm": Support(
             file="llama4",
             asks_router=False,
-            router_known=Known("read", "vLLM at 0121c95, llama4.py: quant_config=None"),
+            router_known=Known("run", "vLLM 0.26.0 on one H200; 0121c95 read, llama4.py: quant_config=None"),
             stacks=True,
             stacks_known=Known(
-                "read", "vLLM's llama4.py and mllama4.py from its pull request 21499 on, which ran NVIDIA's Scout-FP4"
+                "run", "vLLM 0.26.0 on one H200, where Marlin then applies scores twice; from its pull request 21499 on"
             ),
         ),
         "sglang": Support(

@@ -104,7 +104,9 @@ FAMILY = Family(
         "vllm": Support(
             file="longcat_flash",
             asks_router=False,
-            router_known=Known("read", "vLLM at 055e47c, longcat_flash.py: the classifier has quant_config=None"),
+            router_known=Known(
+                "run", "vLLM 0.26.0 on one H200; 055e47c read, longcat_flash.py: the classifier has quant_config=None"
+            ),
         ),
         "sglang": Support(
             file="longcat_flash",
