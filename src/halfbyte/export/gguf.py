@@ -25,6 +25,7 @@ from halfbyte.export.stream import Step, sound_steps, steps, stream
 from halfbyte.export.unfinished import Unfinished
 from halfbyte.models import roles_of
 from halfbyte.models.llama_cpp import LlamaCpp
+from halfbyte.process import cores
 from halfbyte.progress import Progress, Silent
 
 FORMAT = 2
@@ -80,7 +81,7 @@ def export(
     """
     options = options or ExportOptions(**given)
     started, out, progress = time.monotonic(), Path(out), progress or Silent()
-    workers = workers or min(8, (os.cpu_count() or 1) + 2)  # they mostly wait for the disk
+    workers = workers or min(8, cores() + 2)  # they mostly wait for the disk
     lossy = lossy_type(options.type)
     _check_destination(out)
     with Checkpoint.open(path, options.follow_links) as checkpoint:

@@ -29,6 +29,7 @@ from halfbyte.export.pieces import Piece
 from halfbyte.export.rearranged import Rearranged
 from halfbyte.export.stream import read_piece
 from halfbyte.export.transforms import Bytes, Transform
+from halfbyte.process import cores
 from halfbyte.progress import Progress, Silent
 
 PROBLEMS_SHOWN = 20
@@ -231,7 +232,7 @@ def _content_problems(
         return None
 
     try:
-        with ThreadPoolExecutor(min(4, (os.cpu_count() or 1) + 1), "verify") as pool:
+        with ThreadPoolExecutor(min(4, cores() + 1), "verify") as pool:
             yield from (problem for problem in pool.map(check_tensor, tensors) if problem)
     finally:
         reader.close()
