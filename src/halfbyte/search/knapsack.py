@@ -29,6 +29,12 @@ class Choice:
         return [i for i in range(self.taken.bit_length()) if self.taken >> i & 1]
 
 
+def choice_of(items: Sequence[Item], taken: Sequence[bool]) -> Choice:
+    """The choice of some items; taken: one truth for each."""
+    own = [i for i, one in enumerate(taken) if one]
+    return Choice(sum(items[i].saved for i in own), sum(items[i].damage for i in own), _bits(own))
+
+
 def front(items: Sequence[Item]) -> list[Choice]:
     """All choices of which none saves at least as much for at most the damage; by bytes saved, from none to most."""
     states = [Choice(0, 0.0, 0)]
