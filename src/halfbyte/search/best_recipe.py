@@ -46,7 +46,7 @@ USUAL: dict[str, tuple[Role, ...]] = {
     "everything": tuple(Role),
 }
 """What the choice is held against; everything that engines load, that is. The first is the published recipe."""
-NEIGHBOURS = 12
+NEIGHBOURS = 32
 """Measured beside the trade of least summed damage: sums overstate, and not all alike."""
 CHOSEN = "chosen"
 BESIDE_PUBLISHED = "found, no larger than all experts"
