@@ -4,8 +4,8 @@
 
 Both choose between NVFP4 weights (max rule) and 16 bits, for the same linears, by the same windows of held-out text.
 ModelOpt scores by gradients (its default) and by KL, decides over fused linears and over a layer's routed experts at
-once, and is given effective bits. Ours is then the front's point of no more bytes, or the one of its neighbours that is
-measured to damage less, as `search` does. Both are measured by Halfbyte's streamed KL over the same windows. ModelOpt
+once, and is given effective bits. Ours is then the front's point of no more bytes, or what its neighbours lead to, as
+`search` does. Both are measured by Halfbyte's streamed KL over the same windows. ModelOpt
 runs in an environment of its own (`make .venv-peers/ready`).
 """
 
@@ -14,7 +14,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ from halfbyte.models.roles import Role, TensorRole
 from halfbyte.progress import Silent
 from halfbyte.quantize.linears import Linear, split
 from halfbyte.search.best_recipe import NEIGHBOURS
+from halfbyte.search.descent import Neighbours, descend
 from halfbyte.search.groups import Group, groups_of
-from halfbyte.search.knapsack import Item, cheapest, front, near
+from halfbyte.search.knapsack import Choice, Item, cheapest, front, near
 from halfbyte.search.measured import Measured
 from halfbyte.search.options import SearchOptions
 
@@ -69,19 +70,20 @@ def main() -> None:
             items = [Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, costs, strict=True)]
             choices = front(items)
             rows: list[dict[str, Any]] = []
-            wanted: list[list[Group]] = []
+            starts: list[tuple[Choice, Neighbours]] = []
             for method in asked.methods:
-                for bits, parts in zip(asked.bits, theirs[method], strict=True):
-                    point = cheapest(choices, _saved(parts)) or choices[-1]
-                    tried = [point, *near(items, point, point.saved, NEIGHBOURS)]
-                    wanted += [parts, *([groups[i] for i in one.items()] for one in tried)]
-                    row = {"method": method, "bits": bits, "peer_mb": (source.bytes - _saved(parts)) / 1e6}
-                    rows.append(row | {"own_mb": [(source.bytes - one.saved) / 1e6 for one in tried]})
-            damages = iter(measured.whole(wanted, NVFP4))
-    for row in rows:
-        row["peer_kl"], own = next(damages), [next(damages) for _ in row["own_mb"]]
-        least = min(range(len(own)), key=own.__getitem__)
-        row |= {"own_kl": own[least], "own_mb": row["own_mb"][least], "own_summed_kl": own[0]}
+                for bits, chosen in zip(asked.bits, theirs[method], strict=True):
+                    starts.append((cheapest(choices, _saved(chosen)) or choices[-1], _beside(items, _saved(chosen))))
+                    rows.append({"method": method, "bits": bits, "peer_mb": (source.bytes - _saved(chosen)) / 1e6})
+
+            def measure(some: Sequence[Choice]) -> list[float]:
+                return measured.whole([[groups[i] for i in one.items()] for one in some], NVFP4)
+
+            own, known = descend(starts, measure)
+            damages = measured.whole([chosen for method in asked.methods for chosen in theirs[method]], NVFP4)
+    for row, (start, _), best, damage in zip(rows, starts, own, damages, strict=True):
+        row |= {"peer_kl": damage, "own_summed_kl": known[start.taken], "own_kl": known[best.taken]}
+        row["own_mb"] = (source.bytes - best.saved) / 1e6
     cells = [
         [
             row["method"],
@@ -151,6 +153,10 @@ def _parts(roles: RoleMap, linears: list[Linear], modules: Iterable[str]) -> lis
         parameters, before = sum(a * b for a, b in shapes), sum(one.bytes for one in mine)
         found.append(Group(role, layer, parameters, before, after, only=tuple(sorted(only))))
     return found
+
+
+def _beside(items: Sequence[Item], saved: int) -> Neighbours:
+    return lambda now: near(items, now, saved, NEIGHBOURS)
 
 
 def _saved(groups: Iterable[Group]) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from halfbyte.search.knapsack import Item, cheapest, front, near
+from halfbyte.search.knapsack import LARGE, Item, cheapest, front, near
 
 ITEMS = st.lists(st.builds(Item, st.integers(1, 12), st.integers(0, 20).map(float)), max_size=9)
 
@@ -60,6 +60,18 @@ def test_neighbours_are_other_choices_that_save_as_much(items: list[Item], saved
         assert choice.saved == sum(items[i].saved for i in choice.items()) >= saved
         assert choice.damage == pytest.approx(sum(items[i].damage for i in choice.items()))
         assert choice.damage >= best.damage - 1e-9
-        assert (choice.taken & ~best.taken).bit_count() <= 2
-        assert (best.taken & ~choice.taken).bit_count() <= 2
+        most = max(item.saved for item in items)
+        large = sum(1 << i for i, item in enumerate(items) if item.saved * LARGE >= most)
+        assert (choice.taken & ~best.taken & large).bit_count() <= 2
+        assert (best.taken & ~choice.taken & large).bit_count() <= 2
     assert found == sorted(found, key=lambda choice: (choice.damage, choice.taken))
+
+
+def test_many_small_ones_may_make_up_for_a_large_one() -> None:
+    """Three large items damage least by the sum; two and four small ones are next to them."""
+    items = [Item(8, 0.1), Item(8, 0.1), Item(8, 0.1), *(Item(1, 0.05) for _ in range(4))]
+    best = cheapest(front(items), 20)
+    assert best is not None
+    assert best.items() == [0, 1, 2]
+    found = near(items, best, 20, 6)
+    assert any(choice.taken >> 3 == 0b1111 and choice.saved == 20 for choice in found)

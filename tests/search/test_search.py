@@ -56,8 +56,10 @@ def smallest(source: Path) -> int:
 def test_groups_are_what_engines_load(source: Path) -> None:
     with Checkpoint.open(source) as checkpoint:
         labels = [group.label for group in groups_of(checkpoint, nvfp4.FORMAT)]
-    mlps = [f"{role} {layer}" for layer in (3, 4) for role in ("routed_expert", "shared_expert")]
-    assert labels == [*(f"dense_mlp {layer}" for layer in range(3)), *mlps]
+    halves = ("gate_proj up_proj", "down_proj")
+    dense = [f"dense_mlp {layer} {half}" for layer in range(3) for half in halves]
+    mlps = [[f"routed_expert {layer}", *(f"shared_expert {layer} {half}" for half in halves)] for layer in (3, 4)]
+    assert labels == [*dense, *mlps[0], *mlps[1]]
 
 
 def test_attention_is_a_choice_where_engines_take_it(tmp_path: Path) -> None:
@@ -72,8 +74,9 @@ def test_damage_is_that_of_a_checkpoint(
 ) -> None:
     """Rounded as it streams by or in a copy, a group gives the KL of the checkpoint that `quantize` writes."""
     group = next(row for row in found[0]["groups"] if row["role"] == role)
-    others = [row["layer"] for row in found[0]["groups"] if row["role"] == role and row["layer"] != group["layer"]]
-    document = {"version": 1, "name": "one", "roles": {role: "nvfp4"}}
+    others = sorted({row["layer"] for row in found[0]["groups"] if row["role"] == role} - {group["layer"]})
+    chosen = dict.fromkeys(group["only"], "nvfp4") or "nvfp4"
+    document = {"version": 1, "name": "one", "roles": {role: chosen}}
     document["layers"] = {"overrides": [{"layers": others, "roles": {role: "keep"}}]}
     quantize(source, tmp_path / "one", recipe=Recipe.model_validate(document))
     real = compare(source, tmp_path / "one", data=[str(data(tmp_path, (60, 40)))]).as_json()
@@ -97,7 +100,7 @@ def test_recipe_fits_the_budget_and_quantizes_the_choice(
 
 def test_front_and_usual_recipes(found: tuple[dict[str, Any], Path]) -> None:
     result = found[0]
-    kls = {f"{row['role']} {row['layer']}": row["kl"] for row in result["groups"]}
+    kls = {" ".join([row["role"], str(row["layer"]), *row["only"]]): row["kl"] for row in result["groups"]}
     for row in (*result["front"], result["chosen"]):
         if isinstance(row["groups"], list):
             assert row["predicted_kl"] == pytest.approx(sum(kls[label] for label in row["groups"]))

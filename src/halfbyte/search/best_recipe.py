@@ -3,7 +3,7 @@
 1. each group alone is rounded and its damage measured, all in one pass over the weights (`measured`, `damage`)
 2. all undominated trades of size against the sum of damages are found exactly (`knapsack`)
 3. the trade that fits the budget, its neighbours, the usual recipes and some points of the front are measured whole, in
-   a second pass; of the first, the one that damages least is written as a recipe
+   a second pass; while a neighbour damages less, its neighbours in another (`descent`); the best is written as a recipe
 """
 
 import os
@@ -31,8 +31,9 @@ from halfbyte.plan.target import resolve
 from halfbyte.progress import Progress, Silent
 from halfbyte.quantize.job import plan_job
 from halfbyte.quantize.options import QuantizeOptions
+from halfbyte.search.descent import descend
 from halfbyte.search.groups import Group, groups_of, recipe_of
-from halfbyte.search.knapsack import Choice, Item, cheapest, front, near
+from halfbyte.search.knapsack import Choice, Item, cheapest, choice_of, front, near
 from halfbyte.search.machine import fitting
 from halfbyte.search.measured import Measured
 from halfbyte.search.offered import formats_beside, why_not
@@ -45,8 +46,9 @@ USUAL: dict[str, tuple[Role, ...]] = {
     "everything": tuple(Role),
 }
 """What the choice is held against; everything that engines load, that is. The first is the published recipe."""
-NEIGHBOURS = 12
+NEIGHBOURS = 32
 """Measured beside the trade of least summed damage: sums overstate, and not all alike."""
+CHOSEN = "chosen"
 BESIDE_PUBLISHED = "found, no larger than all experts"
 
 
@@ -101,35 +103,36 @@ def search(
             items = [Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, damages, strict=True)]
             choices = front(items)
             best, plan = _best(source, groups, choices, options)
-            tried = [best, *_neighbours(source, groups, items, best, options)]
-            wanted = {name: [group for group in groups if group.role in roles] for name, roles in USUAL.items()}
-            saved = sum(group.bytes_before - group.bytes_after for group in wanted[PUBLISHED])
-            beside = cheapest(choices, saved) or choices[-1]
-            wanted[BESIDE_PUBLISHED] = [groups[i] for i in beside.items()]
+            wanted = {name: choice_of(items, [g.role in roles for g in groups]) for name, roles in USUAL.items()}
+            beside = cheapest(choices, wanted[PUBLISHED].saved) or choices[-1]
             points = _spread(choices, options.verify)
-            whole = [*tried, *(choices[point] for point in points)]
-            measures = [*([groups[i] for i in choice.items()] for choice in whole), *wanted.values()]
-            kls = measured.whole(measures, NVFP4)
-            least = min(range(len(tried)), key=kls.__getitem__)
-            wanted["chosen"] = measures[least]
+            (wanted[CHOSEN], wanted[BESIDE_PUBLISHED]), kl_of = descend(
+                [
+                    (best, lambda now: _fitting(source, groups, near(items, now, best.saved, NEIGHBOURS), options)),
+                    (beside, lambda now: near(items, now, wanted[PUBLISHED].saved, NEIGHBOURS)),
+                ],
+                lambda some: measured.whole([[groups[i] for i in one.items()] for one in some], NVFP4),
+                [*wanted.values(), *(choices[point] for point in points)],
+            )
         damage = dict(zip((group.label for group in groups), damages, strict=True))
-        kl_of = dict(zip(wanted, [*kls[len(whole) :], kls[least]], strict=True))
-        rows = {name: _row(name, picked, groups, damage, kl_of[name], source.bytes) for name, picked in wanted.items()}
+        rows = {name: _row(name, one, groups, damage, kl_of[one.taken], source.bytes) for name, one in wanted.items()}
         parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
-        budget = options.budget_bytes(parameters) or rows["chosen"]["bytes"]
-        verified = dict(zip(points, kls[len(tried) : len(whole)], strict=True))
+        budget = options.budget_bytes(parameters) or rows[CHOSEN]["bytes"]
         name = Path(options.output).stem if options.output is not None else "searched"
         result = SearchResult(
             budget,
             source.bytes,
             parameters,
             [_group(group, cost, forms) for group, cost in zip(groups, costs, strict=True)],
-            [_trade(choice, groups, source.bytes, verified.get(i)) for i, choice in enumerate(choices)],
-            rows["chosen"],
+            [
+                _trade(one, groups, source.bytes, kl_of[one.taken] if i in points else None)
+                for i, one in enumerate(choices)
+            ],
+            rows[CHOSEN],
             [rows[name] for name in USUAL],
             rows[BESIDE_PUBLISHED],
             why_not(options.also),
-            _recipe_text(wanted["chosen"], groups, name, rows["chosen"], budget),
+            _recipe_text([groups[i] for i in wanted[CHOSEN].items()], groups, name, rows[CHOSEN], budget),
             None if options.output is None else str(options.output),
             plan,
         )
@@ -197,13 +200,12 @@ def _under(source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice
         saved = best.saved + 1
 
 
-def _neighbours(
-    source: Checkpoint, groups: Sequence[Group], items: Sequence[Item], best: Choice, options: SearchOptions
-) -> list[Choice]:
-    """Choices next to the best one that are no larger, and fit as it does."""
+def _fitting(
+    source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice], options: SearchOptions
+) -> Sequence[Choice]:
+    """Those that fit the budget, if it is one of bytes."""
     budget = options.budget_bytes(sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config))))
-    found = near(items, best, best.saved, NEIGHBOURS)
-    return found if budget is None else [choice for choice in found if _fits(source, groups, choice, budget)]
+    return choices if budget is None else [choice for choice in choices if _fits(source, groups, choice, budget)]
 
 
 def _fits(source: Checkpoint, groups: Sequence[Group], choice: Choice, budget: int) -> bool:
@@ -229,8 +231,9 @@ def _group(group: Group, cost: dict[str, float], forms: dict[str, StorageFormat]
 
 
 def _row(
-    name: str, picked: Sequence[Group], groups: Sequence[Group], damage: dict[str, float], kl: float, source_bytes: int
+    name: str, choice: Choice, groups: Sequence[Group], damage: dict[str, float], kl: float, source_bytes: int
 ) -> dict[str, Any]:
+    picked = [groups[i] for i in choice.items()]
     overrides: list[Any] = []
     roles: list[str] = []
     if picked:
@@ -239,7 +242,7 @@ def _row(
         roles = [str(role) for role in recipe.roles]
     return {
         "name": name,
-        "bytes": source_bytes - sum(group.bytes_before - group.bytes_after for group in picked),
+        "bytes": source_bytes - choice.saved,
         "groups": len(picked),
         "predicted_kl": sum(damage[group.label] for group in picked),
         "kl": kl,

@@ -1,7 +1,7 @@
-"""The groups that a search decides over: one role in one decoder layer, of the roles that engines load quantized.
+"""The groups that a search decides over: of one role in one decoder layer, what engines load in one format.
 
-Engines read one precision per layer's routed experts and fuse pairs of linears, so nothing smaller can be chosen; of
-attention, q, k and v are one group and o is another.
+That is a layer's routed experts together, and elsewhere the linears that are fused: gate and up of a shared expert or a
+dense MLP are one group and down is another; of attention, q, k and v are one and o is another.
 """
 
 from collections import Counter
@@ -86,8 +86,8 @@ def groups_of(source: Checkpoint, form: StorageFormat) -> list[Group]:
 
 
 def _fused(role: TensorRole) -> tuple[str, ...]:
-    """The projections of attention that engines run together with a linear's; none elsewhere."""
-    if role.role is not Role.ATTENTION or role.projection is None:
+    """The projections that engines run together with a linear's; none of a routed expert, which is one."""
+    if role.role is Role.ROUTED_EXPERT or role.projection is None:
         return ()
     return next((names for names in SHARED_SCALE if role.projection in names), (role.projection,))
 

@@ -4,7 +4,7 @@ States are (bytes saved, damage); a state that another one matches in both is dr
 size, so the number of states stays near the product of the roles' layer counts, far from 2^groups.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
 
@@ -29,6 +29,12 @@ class Choice:
         return [i for i in range(self.taken.bit_length()) if self.taken >> i & 1]
 
 
+def choice_of(items: Sequence[Item], taken: Sequence[bool]) -> Choice:
+    """The choice of some items; taken: one truth for each."""
+    own = [i for i, one in enumerate(taken) if one]
+    return Choice(sum(items[i].saved for i in own), sum(items[i].damage for i in own), _bits(own))
+
+
 def front(items: Sequence[Item]) -> list[Choice]:
     """All choices of which none saves at least as much for at most the damage; by bytes saved, from none to most."""
     states = [Choice(0, 0.0, 0)]
@@ -48,24 +54,47 @@ def cheapest(choices: Sequence[Choice], saved: int) -> Choice | None:
 
 EXCHANGED = 2
 AMONG = 12
+LARGE = 4
+"""An item counts as large that saves at least this part of what the largest saves."""
 
 
 def near(items: Sequence[Item], best: Choice, saved: int, count: int) -> list[Choice]:
     """Choices next to one: up to two items exchanged for up to two others, at least `saved` saved; least damage first.
 
-    Exchanged are those that damage most, for those that damage least.
+    Exchanged are those that damage most, for those that damage least. Half of what is returned exchanges large items,
+    each with the best choice of all small ones that goes with it: of these there are many, two may not make up for a
+    large one, and alone they would crowd all else out.
     """
+    most = max((item.saved for item in items), default=0)
+    small = [Item(0, 0.0) if item.saved * LARGE >= most else item for item in items]
+    large = _bits([i for i, item in enumerate(items) if item.saved * LARGE >= most])
+    completions, found, apart = front(small), dict[int, Choice](), dict[int, Choice]()
     worst = sorted(best.items(), key=lambda i: -items[i].damage)[:AMONG]
     left = sorted((i for i in range(len(items)) if not best.taken >> i & 1), key=lambda i: items[i].damage)[:AMONG]
-    found: dict[int, Choice] = {}
     for out in _some(worst):
         for into in _some(left):
-            taken = best.taken & ~_bits(out) | _bits(into)
-            gained = sum(items[i].saved for i in into) - sum(items[i].saved for i in out)
-            damage = sum(items[i].damage for i in into) - sum(items[i].damage for i in out)
-            if taken != best.taken and best.saved + gained >= saved:
-                found[taken] = Choice(best.saved + gained, best.damage + damage, taken)
-    return sorted(found.values(), key=lambda choice: (choice.damage, choice.taken))[:count]
+            choice = _exchanged(items, best, out, into)
+            if choice.saved >= saved:
+                found[choice.taken] = choice
+            kept = _exchanged(items, choice, [i for i in choice.items() if not large >> i & 1], [])
+            rest = cheapest(completions, saved - kept.saved)
+            if rest is not None and kept.taken not in apart:
+                apart[kept.taken] = Choice(kept.saved + rest.saved, kept.damage + rest.damage, kept.taken | rest.taken)
+    chosen = _least((one for one in apart.values() if one.taken != best.taken), count // 2)
+    beside = {best.taken, *(one.taken for one in chosen)}
+    return _least(
+        [*chosen, *_least((one for one in found.values() if one.taken not in beside), count - len(chosen))], count
+    )
+
+
+def _exchanged(items: Sequence[Item], choice: Choice, out: Sequence[int], into: Sequence[int]) -> Choice:
+    gained = sum(items[i].saved for i in into) - sum(items[i].saved for i in out)
+    damage = sum(items[i].damage for i in into) - sum(items[i].damage for i in out)
+    return Choice(choice.saved + gained, choice.damage + damage, choice.taken & ~_bits(out) | _bits(into))
+
+
+def _least(choices: Iterable[Choice], count: int) -> list[Choice]:
+    return sorted(choices, key=lambda choice: (choice.damage, choice.taken))[:count]
 
 
 def _some(numbers: Sequence[int]) -> Iterator[tuple[int, ...]]:
