@@ -21,7 +21,7 @@ def architecture_of(family: Family, beside_towers: bool = False) -> LlamaCpp:
         )
     if beside_towers and not family.llama_cpp.beside_towers:
         raise UnsupportedError(
-            "its text model stands beside other towers, which a GGUF file keeps apart",
+            f"{family.model_type}: its text model stands beside other towers, which a GGUF file keeps apart",
             hint="serve it with vLLM or SGLang, or export a checkpoint of the text model alone",
         )
     return family.llama_cpp

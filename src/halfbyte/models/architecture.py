@@ -222,7 +222,8 @@ class Architecture:
     @property
     def sliding_kv_numbers(self) -> int:
         """The same in a layer with a window."""
-        return 2 * self.sliding_head_dim or self.kv_numbers
+        width = self.sliding_head_dim or self.head_dim
+        return width + (self.value_dim or width)
 
     def kv_heads_of(self, layer: int) -> int:
         return self.sliding_kv_heads if layer in self.sliding and self.sliding_kv_heads else self.kv_heads

@@ -92,7 +92,9 @@ def search(
         _check_places(source, options)
         tokenizer = open_tokenizer(source.folder)
         groups = groups_of(source, NVFP4)
-        _best(source, groups, _ends(groups), options)  # a budget out of reach is said before the work
+        parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
+        budget = options.budget_bytes(parameters)
+        _best(source, groups, _ends(groups), budget, options)  # a budget out of reach is said before the work
         documents = load(
             options.data, tokenizer, max_length=options.max_length, tokens=options.tokens, seed=options.seed
         )
@@ -102,13 +104,13 @@ def search(
             damages = [cost[NVFP4.name] for cost in costs]
             items = [Item(g.bytes_before - g.bytes_after, kl) for g, kl in zip(groups, damages, strict=True)]
             choices = front(items)
-            best, plan = _best(source, groups, choices, options)
+            best, plan = _best(source, groups, choices, budget, options)
             wanted = {name: choice_of(items, [g.role in roles for g in groups]) for name, roles in USUAL.items()}
             beside = cheapest(choices, wanted[PUBLISHED].saved) or choices[-1]
             points = _spread(choices, options.verify)
             (wanted[CHOSEN], wanted[BESIDE_PUBLISHED]), kl_of = descend(
                 [
-                    (best, lambda now: _fitting(source, groups, near(items, now, best.saved, NEIGHBOURS), options)),
+                    (best, lambda now: _fitting(source, groups, near(items, now, best.saved, NEIGHBOURS), budget)),
                     (beside, lambda now: near(items, now, wanted[PUBLISHED].saved, NEIGHBOURS)),
                 ],
                 lambda some: measured.whole([[groups[i] for i in one.items()] for one in some], NVFP4),
@@ -116,11 +118,10 @@ def search(
             )
         damage = dict(zip((group.label for group in groups), damages, strict=True))
         rows = {name: _row(name, one, groups, damage, kl_of[one.taken], source.bytes) for name, one in wanted.items()}
-        parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
-        budget = options.budget_bytes(parameters) or rows[CHOSEN]["bytes"]
+        limit = budget or rows[CHOSEN]["bytes"]
         name = Path(options.output).stem if options.output is not None else "searched"
         result = SearchResult(
-            budget,
+            limit,
             source.bytes,
             parameters,
             [_group(group, cost, forms) for group, cost in zip(groups, costs, strict=True)],
@@ -132,7 +133,7 @@ def search(
             [rows[name] for name in USUAL],
             rows[BESIDE_PUBLISHED],
             why_not(options.also),
-            _recipe_text([groups[i] for i in wanted[CHOSEN].items()], groups, name, rows[CHOSEN], budget),
+            _recipe_text([groups[i] for i in wanted[CHOSEN].items()], groups, name, rows[CHOSEN], limit),
             None if options.output is None else str(options.output),
             plan,
         )
@@ -158,11 +159,9 @@ def _ends(groups: Sequence[Group]) -> list[Choice]:
 
 
 def _best(
-    source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice], options: SearchOptions
+    source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice], budget: int | None, options: SearchOptions
 ) -> tuple[Choice, dict[str, Any] | None]:
     """The choice of least damage within the budget, and the plan where a machine is the budget. Raises UsageError."""
-    parameters = sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config)))
-    budget = options.budget_bytes(parameters)
     if budget is not None:
         _check_reachable(source, groups, budget)
         return _under(source, groups, choices, budget), None
@@ -201,10 +200,9 @@ def _under(source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice
 
 
 def _fitting(
-    source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice], options: SearchOptions
+    source: Checkpoint, groups: Sequence[Group], choices: Sequence[Choice], budget: int | None
 ) -> Sequence[Choice]:
     """Those that fit the budget, if it is one of bytes."""
-    budget = options.budget_bytes(sum(entry.parameters for entry in inventory(source.tensors, roles_of(source.config))))
     return choices if budget is None else [choice for choice in choices if _fits(source, groups, choice, budget)]
 
 

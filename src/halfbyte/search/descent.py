@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from halfbyte.search.knapsack import Choice
 
 ROUNDS = 4
-"""Passes over the weights at most. On the lab animals the third or fourth finds nothing better."""
+"""Passes over the weights at most."""
 
 Neighbours = Callable[[Choice], Sequence[Choice]]
 Damage = dict[int, float]

@@ -68,7 +68,7 @@ def near(items: Sequence[Item], best: Choice, saved: int, count: int) -> list[Ch
     most = max((item.saved for item in items), default=0)
     small = [Item(0, 0.0) if item.saved * LARGE >= most else item for item in items]
     large = _bits([i for i, item in enumerate(items) if item.saved * LARGE >= most])
-    completions, found, apart = front(small), dict[int, Choice](), dict[int, Choice]()
+    completions, found, apart = front(small), dict[int, Choice](), dict[int, Choice | None]()
     worst = sorted(best.items(), key=lambda i: -items[i].damage)[:AMONG]
     left = sorted((i for i in range(len(items)) if not best.taken >> i & 1), key=lambda i: items[i].damage)[:AMONG]
     for out in _some(worst):
@@ -76,11 +76,16 @@ def near(items: Sequence[Item], best: Choice, saved: int, count: int) -> list[Ch
             choice = _exchanged(items, best, out, into)
             if choice.saved >= saved:
                 found[choice.taken] = choice
-            kept = _exchanged(items, choice, [i for i in choice.items() if not large >> i & 1], [])
-            rest = cheapest(completions, saved - kept.saved)
-            if rest is not None and kept.taken not in apart:
-                apart[kept.taken] = Choice(kept.saved + rest.saved, kept.damage + rest.damage, kept.taken | rest.taken)
-    chosen = _least((one for one in apart.values() if one.taken != best.taken), count // 2)
+            pattern = choice.taken & large
+            if pattern not in apart:
+                kept = _exchanged(items, choice, [i for i in choice.items() if not large >> i & 1], [])
+                rest = cheapest(completions, saved - kept.saved)
+                apart[pattern] = (
+                    None
+                    if rest is None
+                    else Choice(kept.saved + rest.saved, kept.damage + rest.damage, kept.taken | rest.taken)
+                )
+    chosen = _least((one for one in apart.values() if one is not None and one.taken != best.taken), count // 2)
     beside = {best.taken, *(one.taken for one in chosen)}
     return _least(
         [*chosen, *_least((one for one in found.values() if one.taken not in beside), count - len(chosen))], count

@@ -276,8 +276,8 @@ class Routed(NamedTuple):
 @dataclass(frozen=True)
 class BeforeMoe:
     """residual: [B, T, streams x H]. x: input of the block, [B, T, H], or again the residual where the experts stand
-    beside an MLP. selection: made or given. shares: of each stream
-    in the block's output, [B, T, streams]; None where there is one stream, which takes all of it."""
+    beside an MLP. selection: made or given. shares: of each stream in the block's output, [B, T, streams]; None where
+    there is one stream, which takes all of it."""
 
     residual: Tensor
     x: Tensor
